@@ -1,0 +1,250 @@
+"""Backends: where exports, jobs and devices put their requests in (QEMU's BlockBackend)."""
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import monotonic_ns
+from typing import Any
+
+from blockemu.edge import Edge
+from blockemu.node import Node, Write
+from blockemu.perm import Perm, Role
+from blockemu.route import NO_ROUTE, Route
+from blockemu.stats import Stats
+
+
+class Backend(Edge):
+    """A root edge: checks bounds, plans where it can, counts, and stands still while drained.
+
+    It belongs to nobody's graph until ``Graph.insert`` puts it on a node.  ``in_flight`` counts
+    whole requests on either path.  A user that still holds something planned when it goes back to
+    the event loop (unsent windows, writes on a thread) says so with ``hold``.
+
+    ``queues``: whether requests made while drained wait for its end; a job's do not, since the job
+    itself is paused then.  ``drain_hooks`` are called with True and False when the first drained
+    section begins and the last one ends.
+    """
+
+    __slots__ = (
+        "_holders",
+        "_idle",
+        "_quiesced",
+        "_resumed",
+        "allow_beyond_end",
+        "device",
+        "device_id",
+        "drain_hooks",
+        "in_flight",
+        "plans",
+        "queues",
+        "resize_hooks",
+        "stats",
+        "title",
+    )
+
+    def __init__(
+        self, title: str = "", perm: Perm = Perm.NONE, shared: Perm = Perm.ALL, *, plans: bool = True
+    ) -> None:
+        super().__init__("root", None, Role.NONE, perm, shared)
+        self.title = title  # QEMU's BlockBackend name; empty for one that is not named
+        self.device = ""  # QOM path of the device it serves
+        self.device_id = ""
+        self.plans = plans
+        self.queues = True
+        self.allow_beyond_end = False
+        self.in_flight = 0
+        self.stats = Stats()
+        self.drain_hooks: list[Callable[[bool], None]] = []
+        self.resize_hooks: list[Callable[[], None]] = []
+        self._quiesced = 0
+        self._idle: list[asyncio.Future[None]] = []
+        self._resumed: list[asyncio.Future[None]] = []
+        self._holders: dict[object, Callable[[], None]] = {}
+
+    @property
+    def inserted(self) -> Node[Any] | None:
+        """The node, if there is one."""
+        return getattr(self, "node", None)
+
+    def describe_parent(self) -> str:
+        """Name the backend or the device (after blk_root_get_parent_desc)."""
+        if self.title:
+            return f"block device '{self.title}'"
+        return f"block device '{self.device}'" if self.device else "an unnamed block device"
+
+    def resized(self) -> None:
+        """Tell who uses this backend."""
+        for hook in self.resize_hooks:
+            hook()
+
+    # Without waiting
+
+    def _compile(self) -> Route:
+        return NO_ROUTE if self._quiesced or not self.plans else super()._compile()
+
+    def check(self, offset: int, length: int) -> None:
+        """Raise EIO for a request out of bounds; a file may have grown unannounced."""
+        if self.inserted is None:
+            raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
+        if self.allow_beyond_end:
+            return
+        if offset < 0 or (offset + length > self.length and offset + length > self.fresh_length()):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    # With waiting
+
+    async def pread(self, offset: int, buf: bytearray | memoryview) -> None:
+        """Fill ``buf``."""
+        view = memoryview(buf)
+        self.check(offset, len(view))
+        read = self.route.read
+        begun = monotonic_ns()
+        if read is not None and (segments := read(offset, len(view))) is not None:
+            at = 0
+            for leaf, host, length in segments:
+                if leaf is None:
+                    view[at : at + length] = bytes(length)
+                elif not leaf.read_now(host, view[at : at + length]):
+                    break
+                at += length
+            else:
+                self.stats.read.add(1, len(view), monotonic_ns() - begun)
+                return
+        await self.enter()
+        try:
+            await super().pread(offset, view)
+        finally:
+            self.leave()
+        self.stats.read.add(1, len(view), monotonic_ns() - begun)
+
+    async def pwrite(
+        self, offset: int, buf: bytes | bytearray | memoryview, flags: int = 0
+    ) -> None:
+        """Write ``buf``."""
+        view = memoryview(buf)
+        self.check(offset, len(view))
+        begun = monotonic_ns()
+        await self.enter()
+        try:
+            await super().pwrite(offset, view, flags)
+            if flags & Write.FUA:
+                await super().flush()
+        finally:
+            self.leave()
+        self.stats.write.add(1, len(view), monotonic_ns() - begun)
+
+    async def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
+        """Make a range read as zeroes."""
+        self.check(offset, length)
+        await self.enter()
+        try:
+            await super().write_zeroes(offset, length, flags)
+            if flags & Write.FUA:
+                await super().flush()
+        finally:
+            self.leave()
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Drop a range."""
+        self.check(offset, length)
+        await self.enter()
+        try:
+            await super().discard(offset, length)
+        finally:
+            self.leave()
+
+    async def flush(self) -> None:
+        """Make finished writes durable."""
+        begun = monotonic_ns()
+        await self.enter()
+        try:
+            await super().flush()
+        finally:
+            self.leave()
+        self.stats.flush.add(1, 0, monotonic_ns() - begun)
+
+    async def enter(self) -> None:
+        """Count a request in, once no drained section holds it up."""
+        while self._quiesced and self.queues:
+            self._resumed.append(asyncio.get_running_loop().create_future())
+            await self._resumed[-1]
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """Count a request out."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            _wake(self._idle)
+
+    # Drain
+
+    def hold(self, holder: object, settle: Callable[[], None]) -> None:
+        """Note that ``holder`` is not done with planned segments; ``settle`` hurries it."""
+        self._holders[holder] = settle
+
+    def release(self, holder: object) -> None:
+        """Note that ``holder`` is done with its segments."""
+        if self._holders.pop(holder, None) is not None and not self._holders:
+            _wake(self._idle)
+
+    async def settle(self) -> None:
+        """Wait until nothing planned is held any more."""
+        for settle in list(self._holders.values()):
+            settle()
+        while self._holders:
+            await self._wait_idle()
+
+    def quiesce(self) -> None:
+        """Let no request in until as many calls of ``resume``."""
+        self._quiesced += 1
+        self.forget()
+        if self._quiesced == 1:
+            for hook in self.drain_hooks:
+                hook(True)
+
+    async def idle(self) -> None:
+        """Wait until no request is under way."""
+        await self.settle()
+        while self.in_flight:
+            await self._wait_idle()
+
+    def resume(self) -> None:
+        """Undo one ``quiesce``."""
+        self._quiesced -= 1
+        self.forget()
+        if not self._quiesced:
+            for hook in self.drain_hooks:
+                hook(False)
+            _wake(self._resumed)
+
+    async def _wait_idle(self) -> None:
+        self._idle.append(asyncio.get_running_loop().create_future())
+        await self._idle[-1]
+
+
+@asynccontextmanager
+async def drained(*nodes: Node[Any]) -> AsyncIterator[None]:
+    """Hold off and await all requests that can reach ``nodes`` or come from them.
+
+    After bdrv_drained_begin and bdrv_drained_end, block/io.c.  Whoever was woken by the end of the
+    section has had its turn before this returns, as in QEMU, where that is a plain call.
+    """
+    for node in nodes:
+        node.quiesce()
+    try:
+        for root in {root: None for node in nodes for root in node.roots()}:
+            await root.idle()
+        yield
+    finally:
+        for node in nodes:
+            node.unquiesce()
+        await asyncio.sleep(0)
+
+
+def _wake(waiters: "list[asyncio.Future[None]]") -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()

@@ -1,0 +1,469 @@
+"""The dirty bitmap engine: packed bits over a disk's bytes, with an exact count.
+
+It knows no nodes and does no I/O.  The bits are one buffer, least significant first, which is the
+form in which qcow2 stores them and over which QEMU computes its checksum.  A large bitmap also
+notes which pages of the buffer were ever written: everything that looks at the whole of it skips
+the others, and their memory is never touched, so a sparse bitmap costs what is set and not what
+could be.
+
+All offsets and lengths are bytes of the disk.
+"""
+
+import hashlib
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockemu.bitwords import (
+    FULL,
+    STEP,
+    Positions,
+    Words,
+    changes,
+    fold,
+    popcount,
+    spread,
+    steps,
+)
+
+MASK = tuple(1 << i for i in range(8))
+SMALL = 1024  # bits that are handled as one Python integer, faster than numpy up to about here
+SUMMARY_FROM = 1 << 26  # bits from which pages are noted
+PAGE = 12  # log2 of the words in a page, which is 32 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a bitmap held at some moment, to be given back to it if need be."""
+
+    length: int
+    words: Words
+    pages: NDArray[np.uint8] | None
+    count: int
+
+
+class Bitmap:
+    """One bit for each ``1 << shift`` bytes of a disk of ``length`` bytes; the last may be partial.
+
+    ``count`` is the number of bits set, always exact.  ``enabled`` says whether guest writes are to
+    be marked; the engine itself does not look at it.  ``size`` is the number of bits.
+    """
+
+    __slots__ = (
+        "_summary",
+        "_touched",
+        "bits",
+        "count",
+        "enabled",
+        "length",
+        "shift",
+        "size",
+        "words",
+    )
+    bits: memoryview  # the bytes of ``words``
+    words: Words  # at least one; what lies beyond ``size`` bits is zero
+    count: int
+    length: int
+    size: int
+
+    def __init__(self, length: int, granularity: int = 65536) -> None:
+        self.shift = granularity.bit_length() - 1
+        self.enabled = True
+        self._install(_empty(length, self.shift))
+
+    @property
+    def granularity(self) -> int:
+        """Bytes for each bit."""
+        return 1 << self.shift
+
+    @property
+    def dirty_bytes(self) -> int:
+        """What QEMU shows as count: bits set, times the granularity."""
+        return self.count << self.shift
+
+    # Setting and getting
+
+    def mark(self, offset: int, length: int) -> None:
+        """Set the bits of a byte range.  Raises IndexError beyond the end."""
+        shift = self.shift
+        first = offset >> shift
+        if first != (offset + length - 1) >> shift:
+            if length:
+                self._assign(first, ((offset + length - 1) >> shift) + 1, True)
+        elif not self.bits[first >> 3] & MASK[first & 7]:
+            if not length:
+                return
+            if first >= self.size:
+                raise IndexError(offset)
+            self.bits[first >> 3] |= MASK[first & 7]
+            self.count += 1
+            if self._summary is not None:
+                self._summary[first >> (PAGE + 6)] = 1
+
+    def reset(self, offset: int, length: int) -> None:
+        """Clear the bits of a byte range, which must cover them wholly.
+
+        Raises ValueError if it does not begin and end at a multiple of the granularity, or at the
+        end of the disk.
+        """
+        end = offset + length
+        part = self.granularity - 1
+        if offset & part or (end & part and end != self.length):
+            raise ValueError(f"{offset}+{length} covers bits in part")
+        if length:
+            self._assign(offset >> self.shift, -(-end >> self.shift), False)
+
+    def get(self, offset: int) -> bool:
+        """Tell whether a byte is dirty."""
+        bit = offset >> self.shift
+        if not 0 <= bit < self.size:
+            raise IndexError(offset)
+        return bool(self.bits[bit >> 3] & MASK[bit & 7])
+
+    def clear(self) -> None:
+        """Clear all bits."""
+        if self._touched is not None:
+            self._install(_empty(self.length, self.shift))  # gives the memory back too
+        elif self.count:
+            self.words[:] = 0
+            self.count = 0
+
+    # Contents as a whole
+
+    def take(self) -> Contents:
+        """Clear all bits and return what was there, for ``restore``; costs next to nothing."""
+        old = Contents(self.length, self.words, self._touched, self.count)
+        self._install(_empty(self.length, self.shift))
+        return old
+
+    def contents(self) -> Contents:
+        """Return a copy of what is there, for ``restore``."""
+        new = _empty(self.length, self.shift)
+        for first, end in self._spans():
+            new.words[first:end] = self.words[first:end]
+        if new.pages is not None and self._touched is not None:
+            new.pages[:] = self._touched
+        return Contents(self.length, new.words, new.pages, self.count)
+
+    def restore(self, contents: Contents) -> None:
+        """Make the bitmap what it was; ``contents`` is used up by that."""
+        self._install(contents)
+
+    def copy(self) -> "Bitmap":
+        """Return a bitmap of the same bits that shares nothing with this one."""
+        other = Bitmap(0, self.granularity)
+        other.enabled = self.enabled
+        other._install(self.contents())
+        return other
+
+    def merge(self, other: "Bitmap") -> None:
+        """Set each bit of whose bytes ``other`` has any dirty.
+
+        The granularities may differ.  Raises ValueError unless both are over equally long disks.
+        """
+        if other.length != self.length:
+            raise ValueError("bitmaps of different sizes")
+        if not other.count or other is self:
+            return
+        by = self.shift - other.shift
+        if by == 0 and not self.count:
+            for first, end in other._spans():
+                self.words[first:end] = other.words[first:end]
+                self._touch(first, end)
+            self.count = other.count
+        elif by == 0:
+            for first, end in other._parts(STEP, 1):
+                self._or(first, other.words[first:end])
+        elif by > 0:
+            for first, end in other._parts(1 << max(16, by), 1 << by):
+                part = other.words[first:end]
+                if part.any():
+                    missing = -part.size % (1 << by)
+                    padded = np.concatenate((part, np.zeros(missing, np.uint64)))
+                    self._or(first >> by, fold(padded, by))
+        else:
+            for first, end in other._parts(max(1, STEP >> -by), 1):
+                part = other.words[first:end]
+                if part.any():
+                    self._or(first << -by, spread(part, -by))
+
+    def resize(self, length: int) -> None:
+        """Follow the disk to a new size; what is new is clean, what is gone is forgotten."""
+        size = -(-length >> self.shift)
+        if size < self.size:
+            self._assign(size, self.size, False)
+        if _word_count(size) == self.words.size:
+            self.length, self.size = length, size
+            return
+        new = _empty(length, self.shift)
+        for first, end in self._spans(0, min(new.words.size, self.words.size)):
+            new.words[first:end] = self.words[first:end]
+            if new.pages is not None:
+                new.pages[first >> PAGE : _page_count(end)] = 1
+        self._install(Contents(length, new.words, new.pages, self.count))
+
+    # Looking for something
+
+    def next_dirty(self, offset: int, length: int | None = None) -> int | None:
+        """Return the first dirty byte from ``offset`` on, within ``length`` if that is given."""
+        end = self._limit(offset, length)
+        if offset >= end:
+            return None
+        bit = self._next_set(offset >> self.shift, -(-end >> self.shift))
+        return None if bit is None else max(offset, bit << self.shift)
+
+    def next_zero(self, offset: int, length: int | None = None) -> int | None:
+        """Return the first clean byte from ``offset`` on, within ``length`` if that is given."""
+        end = self._limit(offset, length)
+        if offset >= end:
+            return None
+        bit = self._next_clear(offset >> self.shift, -(-end >> self.shift))
+        return None if bit is None else max(offset, bit << self.shift)
+
+    def next_dirty_area(
+        self, start: int, end: int, most: int | None = None
+    ) -> tuple[int, int] | None:
+        """Return offset and length of the first dirty area in a range, cut to ``most`` bytes."""
+        end = min(end, self.length)
+        found = self.next_dirty(start, end - start)
+        if found is None:
+            return None
+        if most is not None:
+            end = min(end, found + most)
+        stop = self.next_zero(found, end - found)
+        return found, (end if stop is None else stop) - found
+
+    def status(self, offset: int, length: int) -> tuple[bool, int]:
+        """Tell whether a byte is dirty, and for how many bytes, up to ``length``, that holds."""
+        dirty = self.get(offset)
+        turn = (self.next_zero if dirty else self.next_dirty)(offset, length)
+        return dirty, (length if turn is None else turn - offset)
+
+    def extents(self, start: int = 0, end: int | None = None) -> tuple[Positions, Positions]:
+        """Return where the dirty areas of a range begin and end: two arrays of int64, in bytes."""
+        parts = list(self.chunks(start, end, 1 << 62))
+        if parts:
+            return parts[0]
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+
+    def chunks(
+        self, start: int = 0, end: int | None = None, step: int = STEP << 6
+    ) -> Iterator[tuple[Positions, Positions]]:
+        """Yield the dirty areas of a range as ``extents`` does, those of ``step`` bits at a time.
+
+        An area that reaches from one part into the next comes as two.
+        """
+        end = self.length if end is None else min(end, self.length)
+        if start >= end:
+            return
+        for first, stop in steps(start >> self.shift, -(-end >> self.shift), step):
+            starts, ends = self._areas(first, stop)
+            if starts.size:
+                yield (
+                    np.maximum(starts << self.shift, start),
+                    np.minimum(ends << self.shift, end),
+                )
+
+    # Storing
+
+    @property
+    def serial_align(self) -> int:
+        """Bytes of disk to whose multiples parts must be aligned: one word's, as in QEMU."""
+        return 64 << self.shift
+
+    def serial_coverage(self, size: int) -> int:
+        """Return the bytes of disk whose bits take ``size`` bytes."""
+        return size << (3 + self.shift)
+
+    def serial_size(self, offset: int, length: int) -> int:
+        """Return the bytes that the bits of a range take when stored: whole words."""
+        first, end = self._serial(offset, length)
+        return (end - first) * 8
+
+    def serialise(self, offset: int, length: int) -> memoryview:
+        """Return the bits of a range as they are stored: the live bytes, not a copy."""
+        first, end = self._serial(offset, length)
+        return self.bits[first * 8 : end * 8].toreadonly()
+
+    def deserialise(self, offset: int, length: int, data: bytes | memoryview) -> None:
+        """Take the bits of a range from where they were stored; what is beyond the end is dropped.
+
+        Raises ValueError if ``data`` is not exactly ``serial_size`` bytes.
+        """
+        first, end = self._serial(offset, length)
+        if len(data) != (end - first) * 8:
+            raise ValueError("wrong length of stored bits")
+        words = np.frombuffer(data, np.uint64)
+        for start, stop in steps(first, end):
+            self._assign(start * 64, min(stop * 64, self.size), False)
+            part = words[start - first : stop - first]
+            if part.any():
+                self._or(start, part)
+
+    def sha256(self) -> str:
+        """Return the checksum that x-debug-block-dirty-bitmap-sha256 shows: of all whole words."""
+        return hashlib.sha256(self.bits).hexdigest()
+
+    # Inside.  Positions are bits or words, ranges (first, end)
+
+    def _install(self, contents: Contents) -> None:
+        self.length = contents.length
+        self.size = -(-contents.length >> self.shift)
+        self.words = contents.words
+        self.bits = contents.words.view(np.uint8).data
+        self.count = contents.count
+        self._touched = contents.pages
+        self._summary = None if contents.pages is None else contents.pages.data
+
+    def _limit(self, offset: int, length: int | None) -> int:
+        return self.length if length is None else min(self.length, offset + length)
+
+    def _serial(self, offset: int, length: int) -> tuple[int, int]:
+        end = offset + length
+        part = self.serial_align - 1
+        reaches_last = self.size and (end - 1) >> self.shift == self.size - 1
+        if offset & part or (end & part and not reaches_last):
+            raise ValueError(f"{offset}+{length} covers words in part")
+        return offset >> (self.shift + 6), -(-end >> (self.shift + 6))
+
+    def _spans(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield the runs of words that may be other than zero."""
+        end = self.words.size if end is None else end
+        if self._touched is None:
+            if first < end:
+                yield first, end
+            return
+        base = first >> PAGE
+        turns = np.flatnonzero(np.diff(self._touched[base : _page_count(end)], prepend=0, append=0))
+        for start, stop in ((turns.reshape(-1, 2) + base) << PAGE).tolist():
+            yield max(first, start), min(end, stop)
+
+    def _parts(self, step: int, align: int) -> Iterator[tuple[int, int]]:
+        """Yield what ``_spans`` yields, begun at multiples of ``align``, ``step`` at a time."""
+        for first, end in self._spans():
+            yield from steps(first - first % align, end, step)
+
+    def _assign(self, first: int, end: int, value: bool) -> None:
+        if end > self.size:
+            raise IndexError(end << self.shift)
+        if end - first <= SMALL:
+            self._assign_small(first, end, value)
+            return
+        start, stop = -(-first // 64), end // 64
+        if first & 63:
+            self._assign_small(first, start * 64, value)
+        if end & 63:
+            self._assign_small(stop * 64, end, value)
+        if value:
+            part = self.words[start:stop]
+            self.count += part.size * 64 - popcount(part)
+            part[:] = FULL
+            self._touch(start, stop)
+            return
+        for a, b in self._spans(start, stop):
+            self.count -= popcount(self.words[a:b])
+            self.words[a:b] = 0
+        if self._touched is not None:
+            self._touched[_page_count(start) : max(_page_count(start), stop >> PAGE)] = 0
+
+    def _assign_small(self, first: int, end: int, value: bool) -> None:
+        low, high = first >> 3, (end + 7) >> 3
+        mask = ((1 << (end - first)) - 1) << (first & 7)
+        old = int.from_bytes(self.bits[low:high], "little")
+        new = old | mask if value else old & ~mask
+        if new != old:
+            self.bits[low:high] = new.to_bytes(high - low, "little")
+            self.count += new.bit_count() - old.bit_count()
+            if self._touched is not None and value:
+                self._touched[first >> (PAGE + 6) : ((end - 1) >> (PAGE + 6)) + 1] = 1
+
+    def _or(self, at: int, new: Words) -> None:
+        """Set what is set in ``new``, from word ``at`` on, and count it."""
+        current = self.words[at : at + new.size]
+        new = new[: current.size]
+        fresh = new & ~current
+        if at + new.size == self.words.size and self.size & 63:
+            fresh[-1] &= np.uint64((1 << (self.size & 63)) - 1)
+        gained = popcount(fresh)
+        if gained:
+            current |= fresh
+            self.count += gained
+            self._touch(at, at + new.size)
+
+    def _touch(self, first: int, end: int) -> None:
+        """Note that words may be other than zero."""
+        if self._touched is not None:
+            self._touched[first >> PAGE : _page_count(end)] = 1
+
+    def _next_set(self, bit: int, end: int) -> int | None:
+        word = bit >> 6
+        head = int(self.words[word]) >> (bit & 63)
+        if head:
+            found = bit + (head & -head).bit_length() - 1
+            return found if found < end else None
+        for first, stop in self._spans(word + 1, -(-end // 64)):
+            live = self.words[first:stop].view(np.bool_)  # any byte but zero counts as true
+            at = int(live.argmax())
+            if live[at]:
+                byte = self.bits[first * 8 + at]
+                found = (first * 8 + at) * 8 + (byte & -byte).bit_length() - 1
+                return found if found < end else None
+        return None
+
+    def _next_clear(self, bit: int, end: int) -> int | None:
+        word, stop = bit >> 6, -(-end // 64)
+        head = ~int(self.words[word]) >> (bit & 63) << (bit & 63) & FULL
+        step = 16
+        while not head:
+            word += 1
+            if word >= stop:
+                return None
+            open_ = self.words[word : min(stop, word + step)] != FULL
+            at = int(open_.argmax())
+            if open_[at]:
+                word += at
+                head = ~int(self.words[word]) & FULL
+            else:
+                word += open_.size - 1
+                step = min(step * 4, STEP)
+        found = word * 64 + (head & -head).bit_length() - 1
+        return found if found < end else None
+
+    def _areas(self, first: int, end: int) -> tuple[Positions, Positions]:
+        """Return the runs of set bits in a range."""
+        found: list[Positions] = []
+        for start, stop in self._spans(first >> 6, -(-end // 64)):
+            before = 0
+            for a, b in steps(start, stop):
+                found.append(changes(self.words[a:b], before) + a * 64)
+                before = int(self.words[b - 1]) >> 63
+            if before:
+                found.append(np.array([stop * 64], np.int64))
+        turns = np.concatenate(found) if found else np.empty(0, np.int64)
+        starts, ends = turns[0::2], turns[1::2]
+        low, high = np.searchsorted(ends, first, "right"), np.searchsorted(starts, end)
+        return np.maximum(starts[low:high], first), np.minimum(ends[low:high], end)
+
+
+def _word_count(size: int) -> int:
+    return max(1, -(-size // 64))
+
+
+def _page_count(words: int) -> int:
+    """Return the number of pages that so many words lie on."""
+    return -(-words >> PAGE)
+
+
+def _empty(length: int, shift: int) -> Contents:
+    """Return contents with no bit set, in memory that is not touched yet if it is much."""
+    size = -(-length >> shift)
+    count = _word_count(size)
+    if size < SUMMARY_FROM:
+        return Contents(length, np.zeros(count, np.uint64), None, 0)
+    # Not numpy's own memory: it asks for huge pages, of which each bit set would clear one.
+    memory = mmap.mmap(-1, count * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages = np.zeros(_page_count(count), np.uint8)
+    return Contents(length, np.frombuffer(memory, np.uint64), pages, 0)

@@ -1,0 +1,187 @@
+"""The command line of ``blockemu``: qemu-storage-daemon's, and some options of our own.
+
+Options take effect in the order in which they stand, so what one refers to must come before it.
+What needs no event loop is done before one is imported: a client on an inherited or waited-for
+connection is greeted 50 ms earlier that way.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+from blockemu.arguments import PROGRAM, Option, UsageError, scan
+from blockemu.process import Background
+from blockemu.qmp_server.profile import ALL, Profile, UnknownProfile
+from blockemu.startup import Refused, Startup
+
+_OURS: Final = frozenset({"qmp", "compat", "log-level", "log-format", "no-plan", "self-check"})
+_LONG: Final[Mapping[str, bool]] = {
+    "blockdev": True,
+    "chardev": True,
+    "daemonize": False,
+    "export": True,
+    "help": False,
+    "monitor": True,
+    "nbd-server": True,
+    "object": True,
+    "pidfile": True,
+    "trace": True,
+    "version": False,
+    "qmp": True,
+    "compat": True,
+    "log-level": True,
+    "log-format": True,
+    "no-plan": False,
+    "self-check": False,
+}
+_SHORT: Final = {"h": "help", "T": "trace", "V": "version"}
+
+
+class Globals:
+    """The options that hold for the whole program, wherever they stand."""
+
+    def __init__(self) -> None:
+        self.profile = ALL
+        self.level = "warning"
+        self.format = "console"
+        self.plans = True
+        self.self_check = False
+        self.daemonize = False
+        self.pidfile = ""
+
+    def take(self, option: Option) -> bool:
+        """Note an option; tell whether it was one of these."""
+        match option.name:
+            case "help":
+                _leave(HELP)
+            case "version":
+                _leave(_version())
+            case "daemonize":
+                self.daemonize = True
+            case "pidfile":
+                self.pidfile = option.value
+            case "compat":
+                self.profile = _profile(option)
+            case "log-level":
+                self.level = _one_of(option, _LEVELS)
+            case "log-format":
+                self.format = _one_of(option, _FORMATS)
+            case "no-plan":
+                self.plans = False
+            case "self-check":
+                self.self_check = True
+            case _:
+                return False
+        return True
+
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+_FORMATS = ("console", "json")
+
+
+def _profile(option: Option) -> Profile:
+    try:
+        return Profile.parse(option.value)
+    except UnknownProfile as e:
+        raise Refused(f"{option.where}: {e}") from e
+
+
+def _one_of(option: Option, words: tuple[str, ...]) -> str:
+    if option.value not in words:
+        raise Refused(
+            f"{option.where}: Parameter '{option.name}' does not accept value '{option.value}'"
+        )
+    return option.value
+
+
+def _leave(text: str) -> NoReturn:
+    sys.stdout.write(text)
+    sys.exit(0)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    newest = ".".join(map(str, ALL.greeting_version))
+    return (
+        f"{PROGRAM} version {version('blockemu')} (QMP of QEMU {newest})\n"
+        "Copyright (c) 2026 The blockemu authors\n"
+    )
+
+
+def _globals(argv: list[str]) -> "tuple[Globals, list[Option]]":
+    """Return what holds for the program, and the other options in order."""
+    found, others = Globals(), []
+    for option in scan(argv, _LONG, _SHORT, _OURS):
+        if not found.take(option):
+            others.append(option)
+    return found, others
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; return its exit status."""
+    sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
+    try:
+        settings, options = _globals(sys.argv[1:] if argv is None else argv)
+        background = Background() if settings.daemonize else None
+        return Startup(settings, options, background).run()
+    except (UsageError, Refused) as e:
+        sys.stderr.write(f"{PROGRAM}: {e}\n")
+        return 1
+
+
+HELP: Final = f"""\
+Usage: {PROGRAM} [options]
+QEMU's block layer without QEMU: a QMP daemon over disk images
+
+  -h, --help             display this help and exit
+  -V, --version          output version information and exit
+
+  --qmp unix:<path>[,server=on|off][,wait=on|off][,reconnect=<seconds>]
+  --qmp tcp:<host>:<port>[,server=on|off][,wait=on|off][,reconnect=<seconds>]
+  --qmp stdio
+  --qmp fd:<number>
+                         configure a QMP monitor and where it is reached; may
+                         be given several times
+
+  --blockdev [driver=]<driver>[,node-name=<N>][,discard=ignore|unmap]
+             [,cache.direct=on|off][,cache.no-flush=on|off]
+             [,read-only=on|off][,auto-read-only=on|off]
+             [,force-share=on|off][,detect-zeroes=on|off|unmap]
+             [,driver specific parameters...]
+                         configure a block backend
+
+  --chardev <options>    configure a character device backend for a monitor:
+                         socket, stdio, pipe, file, ringbuf, null
+
+  --compat 4.2|5.2|6.2|7.2|all[,deprecated-input=accept|reject|crash]
+           [,deprecated-output=accept|hide][,unstable-input=...]
+           [,unstable-output=...]
+                         be the QMP of that version (default: all of them)
+
+  --daemonize            daemonize the process, and have the parent exit
+                         once startup is complete
+
+  --log-level debug|info|warning|error|critical
+                         what to log on standard error (default: warning)
+  --log-format console|json
+                         how to log it (default: console)
+
+  --monitor [chardev=]name[,mode=control][,pretty[=on|off]]
+                         configure a QMP monitor
+
+  --no-plan              answer each request by the slow path (for tests)
+
+  --object help          list object types that can be added
+  --object <type>,help   list properties for the given object type
+  --object <type>[,<property>=<value>...]
+                         create a new object of type <type>, setting
+                         properties in the order they are specified. Note
+                         that the 'id' property must be set.
+
+  --pidfile <path>       write process ID to a file after startup
+
+  --self-check           check each reply and event against its own type
+
+Options take effect in the order in which they are given.
+"""

@@ -1,0 +1,233 @@
+"""blockdev-add, blockdev-del and their like."""
+
+import os
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+from blockemu import filenames
+from blockemu.backend import Backend, drained
+from blockemu.commands.context import Context
+from blockemu.errors import InvalidParameterValue, NoSuchNode, QmpError
+from blockemu.graph import Graph
+from blockemu.node import BlockdevOptions, Node
+from blockemu.perm import Perm
+from blockemu.qmp_server.dispatch import command
+from blockemu.qmp_server.qapi import Deprecated, dump
+from blockemu.reopen import Queue, flatten
+
+
+class NodeNameMissing(QmpError):
+    """A node that belongs to the monitor needs a name."""
+
+    template = "'node-name' must be specified for the root node"
+
+
+class InUse(QmpError):
+    """A device sits on the node."""
+
+    template = "Node {} is in use"
+
+
+class NotOwned(QmpError):
+    """The node was opened for another node."""
+
+    template = "Node {} is not owned by the monitor"
+
+
+class HasParents(QmpError):
+    """Another node stands on the node."""
+
+    template = "Block device {} is in use"
+
+
+@command(since="2.9")
+async def blockdev_add(context: Context, options: BlockdevOptions) -> None:
+    """Open a node that stays until ``blockdev-del``."""
+    if options.node_name is None:
+        raise NodeNameMissing
+    emu = context.emu
+    plain = dump(options)
+    plain["cache"] = {"direct": False, "no-flush": False} | plain.get("cache", {})
+    plain = {"read-only": False} | plain
+    node = await emu.opener.open(plain)
+    node.monitor_owned = True
+
+
+@command(since="2.9")
+async def blockdev_del(context: Context, *, node_name: str) -> None:
+    """Close a node that nobody uses (after qmp_blockdev_del, blockdev.c)."""
+    graph = context.emu.graph
+    node = graph.find(node_name)
+    if any(isinstance(edge, Backend) for edge in node.parents):
+        raise InUse(node_name)
+    graph.check_unblocked(node, "drive-del")
+    if not node.monitor_owned:
+        raise NotOwned(node_name)
+    if node.parents or node.holds:
+        raise HasParents(node_name)
+    await graph.delete(node)
+
+
+class NodeNameNotGiven(QmpError):
+    """What is to be reopened is told by its name."""
+
+    template = "node-name not specified"
+
+
+class DeviceInUse(QmpError):
+    """Something else uses the device."""
+
+    template = "Device '{}' is in use"
+
+
+class ReadOnlyImage(QmpError):
+    """A read-only image keeps its size."""
+
+    template = "Image is read-only"
+
+
+class CannotResize(QmpError):
+    """The driver cannot change the size."""
+
+    template = "Image format driver does not support resize"
+
+
+class TooBig(QmpError):
+    """The size is beyond what a request can reach."""
+
+    template = "Required too big image size, it must be not greater than {}"
+
+
+class NotRoot(QmpError):
+    """The node has parents."""
+
+    template = "Need a root block node"
+
+
+class NoBackingFile(QmpError):
+    """There is nothing to change."""
+
+    template = "not allowing backing file change on an image without a backing file"
+
+
+class OtherChain(QmpError):
+    """The image does not belong to the device."""
+
+    template = "'{}' and image file are not in the same chain"
+
+
+class CannotChangeBacking(QmpError):
+    """The format failed to change its header."""
+
+    template = "Could not change backing file to '{}': {}"
+
+
+MAX_LENGTH = 2**63 - 1 - (2**30 - 1)  # BDRV_MAX_LENGTH
+
+
+@command(since="6.1")
+async def blockdev_reopen(context: Context, *, options: list[BlockdevOptions]) -> None:
+    """Give nodes new options, all of them or none."""
+    graph = context.emu.graph
+    queue = Queue(graph)
+    async with AsyncExitStack() as stack:
+        for each in options:
+            if each.node_name is None:
+                raise NodeNameNotGiven
+            if each.node_name not in graph.nodes:
+                raise NoSuchNode(each.node_name)
+            node = graph.nodes[each.node_name]
+            await stack.enter_async_context(drained(*_subtree(node)))
+            queue.add(node, flatten(dump(each)))
+        await queue.run()
+        for node in list(graph):
+            filenames.refresh(node)
+
+
+def _subtree(node: Node[Any]) -> list[Node[Any]]:
+    nodes = {node: None}
+    for edge in node.children.values():
+        nodes |= dict.fromkeys(_subtree(edge.node))
+    return list(nodes)
+
+
+@command(name="block_resize", since="0.14")
+async def block_resize(
+    context: Context,
+    *,
+    device: Annotated[str | None, Deprecated("5.0")] = None,
+    node_name: str | None = None,
+    size: int,
+) -> None:
+    """Change the size of an image."""
+    graph = context.emu.graph
+    node = graph.lookup_either(device, node_name)
+    if size < 0:
+        raise InvalidParameterValue("size", "a >0 size")
+    if any("resize" not in blocker.allowed for blocker in node.blockers):
+        raise DeviceInUse(device)
+    backend = Backend(perm=Perm.RESIZE, shared=Perm.ALL)
+    graph.insert(backend, node)
+    try:
+        async with drained(node):
+            await _truncate(backend, size)
+    finally:
+        await graph.remove(backend)
+
+
+async def _truncate(backend: Backend, size: int) -> None:
+    """Change the size with QEMU's words for what may go wrong (bdrv_co_truncate)."""
+    if size > MAX_LENGTH:
+        raise TooBig(MAX_LENGTH)
+    if backend.node.flags.read_only:
+        raise ReadOnlyImage
+    try:
+        await backend.truncate(size, exact=False)
+    except NotImplementedError:
+        raise CannotResize from None
+    except OSError as e:
+        raise QmpError(f"Failed to resize image: {os.strerror(e.errno or 5)}") from e
+
+
+@command(since="2.1")
+async def change_backing_file(
+    context: Context, *, device: str, image_node_name: str, backing_file: str
+) -> None:
+    """Change the name of the backing file in an image's header, and nothing else."""
+    emu, graph = context.emu, context.emu.graph
+    root = graph.lookup(device)
+    if any(edge.parent is not None for edge in root.parents):
+        raise NotRoot
+    image = graph.lookup_either(None, image_node_name)
+    if image.backing is None:
+        raise NoBackingFile
+    graph.check_unblocked(root, "change")
+    if not _in_chain(root, image):
+        raise OtherChain(device)
+    was_read_only = image.flags.read_only
+    if was_read_only:
+        await _set_read_only(emu.graph, image, False)
+    try:
+        await image.change_backing_file(backing_file, image.driver)
+    except NotImplementedError:
+        raise CannotChangeBacking(backing_file, os.strerror(95)) from None
+    except OSError as e:
+        raise CannotChangeBacking(backing_file, os.strerror(e.errno or 5)) from e
+    finally:
+        if was_read_only:
+            await _set_read_only(emu.graph, image, True)
+
+
+def _in_chain(top: Node[Any], image: Node[Any]) -> bool:
+    node: Node[Any] | None = top
+    while node is not None and node is not image:
+        node = node.below.node if node.below is not None else None
+    return node is image
+
+
+async def _set_read_only(graph: Graph, node: Node[Any], read_only: bool) -> None:
+    """Reopen a node and what it inherits to (bdrv_reopen_set_read_only)."""
+    queue = Queue(graph)
+    async with drained(*_subtree(node)):
+        queue.add(node, {"read-only": read_only}, keep=True)
+        await queue.run()

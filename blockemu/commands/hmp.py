@@ -1,0 +1,152 @@
+"""human-monitor-command: the few commands of the human monitor that make sense here."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from blockemu.backend import Backend
+from blockemu.commands.context import Context
+from blockemu.commands.hmp_line import Argument, BadLine, Flag, Line, Rest, Values, Word
+from blockemu.emulator import Emulator
+from blockemu.errors import DeviceNotFound, InvalidParameterValue, PermissionConflict, QmpError
+from blockemu.node import Node
+from blockemu.perm import Perm
+from blockemu.qemu_io.interpreter import Interpreter, Output
+from blockemu.qmp_server.dispatch import command
+
+Write = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HmpCommand:
+    """A command: ``name`` and maybe another after a bar; ``run`` writes its answer."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    usage: str
+    help: str
+    run: Callable[[Context, Write, Values], Awaitable[None]]
+
+
+@command(since="0.14", features=("savevm-monitor-nodes",))
+async def human_monitor_command(
+    context: Context, *, command_line: str, cpu_index: int | None = None
+) -> str:
+    """Run a line of the human monitor and return what it prints there.
+
+    @command-line: the line
+    @cpu-index: the CPU that it is about; there is none
+    """
+    if cpu_index is not None:
+        raise InvalidParameterValue("cpu-index", "a CPU number")
+    printed: list[str] = []
+    await run_line(context, command_line, printed.append)
+    return "".join(printed).replace("\n", "\r\n")
+
+
+async def run_line(context: Context, text: str, write: Write) -> None:
+    """Run a line; what goes wrong is written too (after handle_hmp_command, monitor/hmp.c)."""
+    line = Line(text)
+    name = line.name()
+    if not name:
+        return
+    entry = find(name)
+    if entry is None:
+        write(f"unknown command: '{text[: line.at]}'\n")
+        return
+    called = text[: line.at]
+    try:
+        values = line.arguments(entry.name, entry.arguments)
+    except BadLine as e:
+        context.emu.stdout(e.printed)
+        write(f'{e}Try "help {called}" for more information\n')
+        return
+    try:
+        await entry.run(context, write, values)
+    except QmpError as e:
+        write(f"Error: {e}\n{e.hint}")
+
+
+def find(name: str) -> HmpCommand | None:
+    """Look a command up by one of its names."""
+    return next((entry for entry in COMMANDS if name in entry.name.split("|")), None)
+
+
+async def help_(context: Context, write: Write, values: Values) -> None:
+    """List the commands, or one."""
+    wanted = str(values["name"])
+    entry = find(wanted)
+    if entry is None and wanted:
+        write(f"unknown command: '{wanted}'\n")
+        return
+    for one in [entry] if entry else sorted(COMMANDS, key=lambda entry: entry.name):
+        write(f"{one.name} {one.usage} -- {one.help}\n")
+
+
+async def quit_(context: Context, write: Write, values: Values) -> None:
+    """End the program."""
+    context.shut_down("host-qmp-quit")
+
+
+async def qemu_io(context: Context, write: Write, values: Values) -> None:
+    """Run a line of qemu-io on a device's backend, or on a node (after hmp_qemu_io).
+
+    A node gets a backend for the time of the command, requests that it began included; a device's
+    own keeps the permissions that the command needed.
+    """
+    emu, name = context.emu, str(values["device"])
+    output = Output(out=emu.stdout, err=emu.warn, report=write)
+    backend = backend_of_device(emu, name) if values["qdev"] else emu.graph.backends.get(name)
+    temporary = backend is None
+    if backend is None:
+        backend = on_node(emu, emu.graph.lookup_either("", name))
+    interpreter = Interpreter(backend, output, graph=emu.graph, clocks=emu.clocks, tasks=emu.tasks)
+    try:
+        await interpreter.run(str(values["command"]))
+    finally:
+        if temporary:
+            await interpreter.settle()
+            await emu.graph.remove(backend)
+
+
+def backend_of_device(emu: Emulator, device_id: str) -> Backend:
+    """Find the backend that a device uses.
+
+    Raises:
+        DeviceNotFound: there is no such device.
+
+    """
+    backends = [edge for node in emu.graph for edge in node.parents if isinstance(edge, Backend)]
+    for backend in [*emu.graph.backends.values(), *backends]:
+        if device_id and backend.device_id == device_id:
+            return backend
+    raise DeviceNotFound(device_id)
+
+
+def on_node(emu: Emulator, node: Node[Any]) -> Backend:
+    """Return a new backend on a node.
+
+    It wants consistent reads as the way to them, though QEMU's does not, but not where they would
+    be in somebody's way.
+    """
+    backend = Backend(perm=Perm.CONSISTENT_READ)
+    try:
+        emu.graph.insert(backend, node)
+    except PermissionConflict:
+        backend = Backend()
+        emu.graph.insert(backend, node)
+    return backend
+
+
+COMMANDS = (
+    HmpCommand("help|?", (Rest("name"),), "[cmd]", "show the help", help_),
+    HmpCommand("quit|q", (), "", "quit the emulator", quit_),
+    HmpCommand(
+        "qemu-io",
+        (Flag("qdev", "d"), Word("device", "block device name"), Word("command")),
+        '[-d] [device] "[command]"',
+        "run a qemu-io command on a block device\n\t\t\t"
+        "-d: [device] is a device ID rather than a drive ID or node name",
+        qemu_io,
+    ),
+)

@@ -1,0 +1,125 @@
+"""Lines of the human monitor: a command's name, then its arguments by declared types."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SPACE = " \t\n\v\f\r"
+LONGEST_STRING = 1023
+LONGEST_NAME = 255
+ESCAPES = {"n": "\n", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
+
+
+class BadLine(Exception):
+    """A line that does not parse: the text is for the monitor, ``printed`` for standard output."""
+
+    def __init__(self, text: str, printed: str = "") -> None:
+        super().__init__(text)
+        self.printed = printed
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option of one letter: True if it is there."""
+
+    key: str
+    letter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word that must be there, maybe in double quotes; ``what`` it is called if it is not."""
+
+    key: str
+    what: str = "string"
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is left of the line, if anything is."""
+
+    key: str
+
+
+Argument = Flag | Word | Rest
+Values = dict[str, str | bool]
+
+
+class Line:
+    """A line being read from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def skip_space(self) -> None:
+        """Go on to the next word, or to the end."""
+        while self._peek() and self._peek() in SPACE:
+            self.at += 1
+
+    def name(self) -> str:
+        """Take the name of a command; empty if there is none."""
+        self.skip_space()
+        return self._until(SPACE + "/")[:LONGEST_NAME]
+
+    def arguments(self, name: str, declared: Sequence[Argument]) -> Values:
+        """Take the arguments of the command ``name``.
+
+        Raises:
+            BadLine: something is missing or too much.
+
+        """
+        values: Values = {}
+        for argument in declared:
+            self.skip_space()
+            if isinstance(argument, Flag):
+                values[argument.key] = self._flag(name, argument)
+            elif isinstance(argument, Word):
+                values[argument.key] = self._word(f"{name}: {argument.what} expected\n")
+            else:
+                values[argument.key], self.at = self.text[self.at :], len(self.text)
+        self.skip_space()
+        if self._peek():
+            raise BadLine(f"{name}: extraneous characters at the end of line\n")
+        return values
+
+    def _peek(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def _next(self) -> str:
+        self.at += 1
+        return self.text[self.at - 1 : self.at]
+
+    def _until(self, stops: str) -> str:
+        start = self.at
+        while self._peek() and self._peek() not in stops:
+            self.at += 1
+        return self.text[start : self.at]
+
+    def _flag(self, name: str, flag: Flag) -> bool:
+        if self._peek() != "-":
+            return False
+        self.at += 1
+        letter = self._next()
+        if letter != flag.letter:
+            end = "\n" if letter else ""  # QEMU prints a NUL there, which ends the text
+            raise BadLine(f"{name}: unsupported option -{letter}{end}")
+        return True
+
+    def _word(self, expected: str) -> str:
+        """Take a word (after get_str, monitor/hmp.c)."""
+        if not self._peek():
+            raise BadLine(expected)
+        if self._peek() != '"':
+            return self._until(SPACE)[:LONGEST_STRING]
+        self.at += 1
+        taken = []
+        while (c := self._next()) != '"':
+            if not c:
+                raise BadLine(expected, "unterminated string\n")
+            if c == "\\":
+                escape = self._next() or "\0"
+                if escape not in ESCAPES:
+                    raise BadLine(expected, f"unsupported escape code: '\\{escape}'\n")
+                c = ESCAPES[escape]
+            taken.append(c)
+        return "".join(taken)[:LONGEST_STRING]

@@ -1,0 +1,266 @@
+"""What there is: nodes, devices, statistics, the graph.  After block/qapi.c."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from blockemu import filenames
+from blockemu.backend import Backend
+from blockemu.commands.bitmaps import block_dirty_info
+from blockemu.commands.context import Context
+from blockemu.edge import Edge
+from blockemu.emulator import Emulator
+from blockemu.jobs.block_job import BlockJob
+from blockemu.node import BlockdevDetectZeroesOptions, Node
+from blockemu.perm import Perm, Role, api_perm_names
+from blockemu.qmp_server.dispatch import command
+from blockemu.schema.bitmaps import BlockDirtyInfo
+from blockemu.schema.images import ImageInfo
+from blockemu.schema.nodes import (
+    BlockdevCacheInfo,
+    BlockDeviceInfo,
+    BlockDeviceStats,
+    BlockInfo,
+    BlockPermission,
+    BlockStats,
+    XDbgBlockGraph,
+    XDbgBlockGraphEdge,
+    XDbgBlockGraphNode,
+    XDbgBlockGraphNodeType,
+)
+
+
+@command(since="2.0")
+def query_named_block_nodes(context: Context, *, flat: bool | None = None) -> list[BlockDeviceInfo]:
+    """Describe all nodes, the newest first; ``flat``: without the images below each."""
+    return [describe_node(node, flat=bool(flat)) for node in context.emu.graph]
+
+
+@command(since="0.14")
+def query_block(context: Context) -> list[BlockInfo]:
+    """Describe the devices."""
+    return [_describe_backend(backend) for backend in _visible(context.emu)]
+
+
+@command(since="0.14")
+def query_blockstats(context: Context, *, query_nodes: bool | None = None) -> list[BlockStats]:
+    """Tell what devices, or all nodes, have done."""
+    emu = context.emu
+    if query_nodes:
+        return [_node_stats(node, chain=False) for node in reversed(list(emu.graph))]
+    return [_backend_stats(backend) for backend in _visible(emu)]
+
+
+@command(name="x-debug-query-block-graph", since="4.0", features=("unstable",))
+def x_debug_query_block_graph(context: Context) -> XDbgBlockGraph:
+    """Draw the graph; numbers count from 1 in order of first mention."""
+    drawing = _Drawing()
+    for backend in context.emu.graph.backends.values():
+        drawing.node(backend, XDbgBlockGraphNodeType.BLOCK_BACKEND, backend.title)
+        if backend.inserted is not None:
+            drawing.edge(backend, backend)
+    for job in context.emu.jobs:
+        if isinstance(job, BlockJob):
+            drawing.node(job, XDbgBlockGraphNodeType.BLOCK_JOB, job.id)
+            for claim in job.nodes:
+                drawing.edge(job, claim)
+    for node in reversed(list(context.emu.graph)):
+        drawing.node(node, XDbgBlockGraphNodeType.BLOCK_DRIVER, node.name)
+        for edge in reversed(node.children.values()):
+            drawing.edge(node, edge)
+    return drawing.finished()
+
+
+def _visible(emu: Emulator) -> Iterator[Backend]:
+    return (b for b in emu.graph.backends.values() if b.title or b.device)
+
+
+def describe_node(
+    node: Node[Any], *, flat: bool, backend: Backend | None = None
+) -> BlockDeviceInfo:
+    """Describe a node (bdrv_block_device_info)."""
+    filenames.refresh(node)
+    flags = node.flags
+    image, depth = describe_chain(node, flat=flat)
+    backing = node.backing if not node.is_filter else None
+    return BlockDeviceInfo(
+        file=node.full_filename,
+        node_name=node.name,
+        ro=flags.read_only,
+        drv=node.driver,
+        backing_file=backing.node.full_filename if backing is not None else None,
+        backing_file_depth=depth,
+        encrypted=bool(image.encrypted),
+        encryption_key_missing=False,
+        detect_zeroes=BlockdevDetectZeroesOptions(flags.detect_zeroes),
+        bps=0,
+        bps_rd=0,
+        bps_wr=0,
+        iops=0,
+        iops_rd=0,
+        iops_wr=0,
+        image=image,
+        cache=BlockdevCacheInfo(writeback=True, direct=flags.direct, no_flush=flags.no_flush),
+        write_threshold=node.write_threshold,
+        dirty_bitmaps=describe_bitmaps(node),
+    )
+
+
+def describe_bitmaps(node: Node[Any]) -> list[BlockDirtyInfo] | None:
+    """Describe a node's bitmaps, None if it has none."""
+    if node.bitmap_set is None or not len(node.bitmap_set):
+        return None
+    return [block_dirty_info(info) for info in node.bitmap_set.info()]
+
+
+def describe_chain(node: Node[Any], *, flat: bool) -> tuple[ImageInfo, int]:
+    """Describe an image and, unless ``flat``, those below it; return how many these are."""
+    below = node.below
+    if flat or below is None:
+        return describe_image(node, None), 0
+    image, depth = describe_chain(below.node, flat=False)
+    return describe_image(node, image), depth + 1
+
+
+def describe_image(node: Node[Any], below: ImageInfo | None) -> ImageInfo:
+    """Describe one image (bdrv_query_image_info)."""
+    filenames.refresh(node)
+    more = node.image_info()
+    size = node.cluster_size
+    full = filenames.full_backing_filename(node) if node.backing_file else None
+    return ImageInfo(
+        filename=node.full_filename,
+        format=node.driver,
+        virtual_size=-(-node.length // 512) * 512,
+        actual_size=node.allocated_size(),
+        encrypted=more.get("encrypted"),
+        dirty_flag=bool(more.get("dirty-flag")) if size is not None else None,
+        cluster_size=size or None,
+        backing_filename=node.backing_file or None,
+        full_backing_filename=full,
+        backing_filename_format=(node.backing_format or None) if node.backing_file else None,
+        snapshots=more.get("snapshots"),
+        backing_image=below,
+        format_specific=node.specific_info(),
+    )
+
+
+def _describe_backend(backend: Backend) -> BlockInfo:
+    node = _skip_implicit(backend.inserted)
+    inserted = describe_node(node, flat=False, backend=backend) if node is not None else None
+    return BlockInfo(
+        device=backend.title,
+        qdev=backend.device_id or None,
+        type="unknown",
+        removable=True,
+        locked=False,
+        inserted=inserted,
+        dirty_bitmaps=inserted.dirty_bitmaps if inserted is not None else None,
+    )
+
+
+def _skip_implicit(node: Node[Any] | None) -> Node[Any] | None:
+    while node is not None and node.implicit and node.filtered is not None:
+        node = node.filtered.node
+    return node
+
+
+def _backend_stats(backend: Backend) -> BlockStats:
+    node = _skip_implicit(backend.inserted)
+    of_node = _node_stats(node, chain=True) if node is not None else None
+    stats = backend.stats
+    return BlockStats(
+        device=backend.title,
+        qdev=backend.device_id or None,
+        node_name=node.name if node is not None else None,
+        stats=_stats(
+            rd_bytes=stats.read.bytes,
+            wr_bytes=stats.write.bytes,
+            unmap_bytes=stats.unmap.bytes,
+            rd_operations=stats.read.operations,
+            wr_operations=stats.write.operations,
+            flush_operations=stats.flush.operations,
+            unmap_operations=stats.unmap.operations,
+            rd_total_time_ns=stats.read.total_time_ns,
+            wr_total_time_ns=stats.write.total_time_ns,
+            flush_total_time_ns=stats.flush.total_time_ns,
+            unmap_total_time_ns=stats.unmap.total_time_ns,
+            wr_highest_offset=node.highest_written if node is not None else 0,
+            failed_rd_operations=stats.read.failed,
+            failed_wr_operations=stats.write.failed,
+            failed_flush_operations=stats.flush.failed,
+            failed_unmap_operations=stats.unmap.failed,
+            account_invalid=True,
+            account_failed=True,
+        ),
+        driver_specific=of_node.driver_specific if of_node is not None else None,
+        parent=of_node.parent if of_node is not None else None,
+        backing=of_node.backing if of_node is not None else None,
+    )
+
+
+_ZERO_STATS: dict[str, Any] = {
+    name: False if name.startswith("account") else [] if name == "timed_stats" else 0
+    for name, hint in BlockDeviceStats.__annotations__.items()
+    if "None" not in str(hint)
+}
+
+
+def _stats(**values: int) -> BlockDeviceStats:
+    return BlockDeviceStats(**(_ZERO_STATS | values))
+
+
+def _node_stats(node: Node[Any], *, chain: bool) -> BlockStats:
+    """Describe what went through a node; ``chain``: with what is below (bdrv_query_bds_stats)."""
+    if chain:
+        node = _skip_implicit(node) or node
+    data = _data_child(node)
+    below = node.below
+    return BlockStats(
+        node_name=node.name,
+        stats=_stats(wr_highest_offset=node.highest_written),
+        driver_specific=node.driver_stats(),
+        parent=_node_stats(data.node, chain=chain) if data is not None else None,
+        backing=_node_stats(below.node, chain=True) if chain and below is not None else None,
+    )
+
+
+def _data_child(node: Node[Any]) -> Edge | None:
+    """Return the one child that stores the node's data, None if there are several or none."""
+    primary = node.primary
+    if primary is not None and primary.role & (Role.DATA | Role.FILTERED):
+        return primary
+    stores = [edge for edge in node.children.values() if edge.role & Role.DATA]
+    return stores[0] if len(stores) == 1 else None
+
+
+class _Drawing:
+    """Numbers points as they are first mentioned; lists are in reverse, as QEMU prepends."""
+
+    def __init__(self) -> None:
+        self._ids: dict[object, int] = {}
+        self._nodes: list[XDbgBlockGraphNode] = []
+        self._edges: list[XDbgBlockGraphEdge] = []
+
+    def _id(self, what: object) -> int:
+        return self._ids.setdefault(what, len(self._ids) + 1)
+
+    def node(self, what: object, kind: XDbgBlockGraphNodeType, name: str) -> None:
+        self._nodes.append(XDbgBlockGraphNode(id=self._id(what), type=kind, name=name))
+
+    def edge(self, parent: object, edge: Edge) -> None:
+        self._edges.append(
+            XDbgBlockGraphEdge(
+                parent=self._id(parent),
+                child=self._id(edge.node),
+                name=edge.name,
+                perm=_perms(edge.perm),
+                shared_perm=_perms(edge.shared),
+            )
+        )
+
+    def finished(self) -> XDbgBlockGraph:
+        return XDbgBlockGraph(nodes=self._nodes[::-1], edges=self._edges[::-1])
+
+
+def _perms(perm: Perm) -> list[BlockPermission]:
+    return [BlockPermission(name) for name in reversed(api_perm_names(perm))]

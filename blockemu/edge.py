@@ -1,0 +1,433 @@
+"""Edges: the only way to a node (QEMU's BdrvChild).
+
+An edge checks permission, keeps requests within the driver's limits, lets overlapping ones wait
+for each other, marks dirty bitmaps, and emulates what a driver lacks.  Requests of other nodes
+come in through inner edges; a root edge (``parent`` None) is where requests enter the graph.
+"""
+
+import errno
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from blockemu.extents import Extents
+from blockemu.node import Node, Write
+from blockemu.perm import Perm, Role
+from blockemu.requests import Request
+from blockemu.route import NO_ROUTE, Commit, Route, Segments
+
+SECTOR = 512
+BOUNCE = 1 << 20  # bytes of zeroes written at once where a driver cannot write zeroes
+_ZEROES = bytes(BOUNCE)
+
+
+class Edge:
+    """A parent's way to one node."""
+
+    __slots__ = (
+        "_length",
+        "_perm",
+        "_route",
+        "can_read",
+        "can_write",
+        "drains",
+        "frozen",
+        "name",
+        "node",
+        "parent",
+        "role",
+        "shared",
+    )
+
+    node: Node[Any]
+    stays_at_node: ClassVar[bool] = False  # not moved when the node is replaced by another
+
+    def __init__(
+        self,
+        name: str,
+        parent: Node[Any] | None,
+        role: Role,
+        perm: Perm = Perm.NONE,
+        shared: Perm = Perm.ALL,
+    ) -> None:
+        self.name = name
+        self.parent = parent
+        self.role = role
+        self.shared = shared
+        self.frozen = False
+        self.drains = 0  # drained sections that the parent is in because of this child
+        self._route: Route | None = None
+        self._length: int | None = None
+        self.perm = perm
+
+    @property
+    def perm(self) -> Perm:
+        """What the parent may do."""
+        return self._perm
+
+    @perm.setter
+    def perm(self, perm: Perm) -> None:
+        self._perm = perm
+        self.can_read = Perm.CONSISTENT_READ in perm
+        self.can_write = bool(perm & Perm.WRITES)
+        self._route = None
+
+    def describe_parent(self) -> str:
+        """Return the words for this edge's owner in errors (after bdrv_child_user_desc)."""
+        return f"node '{self.parent.name}'" if self.parent is not None else "another user"
+
+    # Without waiting
+
+    @property
+    def route(self) -> Route:
+        """How to reach the bytes as things stand; do not keep it over an await."""
+        if self._route is None:
+            self._route = self._compile()
+        return self._route
+
+    @property
+    def length(self) -> int:
+        """The node's size in bytes, whole sectors, as of the last change it told of.
+
+        Whoever finds a request beyond it asks ``fresh_length`` before refusing: a file may have
+        grown by a write beyond its end, which is not told.
+        """
+        if self._length is None:
+            self._length = -(-self.node.length // SECTOR) * SECTOR
+        return self._length
+
+    def fresh_length(self) -> int:
+        """Ask the node for its size, in whole sectors."""
+        self._length = None
+        return self.length
+
+    def forget(self) -> None:
+        """Drop the route and the length, and what the edges above built on them."""
+        self._route = self._length = None
+        if self.parent is not None:
+            self.parent.changed()
+
+    def _compile(self) -> Route:
+        node = self.node
+        if node.tracker.serialising or not self.can_read or node.limits.request_alignment > 1:
+            return NO_ROUTE
+        route = node.route()
+        plain = not node.before_write and node.flags.detect_zeroes == "off"
+        if not plain or Perm.WRITE not in self._perm:
+            route = replace(route, write=None)
+        if node.bitmaps:
+            own = tuple((bitmap, 0) for bitmap in node.bitmaps if bitmap.enabled)
+            route = replace(route, marks=own + route.marks)
+        return route
+
+    # Drained sections: roots hold requests up, inner edges pass the word on
+
+    def begin_drain(self) -> None:
+        """Let the parent know that the node is being drained."""
+        self.drains += 1
+        if self.parent is not None:
+            self.parent.quiesce()
+        else:
+            self.quiesce()
+
+    def end_drain(self) -> None:
+        """Let the parent know that one drained section is over."""
+        self.drains -= 1
+        if self.parent is not None:
+            self.parent.unquiesce()
+        else:
+            self.resume()
+
+    def match_drains(self, wanted: int) -> None:
+        """Bring the parent into as many drained sections as the node at this edge is in."""
+        while self.drains < wanted:
+            self.begin_drain()
+        while self.drains > wanted:
+            self.end_drain()
+
+    async def settle(self) -> None:
+        """Wait until no request that was planned from here is under way."""
+
+    def quiesce(self) -> None:
+        """Let no new request in until ``resume``."""
+
+    async def idle(self) -> None:
+        """Wait until no request is under way."""
+
+    def resume(self) -> None:
+        """Undo one ``quiesce``."""
+
+    def resized(self) -> None:
+        """Hear that the node has a new size."""
+
+    # With waiting
+
+    async def pread(self, offset: int, buf: bytearray | memoryview) -> None:
+        """Fill ``buf`` from ``offset``."""
+        if not self.can_read:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        node, view = self.node, memoryview(buf)
+        align, most = node.limits.request_alignment, node.limits.max_transfer
+        if align > 1 and (offset | len(view)) & (align - 1):
+            start, end = offset & -align, -(-(offset + len(view)) // align) * align
+            bounce = memoryview(bytearray(end - start))
+            await self.pread(start, bounce)
+            view[:] = bounce[offset - start :][: len(view)]
+            return
+        request = Request(offset, offset + len(view))
+        earlier = node.tracker.enter(request)
+        try:
+            if earlier:
+                await self._wait(earlier)
+            if len(view) <= most:
+                await node.pread(offset, view)
+            else:
+                for at in range(0, len(view), most):
+                    await node.pread(offset + at, view[at : at + most])
+        finally:
+            node.tracker.end(request)
+
+    async def pwrite(
+        self, offset: int, buf: bytes | bytearray | memoryview, flags: int = 0
+    ) -> None:
+        """Write ``buf`` at ``offset``."""
+        node, view = self.node, memoryview(buf)
+        align, most = node.limits.request_alignment, node.limits.max_transfer
+        if node.flags.detect_zeroes != "off" and is_zero(view):
+            unmap = Write.MAY_UNMAP if node.flags.detect_zeroes == "unmap" else 0
+            await self.write_zeroes(offset, len(view), flags | unmap)
+            return
+        if align > 1 and (offset | len(view)) & (align - 1):
+            await self._write_unaligned(offset, view, flags, align)
+            return
+        serialise = bool(flags & Write.SERIALISING)
+        if self.can_write and not (node.before_write or node.tracker.serialising or serialise):
+            node.tracker.enter(request := Request(offset, offset + len(view)))
+        else:
+            request = await self._begin_write(offset, len(view), serialise)
+        try:
+            if len(view) <= most:
+                await node.pwrite(offset, view, flags)
+            else:
+                for at in range(0, len(view), most):
+                    await node.pwrite(offset + at, view[at : at + most], flags)
+        finally:
+            self._end_write(request, flags)
+
+    async def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
+        """Make a range read as zeroes, by writing them if the driver cannot.
+
+        The driver gets the aligned middle and, on its own, what is not aligned at either end
+        (after bdrv_co_do_pwrite_zeroes, block/io.c).
+        """
+        node = self.node
+        if not node.flags.unmap:
+            flags &= ~Write.MAY_UNMAP
+        align = max(node.limits.write_zeroes_alignment, node.limits.request_alignment)
+        least = node.limits.request_alignment
+        request = await self._begin_write(offset, length, bool(flags & Write.SERIALISING))
+        by_hand: list[tuple[int, int]] = []
+        try:
+            for start, size in split(offset, length, align, node.limits.max_write_zeroes):
+                if (start | size) & (least - 1):
+                    by_hand.append((start, size))
+                    continue
+                try:
+                    await node.write_zeroes(start, size, flags)
+                except NotImplementedError:
+                    if flags & Write.NO_FALLBACK:
+                        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+                    by_hand.append((start, size))
+        finally:
+            self._end_write(request, flags)
+        for start, size in by_hand:
+            for at in range(0, size, BOUNCE):
+                part = memoryview(_ZEROES)[: min(BOUNCE, size - at)]
+                await self._pwrite_zero_bytes(start + at, part, flags & ~Write.MAY_UNMAP)
+
+    async def _pwrite_zero_bytes(self, offset: int, view: memoryview, flags: int) -> None:
+        """Write a buffer of zeroes as it is, whatever ``detect_zeroes`` says."""
+        node = self.node
+        align, most = node.limits.request_alignment, node.limits.max_transfer
+        if align > 1 and (offset | len(view)) & (align - 1):
+            await self._write_unaligned(offset, view, flags, align)
+            return
+        request = await self._begin_write(offset, len(view))
+        try:
+            for at in range(0, len(view), most):
+                await node.pwrite(offset + at, view[at : at + most], flags)
+        finally:
+            self._end_write(request, flags)
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Drop a range, as far as the node was opened for that; see ``write_zeroes`` for parts."""
+        node = self.node
+        if not length:
+            return
+        request = await self._begin_write(offset, length)
+        try:
+            if not node.flags.unmap:
+                return
+            align = max(node.limits.discard_alignment, node.limits.request_alignment)
+            for start, size in split(offset, length, align, node.limits.max_discard):
+                try:
+                    await node.discard(start, size)
+                except NotImplementedError:
+                    continue
+                except OSError as e:
+                    if e.errno != errno.ENOTSUP:
+                        raise
+        finally:
+            self._end_write(request, 0)
+
+    async def flush(self) -> None:
+        """Make finished writes durable, unless the node was opened to ignore that."""
+        node = self.node
+        if node.flags.no_flush and not node.children:
+            return
+        await node.flush()
+
+    async def truncate(
+        self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
+    ) -> None:
+        """Change the node's size."""
+        if Perm.RESIZE not in self.perm:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        node = self.node
+        old = self.fresh_length()
+        start, end = (old, length) if length > old else (length, old)
+        request = await self._begin(start, max(end, start), serialising=False)
+        try:
+            await node.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
+        finally:
+            node.tracker.end(request)
+        self.fresh_length()
+        node.changed()
+        for heard in node.on_resize:
+            heard(self.fresh_length())
+        for edge in list(node.parents):
+            edge.resized()
+
+    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+        """Say where a write shall go; the bitmaps are set when it is committed."""
+        node = self.node
+        if node.limits.request_alignment > 1 or node.flags.detect_zeroes != "off":
+            raise NotImplementedError
+        request = await self._begin_write(offset, length)
+        try:
+            segments, inner = await node.place(offset, length)
+        except BaseException:
+            node.tracker.end(request)
+            raise
+
+        def commit(good: bool) -> None:
+            if inner is not None:
+                inner(good)
+            self._end_write(request, 0)
+
+        return segments, commit
+
+    async def extents(self, offset: int, length: int) -> AsyncIterator[Extents]:
+        """Describe a range by this node alone, batch by batch, clipped to it."""
+        end = offset + length
+        while offset < end:
+            batch = await self.node.block_status(offset, end - offset)
+            if batch.end > end or batch.start[0] < offset:
+                batch = batch.clip(offset, min(batch.end, end))
+            yield batch
+            offset = batch.end
+
+    # Both
+
+    async def _wait(self, earlier: Sequence[Request]) -> None:
+        for other in earlier:
+            if other in self.node.tracker.requests:
+                await other.finished()
+
+    async def _begin(self, start: int, end: int, serialising: bool = False) -> Request:
+        node = self.node
+        request = Request(start, end, serialising)
+        earlier = node.tracker.enter(request)
+        try:
+            if serialising:
+                node.changed()  # no more plans, and those under way come to their end
+                for root in list(node.roots()):
+                    await root.settle()
+            if earlier:
+                await self._wait(earlier)
+        except BaseException:
+            node.tracker.end(request)
+            raise
+        return request
+
+    async def _begin_write(self, offset: int, length: int, serialising: bool = False) -> Request:
+        if not self.can_write:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        request = await self._begin(offset, offset + length, serialising)
+        try:
+            for hook in self.node.before_write:
+                await hook(offset, length)
+        except BaseException:
+            self.node.tracker.end(request)
+            raise
+        return request
+
+    def _end_write(self, request: Request, flags: int) -> None:
+        if request.end > self.length:
+            self._grown()
+        if not flags & Write.UNCHANGED:
+            for bitmap in self.node.bitmaps:
+                if bitmap.enabled and request.start < self.length:
+                    bitmap.mark(request.start, min(request.end, self.length) - request.start)
+        if request.end > self.node.highest_written:
+            self.node.highest_written = request.end
+        self.node.tracker.end(request)
+        if request.serialising:
+            self.node.changed()
+
+    def _grown(self) -> None:
+        """Let all know if a write beyond the end made the node longer."""
+        old = self.length
+        if self.fresh_length() == old:
+            return  # known already, or padding of the last block, or a write that failed
+        self.node.changed()
+        for heard in self.node.on_resize:
+            heard(self.fresh_length())
+
+    async def _write_unaligned(self, offset: int, view: memoryview, flags: int, align: int) -> None:
+        start, end = offset & -align, -(-(offset + len(view)) // align) * align
+        bounce = memoryview(bytearray(end - start))
+        request = await self._begin_write(start, end - start, serialising=True)
+        try:
+            await self.node.pread(start, bounce)
+            bounce[offset - start :][: len(view)] = view
+            await self.node.pwrite(start, bounce, flags)
+        finally:
+            self._end_write(request, flags)
+
+
+def split(offset: int, length: int, align: int, most: int) -> list[tuple[int, int]]:
+    """Cut a range into an unaligned head, aligned pieces of at most ``most``, and a tail.
+
+    ``align`` and ``most`` of 0 or 1 mean no wish.
+    """
+    end = offset + length
+    align = align or 1
+    first, last = -(-offset // align) * align, end // align * align
+    if first >= last:  # no aligned part: at most one boundary inside
+        middle = [(offset, end)] if first >= end or first == offset else [(offset, first), (first, end)]
+        return [(a, b - a) for a, b in middle if b > a]
+    parts = [(offset, first - offset)] if first > offset else []
+    step = most // align * align if most else last - first
+    parts += [(at, min(step, last - at)) for at in range(first, last, step)]
+    if end > last:
+        parts.append((last, end - last))
+    return parts
+
+
+def is_zero(view: memoryview) -> bool:
+    """Tell whether a buffer holds nothing but zero bytes (bytes.count is a memchr away in C)."""
+    if len(view) and (view[0] or view[-1]):
+        return False
+    return bytes(view).count(0) == len(view)

@@ -1,0 +1,95 @@
+"""One emulator: a graph, its jobs, its exports, its clocks, and whoever hears its events.
+
+Everything there is belongs to an ``Emulator``, so a process can run many.  What talks to clients
+(monitors, dispatch) is above it, in ``blockemu.daemon``.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from blockemu.clocks import Clocks
+from blockemu.drivers import load_drivers
+from blockemu.edge import Edge
+from blockemu.fdsets import FdSets
+from blockemu.graph import Graph
+from blockemu.jobs.registry import Jobs
+from blockemu.node import Node
+from blockemu.objects import Objects
+from blockemu.opening import Opener
+from blockemu.perm import Role
+from blockemu.pool import Pool
+from blockemu.qmp_server.qapi import ALL, Profile, Struct
+from blockemu.qom import Tree
+from blockemu.runstate import Machine
+
+Listener = Callable[[Struct], None]
+
+
+class Emulator:
+    """The block layer of one machine or daemon; also the ``Services`` of its nodes."""
+
+    def __init__(
+        self, *, profile: Profile = ALL, clocks: Clocks | None = None, seed: int = 0
+    ) -> None:
+        self.profile = profile
+        self.clocks = clocks or Clocks()
+        self.pool = Pool()
+        self.graph = Graph(seed)
+        self.opener = Opener(self.graph, load_drivers(), self)
+        self.jobs = Jobs(self)
+        self.qom = Tree()
+        self.objects = Objects(self.qom)
+        self.fdsets = FdSets()
+        self.machine = Machine(self.emit)
+        self.listeners: list[Listener] = []
+        self.warnings: Callable[[str], None] = _print_warning
+        self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
+        self.tasks: set[asyncio.Task[None]] = set()  # requests of qemu-io that nobody awaits
+
+    # Services
+
+    def emit(self, event: Struct) -> None:
+        """Hand an event to all listeners, at once and in order."""
+        for listener in self.listeners:
+            listener(event)
+
+    def warn(self, text: str) -> None:
+        """Tell the user what QEMU would print on standard error."""
+        self.warnings(text)
+
+    def find_node(self, name: str) -> Node[Any]:
+        """Look up a node or device by name."""
+        return self.graph.lookup(name)
+
+    async def open_child(
+        self, parent: Node[Any], name: str, role: Role, child: "str | dict[str, Any]"
+    ) -> Edge:
+        """Open a child for a driver that learned of it by itself."""
+        return await self.opener.open_child(parent, name, role, child)
+
+    # Life
+
+    async def close(self) -> None:
+        """End jobs and exports, then flush and close all nodes."""
+        await self.jobs.cancel_all()
+        while self.tasks:
+            await asyncio.wait(self.tasks)
+        for backend in list(self.graph.backends.values()):
+            await self.graph.remove(backend)
+        self.graph.backends.clear()
+        for node in list(self.graph):
+            if node.monitor_owned:
+                await self.graph.delete(node)
+        self.pool.close()
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _print_warning(text: str) -> None:
+    sys.stderr.write(text.rstrip("\n") + "\n")
+    sys.stderr.flush()

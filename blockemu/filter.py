@@ -1,0 +1,69 @@
+"""Filters: nodes that let requests through to one child."""
+
+from typing import ClassVar, Generic, TypeVar
+
+from blockemu.edge import Edge
+from blockemu.extents import Extents
+from blockemu.node import Node, NodeOptions
+from blockemu.route import Commit, Route, Segments
+
+O = TypeVar("O", bound=NodeOptions)  # noqa: E741
+
+
+class Filter(Node[O], Generic[O]):
+    """Forwards all to its filtered child; a subclass overrides what it meddles with.
+
+    A filter with nothing to do for now costs nothing: its route is its child's.  ``child_name``
+    says which option holds the child: QEMU's filters have it as ``file`` or as ``backing``.
+    """
+
+    is_filter: ClassVar[bool] = True
+    child_name: ClassVar[str] = "file"
+
+    @property
+    def child(self) -> Edge:
+        """The edge to what is filtered."""
+        return self.children[self.child_name]
+
+    @property
+    def length(self) -> int:
+        """The child's size."""
+        return self.child.length
+
+    def route(self) -> Route:
+        """Take the child's."""
+        return self.child.route
+
+    async def pread(self, offset: int, buf: memoryview) -> None:
+        """Forward."""
+        await self.child.pread(offset, buf)
+
+    async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
+        """Forward."""
+        await self.child.pwrite(offset, buf, flags)
+
+    async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        """Forward."""
+        await self.child.write_zeroes(offset, length, flags)
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Forward."""
+        await self.child.discard(offset, length)
+
+    async def flush(self) -> None:
+        """Forward."""
+        await self.child.flush()
+
+    async def truncate(
+        self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
+    ) -> None:
+        """Forward."""
+        await self.child.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
+
+    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+        """Forward."""
+        return await self.child.place(offset, length)
+
+    async def block_status(self, offset: int, length: int) -> Extents:
+        """Answer as the child; what it leaves open, its chain decides."""
+        return await self.child.node.block_status(offset, length)

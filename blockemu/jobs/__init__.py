@@ -1,0 +1,1 @@
+"""Background jobs: the common life of all of them, and one module for each kind."""

@@ -1,0 +1,414 @@
+"""Nodes: what a block driver is.
+
+A driver is a ``Node`` subclass and an options class in one file under ``drivers/``.  A node is
+reached only through its parents' edges (``blockemu.edge``), which check, align, split and emulate.
+"""
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar
+
+from blockemu.extents import ALLOCATED, DATA, Extents
+from blockemu.perm import Perm, Role, default_child_perm
+from blockemu.qmp_server.qapi import ABSENT, Alternate, QEnum, Since, Struct, Union, members
+from blockemu.requests import Tracker
+from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
+
+if TYPE_CHECKING:
+    from blockemu.clocks import Clocks
+    from blockemu.dirty import BitmapSet
+    from blockemu.edge import Edge
+    from blockemu.pool import Pool
+    from blockemu.transaction import Transaction
+
+BLOCKDEV = Union("BlockdevOptions", "driver")
+
+
+class BlockdevDiscardOptions(QEnum):
+    """What happens to discard requests."""
+
+    IGNORE = "ignore"
+    UNMAP = "unmap"
+
+
+class BlockdevDetectZeroesOptions(QEnum):
+    """Whether writes of zeroes become zero writes."""
+
+    OFF = "off"
+    ON = "on"
+    UNMAP = "unmap"
+
+
+class BlockdevCacheOptions(Struct):
+    """Cache options of a node.
+
+    @direct: bypass the host's page cache
+    @no-flush: ignore flush requests
+    """
+
+    direct: bool | None = None
+    no_flush: bool | None = None
+
+
+class NodeOptions(Struct):
+    """Options every node has.
+
+    @node-name: the name of the new node
+    @discard: whether discard requests are passed on
+    @cache: cache options
+    @read-only: open read-only
+    @auto-read-only: fall back to read-only where the storage is so
+    @force-share: share all permissions with other programs
+    @detect-zeroes: look for zeroes in what is written
+    """
+
+    union = BLOCKDEV
+    node_name: str | None = None
+    discard: BlockdevDiscardOptions | None = None
+    cache: BlockdevCacheOptions | None = None
+    read_only: bool | None = None
+    auto_read_only: Annotated[bool | None, Since("3.1")] = None
+    force_share: bool | None = None
+    detect_zeroes: BlockdevDetectZeroesOptions | None = None
+
+
+BlockdevOptions = Annotated[NodeOptions, BLOCKDEV]
+BlockdevRef = Annotated[str | NodeOptions, Alternate("BlockdevRef", (BLOCKDEV, str))]
+BlockdevRefOrNull = Annotated[
+    str | NodeOptions | None, Alternate("BlockdevRefOrNull", (BLOCKDEV, str, None))
+]
+__all__ = ["ABSENT", "BLOCKDEV", "BlockdevOptions", "BlockdevRef", "BlockdevRefOrNull", "Limits"]
+
+
+class Write:
+    """Flags of a write: plain ints, since enum.Flag costs half a microsecond an operation."""
+
+    NONE: Final = 0
+    FUA: Final = 1  # durable before the request completes
+    MAY_UNMAP: Final = 2  # zeroes may be made by dropping what is there
+    NO_FALLBACK: Final = 4  # fail with ENOTSUP rather than write zeroes from a buffer
+    SERIALISING: Final = 16  # nothing that overlaps may run beside it
+    UNCHANGED: Final = 8  # the guest's view stays: needs WRITE_UNCHANGED only, marks no bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The sizes a driver copes with, in bytes; the edge splits and pads requests to fit.
+
+    0 means no wish.  ``opt_transfer`` and ``min_alignment`` are hints.
+    """
+
+    request_alignment: int = 1
+    max_transfer: int = 1 << 31
+    opt_transfer: int = 0
+    write_zeroes_alignment: int = 0
+    max_write_zeroes: int = 0
+    discard_alignment: int = 0
+    max_discard: int = 0
+    min_alignment: int = 1
+
+
+@dataclass(slots=True)
+class Flags:
+    """How a node was opened; what its children's defaults are taken from."""
+
+    read_only: bool = False
+    auto_read_only: bool = False
+    force_share: bool = False
+    direct: bool = False
+    no_flush: bool = False
+    unmap: bool = False  # pass discards on
+    detect_zeroes: str = "off"
+    no_backing: bool = False
+    no_io: bool = False
+    inactive: bool = False
+
+
+class Services(Protocol):
+    """What a node may use of the emulator it lives in."""
+
+    pool: "Pool"
+    clocks: "Clocks"
+
+    async def open_child(
+        self, parent: "Node[Any]", name: str, role: Role, child: "str | dict[str, Any]"
+    ) -> "Edge":
+        """Open (or look up, by node name) a child and attach it."""
+
+    def find_node(self, name: str) -> "Node[Any]":
+        """Look up a node or device by name."""
+
+    def emit(self, event: Struct) -> None:
+        """Send an event to the monitors."""
+
+    def warn(self, text: str) -> None:
+        """Tell the user on standard error."""
+
+
+O = TypeVar("O", bound=NodeOptions)  # noqa: E741
+BeforeWrite = Callable[[int, int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A reason why a node may not be used for some things (after bdrv_op_block, block.c)."""
+
+    reason: str
+    allowed: frozenset[str] = frozenset()  # operations that are allowed all the same
+
+
+class Node(ABC, Generic[O]):
+    """A block driver's instance: subclass it in ``drivers/NAME.py`` and it is known.
+
+    Requests reach a driver aligned and split to ``limits``, and inside ``length`` unless the parent
+    may resize; it raises OSError to fail one.  ``NotImplementedError`` from an optional request
+    makes the edge emulate it.  A driver whose data can be located without waiting also says so in
+    ``route``; what ``route`` answers and what the coroutines do must agree byte for byte.
+    """
+
+    Options: ClassVar[type[NodeOptions]]
+    is_filter: ClassVar[bool] = False  # shows its one child's data unchanged
+    is_format: ClassVar[bool] = False  # interprets its file child's bytes
+    is_protocol: ClassVar[bool] = False  # reaches storage itself, has no file child
+    supports_backing: ClassVar[bool] = False
+    needs_filename: ClassVar[bool] = False
+    protocols: ClassVar[tuple[str, ...]] = ()  # "nbd" for nbd:…; file needs none
+    can_reopen: ClassVar[bool] = True
+    reopen_options: ClassVar[frozenset[str]] = frozenset()  # driver options that may change
+    file: "Edge | None" = None
+    backing: "Edge | None" = None
+
+    def __init__(
+        self, name: str, driver: str, options: O, flags: Flags, services: Services
+    ) -> None:
+        self.name = name
+        self.driver = driver
+        self.options = options
+        self.flags = flags
+        self.services = services
+        self.pool = services.pool
+        self.limits = Limits()
+        self.children: dict[str, Edge] = {}
+        self.parents: list[Edge] = []
+        self.tracker = Tracker()
+        self.bitmaps: list[Marks] = []  # what writes are to be marked in
+        self.bitmap_set: BitmapSet | None = None  # the named ones; made when the first is added
+        self.before_write: list[BeforeWrite] = []
+        self.on_resize: list[Callable[[int], None]] = []
+        self.blockers: list[Blocker] = []
+        self.write_threshold = 0
+        self.highest_written = 0  # end of the last byte ever written
+        self.quiesce_counter = 0  # drained sections that this node is in
+        self.monitor_owned = False
+        self.holds = 0  # references besides parents and the monitor
+        self.implicit = False  # a filter that QEMU put in by itself
+        self.probed = False
+        self.inherits_from: Node[Any] | None = None
+        self.explicit: dict[str, Any] = {}  # options as the user gave them, without children
+        self.effective: dict[str, Any] = {}  # the same with what was inherited
+        self.backing_file: str | None = None  # as the image's header says
+        self.backing_format: str | None = None
+        self.auto_backing: str | None = None  # file name of the backing node opened from the header
+        self.exact_filename = ""
+        self.full_filename = ""
+        self.full_options: dict[str, Any] = {}
+
+    # Control path: errors are QmpError, or FormatError from ``images``, or OSError
+
+    async def open(self) -> None:
+        """Make the node ready.  The children that options name are attached already.
+
+        The backing child is not: it is opened afterwards, from the options or from the
+        ``backing_file`` and ``backing_format`` that this leaves.
+        """
+
+    async def close(self) -> None:
+        """Release what ``open`` took; nothing is in flight and children are still attached."""
+
+    def child_role(self, name: str) -> Role:
+        """Return the role of a child, as its option declares it."""
+        hint = members(type(self.options))[name][1]
+        return next(m for m in hint.__metadata__ if isinstance(m, Role))
+
+    @classmethod
+    def child_names(cls) -> list[str]:
+        """Return the options that define children."""
+        return [
+            name
+            for name, (_, hint) in members(cls.Options).items()
+            if any(isinstance(m, Role) for m in getattr(hint, "__metadata__", ()))
+        ]
+
+    def child_perm(self, name: str, role: Role, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
+        """Return what this node needs of a child and shares on it, given its parents' wishes."""
+        return default_child_perm(
+            role, perm, shared, writable=not self.flags.read_only, inactive=self.flags.inactive
+        )
+
+    def set_perm(self, perm: Perm, shared: Perm, transaction: "Transaction") -> None:
+        """Take note of what all parents together may do and share; lock files, and the like.
+
+        Raises QmpError if that cannot be; what was done is undone by ``transaction``.
+        """
+
+    async def reopen(self, options: O, flags: Flags, transaction: "Transaction") -> None:
+        """Check and prepare new options; ``transaction`` makes them final or takes them back."""
+
+    async def change_backing_file(self, filename: str | None, fmt: str | None) -> None:
+        """Write another backing file name into the header; NotImplementedError: no such format."""
+        raise NotImplementedError
+
+    def gather_filename(self) -> None:
+        """Set ``exact_filename`` from the options, if they can be said by one plain name."""
+        name = getattr(self.options, "filename", None)
+        self.exact_filename = name or ""
+
+    def strong_options(self) -> dict[str, Any]:
+        """Return the driver's own options that change what the guest sees, for json: names."""
+        return {}
+
+    def specific_info(self) -> Any:
+        """Return ImageInfoSpecific as a struct, None if there is nothing to tell."""
+        return None
+
+    def image_info(self) -> dict[str, Any]:
+        """Return more members of ImageInfo: cluster-size, encrypted, dirty-flag, ..."""
+        return {}
+
+    @property
+    def cluster_size(self) -> int | None:
+        """Bytes of the storage's natural unit, 0 if it has none, None if unknown (bdrv_get_info)."""
+        return self.filtered.node.cluster_size if self.filtered is not None else None
+
+    @property
+    def can_compress(self) -> bool:
+        """Whether compressed writes are possible."""
+        return self.filtered is not None and self.filtered.node.can_compress
+
+    def driver_stats(self) -> Any:
+        """Return BlockStatsSpecific as a struct, None if there are none."""
+        return None
+
+    def allocated_size(self) -> int | None:
+        """Return the bytes taken on the host, None if unknown."""
+        if self.is_protocol:
+            return None
+        storage = [edge for edge in self.children.values() if not edge.role & Role.COW]
+        sizes = [edge.node.allocated_size() for edge in storage]
+        return sum(s for s in sizes if s is not None) if all(s is not None for s in sizes) else None
+
+    # Bookkeeping
+
+    def changed(self) -> None:
+        """Forget the routes and lengths that parents worked out.
+
+        To be called, before the next await, whenever what ``route`` or ``length`` answered may be
+        different now: a child replaced, a bitmap added, a filter's rule set, the size changed.
+        """
+        for edge in self.parents:
+            edge.forget()
+
+    def add_bitmap(self, bitmap: Marks) -> None:
+        """Let ``bitmap`` record writes from now on; nothing may be in flight."""
+        self.bitmaps.append(bitmap)
+        self.changed()
+
+    def remove_bitmap(self, bitmap: Marks) -> None:
+        """Stop recording; nothing may be in flight."""
+        self.bitmaps.remove(bitmap)
+        self.changed()
+
+    def roots(self) -> "Iterator[Edge]":
+        """Yield the edges by which requests enter the graph above this node."""
+        for edge in self.parents:
+            if edge.parent is None:
+                yield edge
+            else:
+                yield from edge.parent.roots()
+
+    def quiesce(self) -> None:
+        """Begin a drained section for this node and all above it; see ``backend.drained``."""
+        self.quiesce_counter += 1
+        for edge in list(self.parents):
+            edge.begin_drain()
+
+    def unquiesce(self) -> None:
+        """End a drained section."""
+        self.quiesce_counter -= 1
+        for edge in list(self.parents):
+            edge.end_drain()
+
+    def cumulative_perm(self) -> tuple[Perm, Perm]:
+        """Return what all parents together may do, and what all of them share."""
+        perm, shared = Perm.NONE, Perm.ALL
+        for edge in self.parents:
+            perm |= edge.perm
+            shared &= edge.shared
+        return perm, shared
+
+    @property
+    def primary(self) -> "Edge | None":
+        """The child whose data this node shows: the filtered or the file child."""
+        return next((e for e in self.children.values() if e.role & Role.PRIMARY), None)
+
+    @property
+    def filtered(self) -> "Edge | None":
+        """The child of a filter."""
+        return self.primary if self.is_filter else None
+
+    @property
+    def below(self) -> "Edge | None":
+        """The child that decides about what this node has not allocated."""
+        return self.filtered or self.backing
+
+    # Data path, without waiting
+
+    def route(self) -> Route:
+        """Return how a parent can reach the bytes without asking this node; built on children's."""
+        return NO_ROUTE
+
+    # Data path
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """The size in bytes."""
+
+    @abstractmethod
+    async def pread(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf`` from ``offset``."""
+
+    async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
+        """Write ``buf`` at ``offset``."""
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        """Make a range read as zeroes, without a buffer."""
+        raise NotImplementedError
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Drop a range; what it reads as is undefined."""
+
+    async def flush(self) -> None:
+        """Make finished writes durable."""
+
+    async def truncate(
+        self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
+    ) -> None:
+        """Change the size to ``length`` bytes (``zero``: what is new must read as zeroes)."""
+        raise NotImplementedError
+
+    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+        """Say where a write of the whole range shall go, making room for it.
+
+        The caller writes the segments by whatever means and then calls the commit, if there is one,
+        with whether that went well.  ``NotImplementedError``: only ``pwrite`` will do.
+        """
+        raise NotImplementedError
+
+    async def block_status(self, offset: int, length: int) -> Extents:
+        """Describe what follows ``offset``: all runs that one bounded step finds, at least one."""
+        return Extents.one(offset, length, DATA | ALLOCATED)

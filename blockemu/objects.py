@@ -1,0 +1,428 @@
+"""The objects that ``object-add`` makes: secrets, throttle groups, I/O threads."""
+
+import base64
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from blockemu.errors import InvalidParameterValue, QmpError
+from blockemu.optlist import IDENTIFIER_HINT, is_identifier
+from blockemu.qmp_server.qapi import dump, members
+from blockemu.qom import Object, Property, Tree, attribute
+from blockemu.schema.objects import ObjectProperties, QCryptoSecretFormat, ThrottleLimits
+from blockemu.throttling import ThrottleConfig, ThrottleLength
+
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
+
+
+class ObjectNotFound(QmpError):
+    """Nothing to delete."""
+
+    template = "object '{}' not found"
+
+
+class ObjectInUse(QmpError):
+    """Somebody still uses it."""
+
+    template = "object '{}' is in use, can not be deleted"
+
+
+class NegativeValue(QmpError):
+    """An event loop's parameter: (name, greatest value)."""
+
+    template = "{} value must be in range [0, {}]"
+
+
+class BadThreadPool(QmpError):
+    """The least number of threads exceeds the greatest, or that is none."""
+
+    template = "bad thread-pool-min/thread-pool-max values"
+
+
+class NegativeLimit(QmpError):
+    """A limit set by its ``x-`` name."""
+
+    template = "Property values cannot be negative"
+
+
+class LimitTooLong(QmpError):
+    """A burst length set by its ``x-`` name."""
+
+    template = "{} value must be in therange [0, {}]"
+
+
+class SetTooLate(QmpError):
+    """Limits of a group in use change together."""
+
+    template = "Property cannot be set after initialization"
+
+
+class NoSecretData(QmpError):
+    """A secret without content."""
+
+    template = "Either 'file' or 'data' must be provided"
+
+
+class TwoSecretSources(QmpError):
+    """A secret with two."""
+
+    template = "'file' and 'data' are mutually exclusive"
+
+
+class UnreadableSecret(QmpError):
+    """(file, what was tried, file, errno's text)."""
+
+    template = "Unable to read {}: {} \u201c{}\u201d: {}"
+
+
+class BadBase64(QmpError):
+    """Not base64 at all."""
+
+    template = "Base64 data contains invalid characters"
+
+
+class NoSuchSecret(QmpError):
+    """No object has the name."""
+
+    template = "No secret with id '{}'"
+
+
+class NotASecret(QmpError):
+    """Another kind of object has it."""
+
+    template = "Object with id '{}' is not a secret"
+
+
+class BadKeyLength(QmpError):
+    """The secret named as key is no AES-256 key."""
+
+    template = "Key should be 32 bytes in length"
+
+
+class NoVector(QmpError):
+    """A key alone does not decrypt."""
+
+    template = "IV is required to decrypt secret"
+
+
+class BadVectorLength(QmpError):
+    """Not the length of an AES block."""
+
+    template = "IV should be 16 bytes in length not {}"
+
+
+class BadCipherLength(QmpError):
+    """Not whole AES blocks."""
+
+    template = "Length {} must be a multiple of block size 16"
+
+
+class BadPadding(QmpError):
+    """The key is wrong, most likely."""
+
+    template = "Incorrect number of padding bytes ({}) found on decrypted data"
+
+
+class UserObject(Object):
+    """An object that a client can add and delete."""
+
+    PARENT = "object"
+    users = 0  # who needs it to stay
+
+    def complete(self, objects: "Objects") -> None:
+        """Check what was set and become usable."""
+
+
+# Secrets
+
+
+def _format_name(self: "Secret") -> str:
+    return str(self.format.value)
+
+
+def _set_format(self: "Secret", value: QCryptoSecretFormat) -> None:
+    self.format = value
+
+
+class SecretCommon(UserObject):
+    """What all kinds of secrets have."""
+
+    TYPE = "secret_common"
+    ABSTRACT = True
+    PROPERTIES = (
+        Property("loaded", "bool", bool, lambda self: self.content is not None),
+        Property("format", "QCryptoSecretFormat", QCryptoSecretFormat, _format_name, _set_format),
+        attribute("keyid", "string", str),
+        attribute("iv", "string", str),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.format = QCryptoSecretFormat.RAW
+        self.keyid = self.iv = ""
+        self.content: bytes | None = None
+
+
+class Secret(SecretCommon):
+    """A password or key, given directly or in a file."""
+
+    TYPE = "secret"
+    PARENT = "secret_common"
+    PROPERTIES = (attribute("data", "string", str), attribute("file", "string", str))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = self.file = ""
+        self.given: set[str] = set()
+
+    def complete(self, objects: "Objects") -> None:
+        """Read, decode and decrypt."""
+        data = self._load()
+        is_base64 = self.format == QCryptoSecretFormat.BASE64
+        if "keyid" in self.given:
+            key = objects.secret(self.keyid)
+            data = _decrypt(data, key, self.iv if "iv" in self.given else None, is_base64)
+        elif is_base64:
+            data = decode_base64(data)
+        self.content = data
+
+    def _load(self) -> bytes:
+        if "file" in self.given:
+            if "data" in self.given:
+                raise TwoSecretSources
+            return _read(self.file)
+        if "data" not in self.given:
+            raise NoSecretData
+        return self.data.encode()
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as e:
+        tried = "Failed to open file"
+        raise UnreadableSecret(path, tried, path, os.strerror(e.errno or 0)) from e
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+    except OSError as e:
+        tried = "Error reading file"
+        raise UnreadableSecret(path, tried, path, os.strerror(e.errno or 0)) from e
+    finally:
+        os.close(fd)
+    return b"".join(parts)
+
+
+def decode_base64(data: bytes) -> bytes:
+    """Decode as GLib does: newlines are skipped and an incomplete group at the end is dropped."""
+    text = data.decode("latin-1")
+    if not _BASE64.issuperset(text):
+        raise BadBase64
+    text = text.replace("\n", "")
+    text = text[: len(text) // 4 * 4]
+    end = text.rstrip("=")
+    if "=" not in end and len(text) - len(end) <= 2:
+        return base64.b64decode(text)
+    groups = (text[at : at + 4] for at in range(0, len(text), 4))
+    return b"".join(_decode_group(group) for group in groups)
+
+
+def _decode_group(group: str) -> bytes:
+    """Decode four characters; ``=`` is a zero, and in the last two places drops its byte."""
+    value = base64.b64decode(group.replace("=", "A"))
+    kept = (True, group[2] != "=", group[3] != "=")
+    return bytes(byte for byte, keep in zip(value, kept, strict=True) if keep)
+
+
+def _decrypt(data: bytes, key: bytes, iv: str | None, is_base64: bool) -> bytes:
+    """Undo AES-256-CBC (after qcrypto_secret_decrypt, crypto/secret_common.c)."""
+    if len(key) != 32:
+        raise BadKeyLength
+    if iv is None:
+        raise NoVector
+    vector = decode_base64(iv.encode())
+    if len(vector) != 16:
+        raise BadVectorLength(len(vector))
+    if is_base64:
+        data = decode_base64(data)
+    if len(data) % 16:
+        raise BadCipherLength(len(data))
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # start-up
+
+    decryptor = Cipher(algorithms.AES256(key), modes.CBC(vector)).decryptor()
+    plain = decryptor.update(data) + decryptor.finalize()
+    padding = plain[-1] if plain else 0
+    if padding > 16 or padding > len(plain):
+        raise BadPadding(padding)
+    return plain[: len(plain) - padding]
+
+
+# I/O threads
+
+
+def _loop_parameter(name: str) -> Property:
+    key = name.replace("-", "_")
+
+    def write(self: "EventLoop", value: int) -> None:
+        if value < 0:
+            raise NegativeValue(name, (1 << 63) - 1)
+        setattr(self, key, value)
+        if self.running:
+            self.check()
+
+    return Property(name, "int", int, lambda self: getattr(self, key), write)
+
+
+class EventLoop(UserObject):
+    """Parameters of an event loop.  They are kept and shown; the one loop we have needs none."""
+
+    TYPE = "event-loop-base"
+    ABSTRACT = True
+    PROPERTIES = tuple(
+        _loop_parameter(name) for name in ("aio-max-batch", "thread-pool-min", "thread-pool-max")
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aio_max_batch = self.thread_pool_min = 0
+        self.thread_pool_max = 64
+        self.running = False
+
+    def complete(self, objects: "Objects") -> None:
+        """Check the parameters and run."""
+        self.check()
+        self.running = True
+
+    def check(self) -> None:
+        """Raise if the parameters do not go together."""
+        if not self.thread_pool_max or self.thread_pool_min > self.thread_pool_max:
+            raise BadThreadPool
+
+
+class IoThread(EventLoop):
+    """A thread for devices to be served in."""
+
+    TYPE = "iothread"
+    PARENT = "event-loop-base"
+    PROPERTIES = tuple(
+        _loop_parameter(name) for name in ("poll-max-ns", "poll-grow", "poll-shrink")
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poll_max_ns = 32768
+        self.poll_grow = self.poll_shrink = 0
+
+
+# Throttle groups
+
+
+def _limit(name: str) -> Property:
+    def write(self: "ThrottleGroup", value: int) -> None:
+        if self.running:
+            raise SetTooLate
+        if value < 0:
+            raise NegativeLimit
+        try:
+            self.config = self.config.change({name: value})
+        except ThrottleLength as e:
+            raise LimitTooLong(f"x-{name}", (1 << 32) - 1) from e
+
+    return Property(f"x-{name}", "int", int, lambda self: self.config.values[name], write)
+
+
+def _set_limits(self: "ThrottleGroup", value: ThrottleLimits) -> None:
+    config = self.config.change(dump(value))
+    config.check()
+    self.config = config
+    for tell in self.listeners:
+        tell()
+
+
+class ThrottleGroup(UserObject):
+    """Limits that its members share; ``listeners`` are told when they change."""
+
+    TYPE = "throttle-group"
+    PROPERTIES = (
+        *(_limit(name) for name in members(ThrottleLimits)),
+        Property(
+            "limits", "ThrottleLimits", ThrottleLimits, lambda self: self.config.values, _set_limits
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = ThrottleConfig()
+        self.running = False
+        self.listeners: list[Callable[[], None]] = []
+
+    def complete(self, objects: "Objects") -> None:
+        """Check the limits; from now on they change only together."""
+        self.config.check()
+        self.running = True
+
+
+# All of them
+
+
+class Objects:
+    """The objects that were added, in ``/objects`` of a tree."""
+
+    TYPES: ClassVar[dict[str, type[UserObject]]] = {
+        cls.TYPE: cls for cls in (Secret, IoThread, ThrottleGroup)
+    }
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+
+    def add(self, options: ObjectProperties) -> None:
+        """Create an object (after user_creatable_add_type, qom/object_interfaces.c)."""
+        if not is_identifier(options.id):
+            raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
+        assert options.tag is not None
+        made = self.TYPES[options.tag]()
+        given = _given(options)
+        for name, value in given.items():
+            made.writable(name).write(made, value)  # type: ignore[misc]  # writable has one
+        if isinstance(made, Secret):
+            made.given = set(given)
+        container = self.tree.container("objects")
+        container.add_child(options.id, made)
+        try:
+            made.complete(self)
+        except BaseException:
+            container.remove_child(options.id, by_name=True)
+            raise
+
+    def delete(self, name: str) -> None:
+        """Remove an object that nobody uses."""
+        container = self.tree.container("objects")
+        found = container.child(name)
+        if found is None:
+            raise ObjectNotFound(name)
+        if isinstance(found, UserObject) and found.users:
+            raise ObjectInUse(name)
+        container.remove_child(name)
+
+    def find(self, name: str) -> Object | None:
+        """Return the object of that name."""
+        return self.tree.container("objects").child(name)
+
+    def secret(self, name: str) -> bytes:
+        """Return the content of a secret, for whoever was given its name."""
+        found = self.find(name)
+        if found is None:
+            raise NoSuchSecret(name)
+        if not isinstance(found, SecretCommon):
+            raise NotASecret(name)
+        return found.content or b""
+
+
+def _given(options: ObjectProperties) -> dict[str, Any]:
+    return {
+        wire: getattr(options, member.name)
+        for wire, (member, _) in members(type(options)).items()
+        if wire != "id" and getattr(options, member.name) is not None
+    }
+

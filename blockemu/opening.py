@@ -1,0 +1,485 @@
+"""Opening nodes: from options, by file name or by reference, with the children they need.
+
+Options are plain mappings here, as they come from JSON, named as on the wire; each driver gets its
+own typed ones.  The order of steps is bdrv_open_inherit's (block.c), because errors and
+generated names show it: file child, probing, name, driver, backing child.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blockemu import filenames
+from blockemu.backend import Backend
+from blockemu.errors import QmpError, Wrapped
+from blockemu.graph import Graph
+from blockemu.images.errors import FormatError
+from blockemu.node import BLOCKDEV, Flags, Node, NodeOptions, Services
+from blockemu.perm import Perm, Role
+from blockemu.qmp_server.qapi import InvalidInput, Unexpected, members, visit
+from blockemu.transaction import Transaction
+
+if TYPE_CHECKING:
+    from blockemu.edge import Edge
+
+Options = dict[str, Any]
+Drivers = Mapping[str, type[Node[Any]]]
+PROBE_SIZE = 2048  # bytes of the file that a format is guessed from
+
+
+class UnknownDriver(QmpError):
+    """There is no such driver."""
+
+    template = "Unknown driver '{}'"
+
+
+class NeitherDriverNorFile(QmpError):
+    """Nothing says what to open."""
+
+    template = "Must specify either driver or file"
+
+
+class ReferenceWithOptions(QmpError):
+    """A node that exists cannot be given options."""
+
+    template = "Cannot reference an existing block device with additional options or a new filename"
+
+
+class NeedsFilename(QmpError):
+    """The driver cannot do without a file name."""
+
+    template = "The '{}' block driver requires a file name"
+
+
+class ForceShareWritable(QmpError):
+    """Sharing everything is for readers only."""
+
+    template = "force-share=on can only be used with read-only images"
+
+
+class DetectZeroesUnmap(QmpError):
+    """Zeroes cannot be dropped if nothing may be."""
+
+    template = (
+        "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap"
+    )
+
+
+class NoBackingSupport(QmpError):
+    """The format has no backing files."""
+
+    template = "Driver doesn't support backing files"
+
+
+class UnsupportedOption(QmpError):
+    """(kind, driver, option): an option that came by a file name or -drive and is not known."""
+
+    template = "Block {} '{}' {} support the option '{}'"
+
+
+class ChildNeeded(QmpError):
+    """A child that the driver needs is not given."""
+
+    template = 'A block device must be specified for "{}"'
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What a child that is being opened takes from its parent-to-be."""
+
+    flags: Flags
+    options: Options
+    is_format: bool
+    probes_children: bool  # a child without a driver is probed, not taken as a protocol
+
+
+class Opener:
+    """Opens nodes into one graph."""
+
+    def __init__(self, graph: Graph, drivers: Drivers, services: Services) -> None:
+        self.graph = graph
+        self.drivers = drivers
+        self.services = services
+
+    async def open(
+        self, options: Options, *, filename: str | None = None, flags: Flags | None = None
+    ) -> Node[Any]:
+        """Open a node that has no parent; the caller must take it at once, or release it.
+
+        Raises:
+            QmpError: in QEMU's words; nothing is left open.
+
+        """
+        return await self._open(filename, None, dict(options), None, Role.NONE, flags or Flags())
+
+    async def open_child(
+        self, parent: Node[Any], name: str, role: Role, child: "str | Options"
+    ) -> "Edge":
+        """Open a child of a node that exists; a string is the name of an existing node."""
+        return await self.open_child_of(parent, name, role, child, filename=None)
+
+    async def open_child_of(
+        self,
+        parent: Node[Any],
+        name: str,
+        role: Role,
+        child: "str | Options",
+        *,
+        filename: str | None,
+    ) -> "Edge":
+        """Open a child by reference, options or file name, and attach it."""
+        node = await self._open_ref(child, filename, _as_parent(parent), role)
+        try:
+            with Transaction() as transaction:
+                edge = self.graph.add_child(parent, name, role, node, transaction)
+        finally:
+            node.holds -= 1
+            await self.graph.release(node)
+        if not isinstance(child, str):
+            node.inherits_from = parent
+        return edge
+
+    # The steps
+
+    async def _open_ref(
+        self, child: "str | Options", filename: str | None, parent: Parent, role: Role
+    ) -> Node[Any]:
+        """Return a node with a hold on it."""
+        if isinstance(child, str):
+            node = self.graph.lookup(child)
+            node.holds += 1
+            return node
+        node = await self._open(filename, None, dict(child), parent, role, Flags())
+        node.holds += 1
+        return node
+
+    async def _open(
+        self,
+        filename: str | None,
+        reference: str | None,
+        options: Options,
+        parent: Parent | None,
+        role: Role,
+        flags: Flags,
+    ) -> Node[Any]:
+        if filename is not None and filename.startswith("json:"):
+            options = filenames.parse_json(filename) | options
+            filename = None
+        explicit = dict(options)
+        protocol = False
+        if parent is not None:
+            flags = Flags()
+            protocol = inherit(role, parent, options)
+        protocol = self._fill(options, filename, protocol, parse=filename is not None)
+        set_flags(flags, options)
+        if options.get("backing", "") is None or options.get("backing") == "":
+            flags.no_backing = True
+            explicit.pop("backing", None)
+        held: list[Node[Any]] = []
+        try:
+            return await self._build(filename, options, explicit, protocol, flags, held)
+        finally:
+            for node in held:
+                node.holds -= 1
+                await self.graph.release(node)
+
+    def _fill(self, options: Options, filename: str | None, protocol: bool, *, parse: bool) -> bool:
+        """Decide on the driver where options or the name do; return whether it is a protocol.
+
+        After bdrv_fill_options, block.c.
+        """
+        name = options.get("driver")
+        if name is not None:
+            protocol = self._driver(name).is_protocol
+        if protocol and filename is not None:
+            if "filename" in options:
+                raise FileAndFilename
+            options["filename"] = filename
+            if name is None:
+                options["driver"] = name = filenames.find_protocol(filename, self.drivers)
+            parser = getattr(self._driver(name), "parse_filename", None)
+            if parse and parser is not None:
+                parser(filename, options)
+        elif protocol and name is None:
+            if "filename" not in options:
+                raise NeitherDriverNorFile
+            options["driver"] = filenames.find_protocol(
+                options["filename"], self.drivers, allow_prefix=False
+            )
+        return protocol
+
+    async def _build(
+        self,
+        filename: str | None,
+        options: Options,
+        explicit: Options,
+        protocol: bool,
+        flags: Flags,
+        held: list[Node[Any]],
+    ) -> Node[Any]:
+        driver = self._driver(options["driver"]) if "driver" in options else None
+        me = Parent(
+            flags,
+            options,
+            driver is None or driver.is_format,
+            driver is not None and not driver.is_format,
+        )
+        given: dict[str, Node[Any]] = {}
+        if not protocol and ("file" in options or filename is not None):
+            role = self._child_roles(driver).get("file", Role.IMAGE) if driver else Role.IMAGE
+            given["file"] = await self._child(options.get("file"), filename, me, role, held)
+        probed = driver is None
+        if driver is None and "file" not in given:
+            raise NeitherDriverNorFile
+        if driver is None:
+            options["driver"] = await self._probe(given["file"])
+            driver = self._driver(options["driver"])
+        return await self._open_driver(driver, options, explicit, flags, given, held, probed)
+
+    async def _open_driver(
+        self,
+        driver: type[Node[Any]],
+        options: Options,
+        explicit: Options,
+        flags: Flags,
+        given: dict[str, Node[Any]],
+        held: list[Node[Any]],
+        probed: bool,
+    ) -> Node[Any]:
+        tag = options["driver"]
+        _check_flags(flags)
+        name = self.graph.new_name(options.get("node-name"))
+        roles = self._child_roles(driver)
+        typed = self._typed(driver, tag, options)
+        node = driver(name, tag, typed, flags, self.services)
+        node.explicit = {k: v for k, v in explicit.items() if k not in roles}
+        node.effective = {k: v for k, v in options.items() if k not in roles}
+        node.probed = probed
+        node.gather_filename()
+        if driver.needs_filename and not node.exact_filename:
+            raise NeedsFilename(tag)
+        self.graph.add(node)
+        node.holds += 1
+        try:
+            await self._open_children(node, options, given, roles, held)
+            await self._finish(node, options, roles)
+        except BaseException:
+            node.holds -= 1
+            await self.graph.release(node)
+            raise
+        node.holds -= 1
+        return node
+
+    async def _open_children(
+        self,
+        node: Node[Any],
+        options: Options,
+        given: dict[str, Node[Any]],
+        roles: dict[str, Role],
+        held: list[Node[Any]],
+    ) -> None:
+        """Open what the options define besides ``file`` and the backing child; attach them all."""
+        for child, role in roles.items():
+            if child == "file" or role & Role.COW or options.get(child) is None:
+                continue
+            given[child] = await self._child(options[child], None, _as_parent(node), role, held)
+        for child, below in given.items():
+            role = node.child_role(child)
+            with Transaction() as transaction:
+                self.graph.add_child(node, child, role, below, transaction)
+            if not isinstance(options.get(child), str):
+                below.inherits_from = node
+        if "file" in roles and "file" not in given:
+            raise ChildNeeded("file")
+
+    async def _finish(self, node: Node[Any], options: Options, roles: dict[str, Role]) -> None:
+        filenames.refresh(node)
+        try:
+            await node.open()
+            if node.auto_backing is None:
+                node.auto_backing = node.backing_file
+            _ = node.length
+        except FormatError as e:
+            raise QmpError(str(e)) from e
+        except OSError as e:
+            raise CouldNotOpen(_shown(node), os.strerror(e.errno or 5)) from e
+        with Transaction() as transaction:
+            self.graph.refresh(node, transaction)
+        if not node.flags.no_backing and not node.is_protocol:
+            await self._open_backing(node, options, roles)
+        filenames.refresh(node)
+        node.changed()
+
+    async def _open_backing(
+        self, node: Node[Any], options: Options, roles: dict[str, Role]
+    ) -> None:
+        """Open the backing child from the options, or else from the image's header."""
+        key = next((name for name, role in roles.items() if role & Role.COW), "backing")
+        given = options.get(key) if key in roles else None
+        if given is None and not node.backing_file:
+            return
+        if not node.supports_backing:
+            raise NoBackingSupport
+        named = isinstance(given, str) or (given and "filename" in (given.get("file") or ()))
+        if named:  # else the header's name goes with the options, and most drivers mind
+            await self._attach_backing(node, key, given, None)
+            return
+        name = filenames.full_backing_filename(node) or None
+        child: Options = given or {}
+        if node.backing_format:
+            child = {"driver": node.backing_format} | child
+        implicit = not given and node.auto_backing == node.backing_file
+        edge = await self._attach_backing(node, key, child, name)
+        if implicit:
+            node.auto_backing = edge.node.full_filename
+
+    async def _attach_backing(
+        self, node: Node[Any], key: str, child: "str | Options", filename: str | None
+    ) -> "Edge":
+        try:
+            return await self.open_child_of(node, key, Role.COW, child, filename=filename)
+        except QmpError as e:
+            raise Wrapped("Could not open backing file", e, hint=e.hint) from e
+
+    async def _child(
+        self,
+        child: "str | Options | None",
+        filename: str | None,
+        parent: Parent,
+        role: Role,
+        held: list[Node[Any]],
+    ) -> Node[Any]:
+        if isinstance(child, str) and filename is not None:
+            raise ReferenceWithOptions
+        node = await self._open_ref(child if child is not None else {}, filename, parent, role)
+        held.append(node)
+        return node
+
+    async def _probe(self, file: Node[Any]) -> str:
+        """Guess the format of an image; an empty one is raw."""
+        probe = Backend(perm=Perm.NONE, shared=Perm.ALL)
+        self.graph.insert(probe, file)
+        try:
+            size = min(PROBE_SIZE, probe.length)
+            if not size:
+                return "raw"
+            head = bytearray(size)
+            probe.can_read = True  # only a look at the header: needs no consistent read
+            await probe.pread(0, head)
+        except OSError as e:
+            raise CouldNotProbe(os.strerror(e.errno or 5)) from e
+        finally:
+            await self.graph.remove(probe)
+        return filenames.probe(bytes(head), file.full_filename, self.drivers)
+
+    # Helpers
+
+    def _driver(self, name: str) -> type[Node[Any]]:
+        if name not in self.drivers:
+            raise UnknownDriver(name)
+        return self.drivers[name]
+
+    def _child_roles(self, driver: type[Node[Any]]) -> dict[str, Role]:
+        """Return the children that a driver's options can define."""
+        return {
+            name: next(m for m in hint.__metadata__ if isinstance(m, Role))
+            for name, (_, hint) in members(driver.Options).items()
+            if any(isinstance(m, Role) for m in getattr(hint, "__metadata__", ()))
+        }
+
+    def _typed(self, driver: type[Node[Any]], tag: str, options: Options) -> NodeOptions:
+        """Make a driver's own options; what defines a child is left out, the child says it all."""
+        roles = self._child_roles(driver)
+        plain = {k: "child" if k in roles and v is not None else v for k, v in options.items()}
+        if "file" in roles:
+            plain.setdefault("file", "child")
+        try:
+            typed = visit(driver.Options, plain, keyval=True, drop=BLOCKDEV.discriminator)
+        except Unexpected as e:
+            kind = "protocol" if driver.is_protocol else "format"
+            verb = "doesn't" if driver.is_protocol else "does not"
+            raise UnsupportedOption(kind, tag, verb, e.member) from e
+        except InvalidInput as e:
+            missing = next((c for c in roles if f"'{c}' is missing" in str(e)), "")
+            raise (ChildNeeded(missing) if missing else QmpError(str(e))) from e
+        assert isinstance(typed, NodeOptions)
+        return typed
+
+
+class FileAndFilename(QmpError):
+    """Both name the same thing."""
+
+    template = "Can't specify 'file' and 'filename' options at the same time"
+
+
+class CouldNotOpen(QmpError):
+    """The driver failed with an errno."""
+
+    template = "Could not open {}: {}"
+
+
+class CouldNotProbe(QmpError):
+    """The image's beginning cannot be read."""
+
+    template = "Could not read image for determining its format: {}"
+
+
+def inherit(role: Role, parent: Parent, options: Options) -> bool:
+    """Fill in what a child takes from its parent; return whether it is a protocol by default.
+
+    After bdrv_inherited_options, block.c.
+    """
+    theirs = parent.options
+    cache = {**theirs.get("cache", {}), **options.get("cache", {})}
+    if cache:
+        options["cache"] = cache
+    _default(options, theirs, "force-share")
+    if role & Role.COW:
+        options.setdefault("read-only", True)
+        options.setdefault("auto-read-only", False)
+    else:
+        _default(options, theirs, "read-only")
+        _default(options, theirs, "auto-read-only")
+    if parent.is_format and not role & Role.COW:
+        options.setdefault("discard", "unmap")
+    return bool((parent.is_format and not role & Role.COW) or role & Role.METADATA)
+
+
+def _default(options: Options, theirs: Options, key: str) -> None:
+    if key not in options and key in theirs:
+        options[key] = theirs[key]
+
+
+def _on(value: Any) -> bool:
+    """Read a bool that may have come by a command line or a json: name."""
+    return value is True or value in ("on", "yes", "true", "y")
+
+
+def set_flags(flags: Flags, options: Options) -> None:
+    """Read the options that every node has (update_flags_from_options, block.c)."""
+    cache = options.get("cache", {})
+    flags.direct = _on(cache.get("direct"))
+    flags.no_flush = _on(cache.get("no-flush"))
+    flags.read_only = _on(options.get("read-only"))
+    flags.auto_read_only = _on(options.get("auto-read-only"))
+    flags.force_share = _on(options.get("force-share"))
+    flags.unmap = options.get("discard") in ("unmap", "on")
+    flags.detect_zeroes = options.get("detect-zeroes", "off")
+
+
+def _check_flags(flags: Flags) -> None:
+    if flags.force_share and not flags.read_only:
+        raise ForceShareWritable
+    if flags.detect_zeroes == "unmap" and not flags.unmap:
+        raise DetectZeroesUnmap
+
+
+def _as_parent(node: Node[Any]) -> Parent:
+    return Parent(node.flags, node.effective, node.is_format, not node.is_format)
+
+
+def _shown(node: Node[Any]) -> str:
+    """Return how an error names the image (after bdrv_open_driver)."""
+    name = node.full_filename or (node.file.node.full_filename if node.file is not None else "")
+    return f"'{name}'" if name else "image"

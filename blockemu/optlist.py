@@ -1,0 +1,116 @@
+"""The older command-line syntax, ``backend,key=value,flag``: QEMU's QemuOpts.
+
+After util/qemu-option.c.  Types are "string", "bool", "number" and "size".
+"""
+
+from collections.abc import Callable, Mapping
+
+from blockemu.errors import InvalidParameterValue, QmpError
+
+IDENTIFIER_HINT = (
+    "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n"
+)
+_SUFFIXES = "BKMGTPE"
+
+
+class InvalidParameter(QmpError):
+    """No such option."""
+
+    template = "Invalid parameter '{}'"
+
+
+class HelpWanted(Exception):
+    """``help`` was among the options."""
+
+
+def parse_options(
+    text: str, implied: str, types: Mapping[str, str], warn: Callable[[str], None]
+) -> dict[str, str]:
+    """Return the options in ``text``, the last one of each name; the first may omit its key.
+
+    Raises:
+        HelpWanted: the user asks for help.
+        QmpError: a name is unknown or a value does not fit; ``warn`` hears of bare flags.
+    """
+    pairs = list(_pairs(text, implied))
+    found: dict[str, str] = {}
+    name = next((value for key, value, _ in pairs if key == "id"), None)
+    if name is not None and not is_identifier(name):
+        raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
+    for key, value, flag in pairs:
+        if flag and key in ("help", "?"):
+            raise HelpWanted
+        if flag:
+            warn(
+                f"short-form boolean option '{flag}' deprecated\nPlease use {key}={value} instead"
+            )
+        found[key] = value
+        if key != "id":
+            if key not in types:
+                raise InvalidParameter(key)
+            _check(key, value, types[key])
+    return found
+
+
+def _pairs(text: str, implied: str) -> list[tuple[str, str, str]]:
+    """Return (key, value, flag as written) of each item; ``,,`` is a comma in a value."""
+    pairs = []
+    for i, item in enumerate(text.replace(",,", "\0").split(",") if text else ()):
+        key, equals, value = item.replace("\0", ",").partition("=")
+        if equals:
+            pairs.append((key, value, ""))
+        elif i == 0 and implied:
+            pairs.append((implied, key, ""))
+        elif key:
+            off = key.startswith("no")
+            pairs.append((key[2:] if off else key, "off" if off else "on", key))
+    return pairs
+
+
+def _check(key: str, value: str, kind: str) -> None:
+    if kind == "bool":
+        if value not in ("on", "off", "yes", "no", "y", "n", "true", "false"):
+            raise InvalidParameterValue(key, "'on' or 'off'")
+    elif kind == "number" and number(value) is None:
+        raise InvalidParameterValue(key, "a number")
+    elif kind == "size" and size(value) is None:
+        raise InvalidParameterValue(
+            key,
+            "a non-negative number below 2^64",
+            hint="Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+            "and exabytes, respectively.\n",
+        )
+
+
+def is_on(value: str | None, *, default: bool = False) -> bool:
+    """Read a checked bool."""
+    return default if value is None else value in ("on", "yes", "y", "true")
+
+
+def number(value: str) -> int | None:
+    """Read a number in C's notation; None if it is none."""
+    digits = value.strip().lower()
+    try:
+        if digits[:1] == "0" and digits[1:].isdigit():
+            return int(digits, 8)
+        return int(digits, 0)
+    except ValueError:
+        return None
+
+
+def size(value: str) -> int | None:
+    """Read a number of bytes with an optional suffix; None if it is none."""
+    shift = _SUFFIXES.find(value[-1:].upper()) if value else -1
+    count = number(value[:-1] if shift >= 0 else value)
+    if count is None or not 0 <= count << 10 * max(shift, 0) < 1 << 64:
+        return None
+    return count << 10 * max(shift, 0)
+
+
+def is_identifier(name: str) -> bool:
+    """Tell whether a user may give this name (id_wellformed, util/id.c)."""
+    return (
+        name[:1].isascii()
+        and name[:1].isalpha()
+        and all(c.isascii() and (c.isalnum() or c in "-._") for c in name)
+    )

@@ -1,0 +1,117 @@
+"""Keeping the permissions of a graph right: what a parent wants goes down, conflicts come back.
+
+After bdrv_refresh_perms and its helpers, block.c.
+"""
+
+from collections.abc import Iterable
+from itertools import permutations
+from typing import Any
+
+from blockemu.edge import Edge
+from blockemu.errors import PermissionConflict, QmpError, ReadOnlyNode
+from blockemu.node import Node
+from blockemu.perm import Perm, perm_names
+from blockemu.transaction import Transaction
+
+
+class ReadOnlyInUse(QmpError):
+    """A node with writing parents would become read-only."""
+
+    template = "Read-only block node '{}' cannot support read-write users"
+
+
+class UnalignedImage(QmpError):
+    """The last sector could be written only by making the image longer."""
+
+    template = (
+        "Cannot get 'write' permission without 'resize': Image size is not a multiple of request "
+        "alignment"
+    )
+
+
+def topological(nodes: Iterable[Node[Any]]) -> list[Node[Any]]:
+    """Return the nodes and all below them, parents before their children."""
+    done: dict[Node[Any], None] = {}
+
+    def visit(node: Node[Any]) -> None:
+        if node in done:
+            return
+        for edge in node.children.values():
+            visit(edge.node)
+        done[node] = None
+
+    for node in nodes:
+        visit(node)
+    return list(done)[::-1]
+
+
+def refresh(
+    *nodes: Node[Any],
+    transaction: Transaction,
+    was_read_only: "dict[Node[Any], bool] | None" = None,
+) -> None:
+    """Work out the permissions of ``nodes`` and of all below them anew.
+
+    ``was_read_only``: what nodes that are being reopened were before, for the error text.
+
+    Raises:
+        QmpError: some parents do not get along; what was changed is undone by the transaction.
+    """
+    for node in topological(nodes):
+        _check_parents(node)
+        _refresh_node(node, transaction, was_read_only or {})
+
+
+def set_perm(edge: Edge, perm: Perm, shared: Perm, transaction: Transaction) -> None:
+    """Change what one edge may do, without looking at the rest."""
+    if edge.perm == perm and edge.shared == shared:
+        return
+    old = edge.perm, edge.shared
+
+    def undo() -> None:
+        edge.perm, edge.shared = old
+        edge.forget()
+
+    transaction.on_abort(undo)
+    edge.perm, edge.shared = perm, shared
+    edge.forget()
+
+
+def try_set_perm(edge: Edge, perm: Perm, shared: Perm) -> None:
+    """Change what a root may do; to ask for less never fails (bdrv_child_try_set_perm)."""
+    tighter = bool(perm & ~edge.perm) or bool(edge.shared & ~shared)
+    try:
+        with Transaction() as transaction:
+            set_perm(edge, perm, shared, transaction)
+            refresh(edge.node, transaction=transaction)
+    except QmpError:
+        if tighter:
+            raise
+
+
+def _check_parents(node: Node[Any]) -> None:
+    for a, b in permutations(node.parents, 2):
+        missing = b.perm & ~a.shared
+        if missing:
+            raise PermissionConflict(
+                node.name,
+                perm_names(missing),
+                b.describe_parent(),
+                b.name,
+                a.describe_parent(),
+                a.name,
+            )
+
+
+def _refresh_node(
+    node: Node[Any], transaction: Transaction, was_read_only: dict[Node[Any], bool]
+) -> None:
+    perm, shared = node.cumulative_perm()
+    if perm & Perm.WRITES:
+        if node.flags.read_only:
+            raise ReadOnlyNode if was_read_only.get(node, True) else ReadOnlyInUse(node.name)
+        if Perm.RESIZE not in perm and -(-node.length // 512) * 512 % node.limits.request_alignment:
+            raise UnalignedImage
+    node.set_perm(perm, shared, transaction)
+    for name, edge in node.children.items():
+        set_perm(edge, *node.child_perm(name, edge.role, perm, shared), transaction)

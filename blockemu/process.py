@@ -1,0 +1,86 @@
+"""The program as a process: going into the background, the PID file (after os-posix.c)."""
+
+import fcntl
+import os
+import signal
+
+from blockemu.errors import QmpError, Wrapped
+
+
+class PidFileError(QmpError):
+    """(what failed, errno's text)."""
+
+    template = "{}: {}"
+
+
+class Background:
+    """A daemon's way out of the foreground: the parent waits until ``ready`` was called."""
+
+    def __init__(self) -> None:
+        """Fork; only the daemon returns."""
+        reader, self._writer = os.pipe()
+        if os.fork():
+            os.close(self._writer)
+            os._exit(0 if os.read(reader, 1) == b"\0" else 1)
+        os.close(reader)
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.umask(0o027)
+        for number in (signal.SIGTSTP, signal.SIGTTOU, signal.SIGTTIN):
+            signal.signal(number, signal.SIG_IGN)
+
+    def ready(self) -> None:
+        """Let go of folder and terminal, and let the parent end well."""
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.close(null)
+        os.write(self._writer, b"\0")
+        os.close(self._writer)
+
+
+class PidFile:
+    """A file with our process id, locked while we live."""
+
+    def __init__(self, path: str) -> None:
+        """Write it.
+
+        Raises:
+            Wrapped: it cannot be made, or another process holds it.
+        """
+        try:
+            self._fd = _locked(path)
+        except PidFileError as e:
+            raise Wrapped("cannot create PID file", e) from e
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, f"{os.getpid()}\n".encode())
+        self._path = os.path.realpath(path)
+
+    def remove(self) -> None:
+        """Remove it."""
+        try:
+            os.unlink(self._path)  # noqa: PTH108: pathlib costs start-up time
+        except OSError:
+            pass  # somebody was faster, or took the folder away
+        os.close(self._fd)
+
+
+def _locked(path: str) -> int:
+    while True:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise PidFileError(f"Could not create '{path}'", e.strerror) from e
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            os.close(fd)
+            raise PidFileError("Cannot lock pid file", e.strerror) from e
+        try:
+            if os.stat(path).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116: as above
+                return fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)  # it was replaced meanwhile: try again

@@ -1,0 +1,124 @@
+"""Routes: where a node's bytes lie, worked out once and good until something changes.
+
+A node that can say at any moment, without waiting, where the bytes of a request lie has a route;
+its parents build theirs on it.  A route is thrown away when the graph, a bitmap, a filter's state
+or a drain changes (``Node.changed``), and built again for the next request.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+
+
+class Marks(Protocol):
+    """What records writes: a dirty bitmap, as far as the data path knows it."""
+
+    enabled: bool
+
+    def mark(self, offset: int, length: int) -> None:
+        """Note that a byte range was written."""
+
+
+class Leaf(ABC):
+    """Bytes at the bottom of the graph, reached without waiting.
+
+    ``window`` lends the very bytes, not a copy.  Who still has some when it goes back to the event
+    loop says so with ``lend``; whatever changes the bytes calls ``recall`` first, and the holder
+    then takes a copy.  So a slow client still gets what was there when its read was planned.
+    """
+
+    __slots__ = ("_loans", "writing")
+    inline_writes: bool = True  # whether write_now is fit for the event loop's thread
+
+    def __init__(self) -> None:
+        self._loans: dict[object, Callable[[], None]] = {}
+        self.writing = 0  # writes under way on threads; none may be lent meanwhile
+
+    @abstractmethod
+    def read_now(self, offset: int, buf: memoryview) -> bool:
+        """Fill ``buf``; return False, with ``buf`` undefined, if that would mean waiting."""
+
+    @abstractmethod
+    def read(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf``, waiting if need be; zeroes beyond the end."""
+
+    @abstractmethod
+    def write_now(self, offset: int, buf: memoryview) -> None:
+        """Write all of ``buf``, on any thread; what is lent is recalled already."""
+
+    def window(self, offset: int, length: int) -> memoryview | None:
+        """Return the very bytes, if they are in memory and keep still; None if that is not sure."""
+        return None
+
+    def lend(self, holder: object, copy: Callable[[], None]) -> None:
+        """Note that ``holder`` has windows; ``copy`` makes it do without them."""
+        self._loans[holder] = copy
+
+    def repaid(self, holder: object) -> None:
+        """Note that ``holder`` has no windows any more."""
+        self._loans.pop(holder, None)
+
+    def recall(self) -> None:
+        """Take back what is lent; to be called on the event loop's thread before any change."""
+        while self._loans:
+            self._loans.popitem()[1]()
+
+
+Segment = tuple[Leaf | None, int, int]  # leaf (None: zeroes), offset in it, length
+Segments = Sequence[Segment]
+Plan = Callable[[int, int], Segments | None]  # (offset, length), within bounds, length > 0
+Commit = Callable[[bool], None]  # whether the bytes were written
+WritePlan = Callable[[int, int], tuple[Segments, Commit | None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How requests reach the bytes, as things stand.
+
+    ``read`` and ``write`` answer at once with segments in request order, or None for 'not now, ask
+    the node'; neither raises.  ``write`` may also return a commit, and then the caller must carry
+    the write out and call it.  ``marks`` are the bitmaps to set when a write is done, with what to
+    add to its offset.  ``linear`` says that offset x of the node is x + delta of one leaf, for all
+    x: parents then skip the call, for what is not None of the two.
+    """
+
+    read: Plan | None = None
+    write: WritePlan | None = None
+    marks: tuple[tuple[Marks, int], ...] = ()
+    linear: tuple[Leaf, int] | None = None
+
+    def shifted(self, by: int) -> "Route":
+        """Return the route of a window that begins at ``by``."""
+        if self.linear is not None:
+            leaf, delta = self.linear
+            moved = linear(leaf, delta + by)
+            marks = tuple((bitmap, at + by) for bitmap, at in self.marks)
+            return replace(
+                moved,
+                read=self.read and moved.read,
+                write=self.write and moved.write,
+                marks=marks,
+            )
+        read, write = self.read, self.write
+        return Route(
+            read and (lambda offset, length: read(offset + by, length)),
+            write and (lambda offset, length: write(offset + by, length)),
+            tuple((bitmap, at + by) for bitmap, at in self.marks),
+        )
+
+
+NO_ROUTE = Route()
+
+
+def linear(leaf: Leaf, delta: int = 0) -> Route:
+    """Return the route to one leaf's bytes."""
+
+    def read(offset: int, length: int) -> Segments:
+        return ((leaf, offset + delta, length),)
+
+    def write(offset: int, length: int) -> tuple[Segments, None]:
+        return ((leaf, offset + delta, length),), None
+
+    return Route(read, write, (), (leaf, delta))

@@ -1,0 +1,35 @@
+"""Whether the machine runs.  A storage daemon has none; clients that manage VMs ask all the same."""
+
+from collections.abc import Callable
+
+from blockemu.qmp_server.qapi import Struct
+from blockemu.schema.run_state import Resume, RunState, StatusInfo, Stop
+
+
+class Machine:
+    """The run state: running from the start; ``emit`` gets STOP and RESUME."""
+
+    def __init__(self, emit: Callable[[Struct], None]) -> None:
+        self._emit = emit
+        self.state = RunState.RUNNING
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.state == RunState.RUNNING
+
+    def stop(self, state: RunState = RunState.PAUSED) -> None:
+        """Stop, if it runs."""
+        if self.running:
+            self.state = state
+            self._emit(Stop())
+
+    def resume(self) -> None:
+        """Run, if it does not."""
+        if not self.running:
+            self._emit(Resume())
+            self.state = RunState.RUNNING
+
+    def status(self) -> StatusInfo:
+        """Return what ``query-status`` answers."""
+        return StatusInfo(running=self.running, singlestep=False, status=self.state)

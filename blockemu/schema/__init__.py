@@ -1,0 +1,1 @@
+"""QAPI types that more than one module needs: declarations only."""

@@ -1,0 +1,26 @@
+"""What drivers count besides the statistics that every node has (qapi/block-core.json)."""
+
+from blockemu.qmp_server.qapi import U64, Struct, Union
+
+BLOCK_STATS_SPECIFIC = Union("BlockStatsSpecific", "driver")
+
+
+class BlockStatsSpecific(Struct, union=BLOCK_STATS_SPECIFIC):
+    """What one driver counts."""
+
+
+class BlockStatsSpecificFile(BlockStatsSpecific, tag="file"):
+    """Counts of the file driver.
+
+    @discard-nb-ok: how many discards succeeded
+    @discard-nb-failed: how many failed
+    @discard-bytes-ok: bytes that were discarded
+    """
+
+    discard_nb_ok: U64
+    discard_nb_failed: U64
+    discard_bytes_ok: U64
+
+
+class BlockStatsSpecificHostDevice(BlockStatsSpecificFile, tag="host_device"):
+    """Counts of the host_device driver."""

@@ -1,0 +1,226 @@
+"""Sockets as QEMU's options name them: bind, connect, or take over, with QEMU's error texts.
+
+After util/qemu-sockets.c.  Everything here blocks; it is for start-up, before there is a loop.
+"""
+
+import os
+import socket
+from typing import NamedTuple
+
+from blockemu.errors import QmpError
+
+_PATH_MOST = 107  # sun_path without its NUL
+BACKLOG = 1
+
+
+class CannotConnect(QmpError):
+    """(address, errno's text)."""
+
+    template = "Failed to connect to '{}': {}"
+
+
+class CannotBind(QmpError):
+    """(path, errno's text)."""
+
+    template = "Failed to bind socket to {}: {}"
+
+
+class CannotBindInet(QmpError):
+    """Another program has the port, most likely."""
+
+    template = "Failed to find an available port: {}"
+
+
+class CannotResolve(QmpError):
+    """(host, port, the resolver's text)."""
+
+    template = "address resolution failed for {}:{}: {}"
+
+
+class PathTooLong(QmpError):
+    """More than fits a socket address."""
+
+    template = "UNIX socket path '{}' is too long"
+
+
+class NotANumber(QmpError):
+    """A descriptor that is none."""
+
+    template = "Unable to parse FD number {}"
+
+
+class NotASocket(QmpError):
+    """A descriptor of something else."""
+
+    template = "File descriptor '{}' is not a socket"
+
+
+class UnixAddress(NamedTuple):
+    """A path, or a name in the abstract namespace."""
+
+    path: str
+    abstract: bool = False
+    tight: bool = True
+
+    def __str__(self) -> str:
+        if not self.abstract:
+            return f"unix:{self.path}"
+        return f"unix:{self.path},abstract=on,tight={'on' if self.tight else 'off'}"
+
+    @property
+    def raw(self) -> str | bytes:
+        """What the socket module takes."""
+        if not self.abstract:
+            return self.path
+        name = b"\0" + self.path.encode("utf-8", "surrogateescape")
+        return name if self.tight else name.ljust(_PATH_MOST + 1, b"\0")
+
+
+class InetAddress(NamedTuple):
+    """A host and a port; with ``family`` only one kind."""
+
+    host: str
+    port: str
+    family: socket.AddressFamily = socket.AF_UNSPEC
+
+    def __str__(self) -> str:
+        return f"tcp:{_inet(self.host, self.port)}"
+
+
+class FdAddress(NamedTuple):
+    """An inherited socket."""
+
+    fd: str
+
+    def __str__(self) -> str:
+        return f"fd:{self.fd}"
+
+
+Address = UnixAddress | InetAddress | FdAddress
+
+
+def listen(address: Address, backlog: int = BACKLOG) -> socket.socket:
+    """Return a listening socket."""
+    if isinstance(address, FdAddress):
+        sock = adopt(address.fd)
+        sock.listen(backlog)
+        return sock
+    if isinstance(address, InetAddress):
+        return _listen_inet(address, backlog)
+    if len(address.path.encode()) > _PATH_MOST:
+        raise PathTooLong(address.path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        if not address.abstract:
+            _unlink(address.path)
+        sock.bind(address.raw)
+        sock.listen(backlog)
+    except OSError as e:
+        sock.close()
+        raise CannotBind(address.path, e.strerror) from e
+    return sock
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)  # noqa: PTH108: pathlib costs start-up time
+    except FileNotFoundError:
+        return
+
+
+def _listen_inet(address: InetAddress, backlog: int) -> socket.socket:
+    problem: OSError | None = None
+    for family, kind, proto, _, where in _resolve(address, socket.AI_PASSIVE):
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(where)
+            sock.listen(backlog)
+        except OSError as e:
+            sock.close()
+            problem = problem or e
+        else:
+            return sock
+    assert problem is not None
+    raise CannotBindInet(problem.strerror) from problem
+
+
+def connect(address: Address) -> socket.socket:
+    """Return a connected socket."""
+    if isinstance(address, FdAddress):
+        return adopt(address.fd)
+    if isinstance(address, InetAddress):
+        return _connect_inet(address)
+    if len(address.path.encode()) > _PATH_MOST:
+        raise PathTooLong(address.path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(address.raw)
+    except OSError as e:
+        sock.close()
+        raise CannotConnect(address.path, e.strerror) from e
+    return sock
+
+
+def _connect_inet(address: InetAddress) -> socket.socket:
+    problem: OSError | None = None
+    for family, kind, proto, _, where in _resolve(address, 0):
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.connect(where)
+        except OSError as e:
+            sock.close()
+            problem = e
+        else:
+            return sock
+    assert problem is not None
+    raise CannotConnect(f"{address.host}:{address.port}", problem.strerror) from problem
+
+
+def _resolve(
+    address: InetAddress, flags: int
+) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]]:
+    try:
+        return socket.getaddrinfo(
+            address.host or None, address.port, address.family, socket.SOCK_STREAM, flags=flags
+        )
+    except socket.gaierror as e:
+        raise CannotResolve(address.host, address.port, e.strerror) from e
+
+
+def adopt(number: str) -> socket.socket:
+    """Take over an inherited descriptor, which must be a socket's."""
+    if not (number.isascii() and number.isdigit()):
+        raise NotANumber(number)
+    try:
+        return socket.socket(fileno=int(number))
+    except OSError as e:
+        raise NotASocket(number) from e
+
+
+def describe_local(sock: socket.socket) -> str:
+    """Return ``unix:PATH`` or ``tcp:HOST:PORT`` of a socket's own end."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{_shown(name)}"
+    return f"tcp:{_inet(*name[:2])}" if isinstance(name, tuple) else "socket"
+
+
+def describe_connection(sock: socket.socket, suffix: str) -> str:
+    """Return the same of a connected socket, with ``suffix`` and its peer."""
+    local = describe_local(sock) + suffix
+    if sock.family == socket.AF_UNIX:
+        return local
+    try:
+        peer = sock.getpeername()
+    except OSError:
+        return local
+    return f"{local} <-> {_inet(*peer[:2])}" if isinstance(peer, tuple) else local
+
+
+def _shown(name: str | bytes) -> str:
+    return "" if isinstance(name, bytes) else name
+
+
+def _inet(host: str, port: int | str) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

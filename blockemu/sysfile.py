@@ -1,0 +1,296 @@
+"""System calls on files and devices that Python's ``os`` lacks or wraps badly."""
+
+import array
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import stat
+
+import numpy as np
+
+from blockemu.errors import QmpError
+from blockemu.route import Leaf
+
+KEEP_SIZE = 1
+PUNCH_HOLE = 2
+ZERO_RANGE = 16
+PAGE = mmap.PAGESIZE
+MAX_ALIGN = max(4096, PAGE)  # what direct I/O never asks more than
+ALIGNMENTS = (1, 512, 1024, 2048, 4096)
+_BLKROGET, _BLKSSZGET = 0x125E, 0x1268
+_BLKDISCARD, _BLKZEROOUT = 0x1277, 0x127F
+_XFS_DIOINFO = 0x800C581E  # struct of three uint32: memory, smallest and largest transfer
+_CDROM_DRIVE_STATUS, _CDSL_CURRENT = 0x5326, 0x7FFFFFFF
+_UNSUPPORTED = (errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
+_libc = ctypes.CDLL(None, use_errno=True)
+_fallocate = _libc.fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_mincore = _libc.mincore
+_mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+
+
+class HostError(QmpError, OSError):
+    """A request failed with an errno and QEMU has words for it, too."""
+
+    def __init__(self, *values: object, errno: int, hint: str = "") -> None:
+        QmpError.__init__(self, *values, hint=hint)
+        self.errno = errno
+
+
+class NoAlignment(QmpError):
+    """Direct I/O fails with any alignment."""
+
+    template = "Could not find working O_DIRECT alignment"
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Reserve, punch or zero a range, as the system call of this name.
+
+    Raises:
+        OSError: ENOTSUP for all ways in which kernels say that they cannot do it.
+
+    """
+    while _fallocate(fd, mode, offset, length):
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise os_error(errno.ENOTSUP if code in _UNSUPPORTED else code)
+
+
+def device_range(fd: int, request: int, offset: int, length: int) -> None:
+    """Discard or zero a range of a block device; errors as ``fallocate``."""
+    try:
+        fcntl.ioctl(fd, request, array.array("Q", (offset, length)))
+    except OSError as e:
+        code = e.errno or errno.EIO
+        raise os_error(errno.ENOTSUP if code in _UNSUPPORTED else code) from e
+
+
+def discard_device(fd: int, offset: int, length: int) -> None:
+    """Drop a range of a block device."""
+    device_range(fd, _BLKDISCARD, offset, length)
+
+
+def zero_device(fd: int, offset: int, length: int) -> None:
+    """Zero a range of a block device."""
+    device_range(fd, _BLKZEROOUT, offset, length)
+
+
+def os_error(code: int) -> OSError:
+    """Return the error of an errno."""
+    return OSError(code, os.strerror(code))
+
+
+def device_is_read_only(fd: int) -> bool:
+    """Tell whether a block device is set read-only, which ``open`` does not mind."""
+    return stat.S_ISBLK(os.fstat(fd).st_mode) and bool(_ioctl_int(fd, _BLKROGET))
+
+
+def is_cdrom(filename: str) -> bool:
+    """Tell whether a name is that of a drive for optical discs."""
+    try:
+        if not stat.S_ISBLK(os.stat(filename).st_mode):  # noqa: PTH116
+            return False
+        fd = os.open(filename, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return False
+    try:
+        fcntl.ioctl(fd, _CDROM_DRIVE_STATUS, _CDSL_CURRENT)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def direct_alignment(fd: int) -> int:
+    """Return the bytes that requests on a file opened with O_DIRECT must be aligned to.
+
+    After raw_probe_alignment, block/file-posix.c.  Raises NoAlignment.
+    """
+    known = _ioctl_int(fd, _BLKSSZGET)
+    xfs = array.array("I", (0, 0, 0))
+    try:
+        fcntl.ioctl(fd, _XFS_DIOINFO, xfs)
+        known = xfs[1]
+    except OSError:
+        pass
+    if known:
+        return known
+    room = memoryview(mmap.mmap(-1, MAX_ALIGN))
+    for size in ALIGNMENTS:
+        try:
+            os.preadv(fd, (room[:size],), 0)
+        except OSError as e:
+            if e.errno == errno.EINVAL:
+                continue
+        return size if size > 1 else MAX_ALIGN  # one byte is no proof: the file may be empty
+    raise NoAlignment(hint="Try cache.direct=off\n")
+
+
+def _ioctl_int(fd: int, request: int) -> int:
+    """Return what an ioctl that fills an int answers, 0 if it fails."""
+    value = array.array("i", (0,))
+    try:
+        fcntl.ioctl(fd, request, value)
+    except OSError:
+        return 0
+    return value[0]
+
+
+def aligned_buffer(length: int) -> memoryview:
+    """Return a buffer that begins at a page; its contents are undefined."""
+    room = np.empty(length + PAGE, np.uint8)
+    skip = -room.__array_interface__["data"][0] % PAGE
+    return room[skip : skip + length].data
+
+
+def data_runs(fd: int, offset: int, end: int, most: int) -> list[tuple[int, int]]:
+    """Return up to ``most`` (start, end) of data beginning in a range; the last may go beyond."""
+    runs: list[tuple[int, int]] = []
+    while offset < end and len(runs) < most:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as e:
+            if e.errno == errno.ENXIO:
+                break
+            raise
+        if start >= end:
+            break
+        offset = os.lseek(fd, start, os.SEEK_HOLE)
+        runs.append((start, offset))
+    return runs
+
+
+class FileLeaf(Leaf):
+    """A file's pages.
+
+    Reads take what the page cache has (RWF_NOWAIT); a file system that does not know that flag is
+    one in memory, such as tmpfs, which never waits.  Writes have no such flag on most file systems,
+    so only those in memory are written on the event loop's thread.
+    """
+
+    __slots__ = (
+        "_flags",
+        "_map",
+        "_residency",
+        "_vector",
+        "_vector_at",
+        "fd",
+        "inline_writes",
+        "memory",
+    )
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.fd = fd
+        self.memory = not _knows_nowait(fd)
+        self.inline_writes = self.memory
+        self._flags = 0 if self.memory else os.RWF_NOWAIT
+        self._map: memoryview = memoryview(b"")
+        self._residency = 0
+        self._vector = bytearray(1)
+        self._vector_at = ctypes.addressof(ctypes.c_char.from_buffer(self._vector))
+
+    def read_now(self, offset: int, buf: memoryview) -> bool:
+        """Read what is in memory."""
+        try:
+            return os.preadv(self.fd, (buf,), offset, self._flags) == len(buf)
+        except BlockingIOError:
+            return False
+
+    def read(self, offset: int, buf: memoryview) -> None:
+        """Read what is there."""
+        done = 0
+        while done < len(buf):
+            got = os.preadv(self.fd, (buf[done:],), offset + done)
+            if not got:
+                buf[done:] = bytes(len(buf) - done)
+                return
+            done += got
+
+    def write_now(self, offset: int, buf: memoryview) -> None:
+        """Write, to the page cache at least."""
+        done = os.pwrite(self.fd, buf, offset)
+        while done < len(buf):
+            done += os.pwrite(self.fd, buf[done:], offset + done)
+
+    def forget_pages(self) -> None:
+        """Map anew at the next window: the file may have become shorter."""
+        self._map = memoryview(b"")
+
+    def window(self, offset: int, length: int) -> memoryview | None:
+        """Return mapped pages.
+
+        Only for the kernel to read (sendmsg): pages that another process cut off are an error
+        there, but end this process when touched by Python.
+        """
+        end = offset + length
+        if self.writing:
+            return None
+        if end > len(self._map):
+            size = os.fstat(self.fd).st_size
+            if end > size:
+                return None
+            self._map = memoryview(mmap.mmap(self.fd, size, prot=mmap.PROT_READ))
+            self._residency = np.frombuffer(self._map, np.uint8).ctypes.data
+        if not self.memory:
+            first = offset & -PAGE
+            pages = (end - first + PAGE - 1) // PAGE
+            if pages > len(self._vector):
+                self._vector = bytearray(pages)
+                self._vector_at = ctypes.addressof(ctypes.c_char.from_buffer(self._vector))
+            if _mincore(self._residency + first, end - first, self._vector_at):
+                return None
+            if self._vector.count(1, 0, pages) != pages:
+                return None
+        return self._map[offset:end]
+
+
+class DirectLeaf(Leaf):
+    """A file opened with O_DIRECT: all I/O waits, and goes through page-aligned buffers."""
+
+    __slots__ = ("align", "fd")
+    inline_writes = False
+
+    def __init__(self, fd: int, align: int) -> None:
+        super().__init__()
+        self.fd = fd
+        self.align = align
+
+    def read_now(self, offset: int, buf: memoryview) -> bool:
+        """Decline: there is no cache to read from."""
+        return False
+
+    def read(self, offset: int, buf: memoryview) -> None:
+        """Read what is there; an odd end means the end of the file."""
+        bounce = aligned_buffer(len(buf))
+        done = 0
+        while done < len(buf):
+            got = os.preadv(self.fd, (bounce[done:],), offset + done)
+            done += got
+            if not got or done % self.align:
+                break
+        buf[:done] = bounce[:done]
+        buf[done:] = bytes(len(buf) - done)
+
+    def write_now(self, offset: int, buf: memoryview) -> None:
+        """Write; to be called on a thread."""
+        bounce = aligned_buffer(len(buf))
+        bounce[:] = buf
+        done = 0
+        while done < len(buf):
+            done += os.pwrite(self.fd, bounce[done:], offset + done)
+
+
+def _knows_nowait(fd: int) -> bool:
+    try:
+        os.preadv(fd, (bytearray(1),), 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError as e:
+        if e.errno == errno.EOPNOTSUPP:
+            return False
+        raise
+    return True

@@ -1,0 +1,60 @@
+"""The block drivers, one module or package each; ``load_drivers`` finds them all.
+
+A driver of another distribution announces its module by an entry point of the group
+``blockemu.drivers``; importing the module makes its classes known, as it does for those here.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from blockemu.node import BLOCKDEV, Node
+
+if __name__ != "blockemu.drivers":
+    raise ImportError(f"import blockemu.drivers, not {__name__}")
+
+ENTRY_POINTS = "blockemu.drivers"
+Drivers = Mapping[str, type[Node[Any]]]
+
+
+@cache
+def load_drivers() -> Drivers:
+    """Import all drivers and return them by their names in ``BlockdevOptions``."""
+    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
+    return {tag: node for module in (*modules, *_foreign()) for tag, node in drivers_of(module)}
+
+
+def drivers_of(module: object) -> list[tuple[str, type[Node[Any]]]]:
+    """Return the drivers among a module's names: nodes with an options class of their own."""
+    tags = {options: tag for tag, options in BLOCKDEV.cases.items()}
+    return [
+        (tags[node.Options], node)
+        for node in vars(module).values()
+        if isinstance(node, type) and issubclass(node, Node) and _options(node) in tags
+    ]
+
+
+def probe(head: bytes, filename: str, drivers: Drivers) -> str:
+    """Guess the format of an image by its first bytes: the name of the surest driver.
+
+    A format's ``probe(head, filename)`` answers how sure it is, 0 to 100.
+    """
+    scores = {
+        tag: driver.probe(head, filename)
+        for tag, driver in drivers.items()
+        if hasattr(driver, "probe")
+    }
+    return max(scores, key=lambda tag: scores[tag])
+
+
+def _options(node: type[Node[Any]]) -> Any:
+    """Return the options class that a driver declares itself, None for a base class."""
+    return vars(node).get("Options")
+
+
+def _foreign() -> list[Any]:
+    from importlib.metadata import entry_points  # late: reads a lot of files
+
+    return [import_module(entry.module) for entry in entry_points(group=ENTRY_POINTS)]

@@ -1,0 +1,190 @@
+"""copy-before-write: saves what a write is about to destroy to another node.
+
+The filter behind backup jobs, and of image fleecing.  After block/copy-before-write.c.
+"""
+
+import asyncio
+import errno
+import os
+from typing import Annotated
+
+from blockemu.bitmap import Bitmap
+from blockemu.block_copy import DEFAULT_CLUSTER, BlockCopy, Call
+from blockemu.dirty import DirtyBitmap, bitmaps_of
+from blockemu.edge import Edge
+from blockemu.errors import QmpError, Wrapped
+from blockemu.filter import Filter
+from blockemu.node import BlockdevRef, Node, NodeOptions, Write
+from blockemu.perm import Perm, Role
+from blockemu.qmp_server.qapi import U32, QEnum, Since
+from blockemu.route import Route
+from blockemu.schema.bitmaps import BlockDirtyBitmap
+
+UNKNOWN_CLUSTER = (
+    "The target block device doesn't provide information about the block size and it doesn't have "
+    "a backing file. The default block size of {} bytes is used. If the actual block size of the "
+    "target exceeds this default, the backup may be unusable"
+)
+
+
+class OnCbwError(QEnum):
+    """Who suffers when saving the old data fails: the guest's write, or the snapshot."""
+
+    BREAK_GUEST_WRITE = "break-guest-write"
+    BREAK_SNAPSHOT = "break-snapshot"
+
+
+class CopyBeforeWriteOptions(NodeOptions, tag="copy-before-write", since="6.2"):
+    """Options of copy-before-write.
+
+    @file: the node below
+    @target: where old data is saved to
+    @bitmap: which parts of the disk are to be saved
+    @on-cbw-error: what to do when saving fails
+    @cbw-timeout: seconds after which saving counts as failed, 0 for never
+    """
+
+    file: Annotated[BlockdevRef, Role.FILTERED | Role.PRIMARY]
+    target: Annotated[BlockdevRef, Role.DATA]
+    bitmap: Annotated[BlockDirtyBitmap | None, Since("7.0")] = None
+    on_cbw_error: Annotated[OnCbwError | None, Since("7.1")] = None
+    cbw_timeout: Annotated[U32 | None, Since("7.1")] = None
+
+
+class UnknownBitmap(QmpError):
+    """The bitmap that says what to save does not exist."""
+
+    template = "Dirty bitmap '{}' not found"
+
+
+class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
+    """Lets a write through once the old data of its clusters is on the target."""
+
+    Options = CopyBeforeWriteOptions
+    can_reopen = False
+    target: Edge
+    copier: BlockCopy
+    snapshot_error = 0  # errno that broke the snapshot, if the policy is to break that
+
+    async def open(self) -> None:
+        """Begin with everything, or what the bitmap says, still to be saved."""
+        self._bitmaps: list[DirtyBitmap] = []
+        self._policy = self.options.on_cbw_error or OnCbwError.BREAK_GUEST_WRITE
+        self._timeout = (self.options.cbw_timeout or 0) * 1_000_000_000
+        self._late: set[asyncio.Task[None]] = set()
+        size = self._cluster_size()
+        # Nameless, yet queries show them: what is to be copied, what may be read, what was saved.
+        self._bitmaps = [
+            bitmaps_of(self.file.node).add(None, size, enabled=False),
+            bitmaps_of(self).add(None, size, enabled=False),
+            bitmaps_of(self).add(None, size, enabled=False),
+        ]
+        to_copy, self._access, self._done = (each.bits for each in self._bitmaps)
+        if self.options.bitmap is None:
+            to_copy.mark(0, to_copy.length)
+        else:
+            to_copy.merge(self._named_bitmap(self.options.bitmap))
+        self._access.merge(to_copy)
+        clock = self.services.clocks.realtime
+        self.copier = BlockCopy(self.file, self.target, to_copy, self.pool, clock)
+
+    def _cluster_size(self) -> int:
+        """Return the bytes that are saved together (block_copy_calculate_cluster_size)."""
+        target = self.target.node
+        size = target.cluster_size
+        if size is None and _has_backing(target):
+            return DEFAULT_CLUSTER
+        if size is None:
+            self.services.warn(f"warning: {UNKNOWN_CLUSTER.format(DEFAULT_CLUSTER)}")
+            return DEFAULT_CLUSTER
+        return max(DEFAULT_CLUSTER, size)
+
+    def _named_bitmap(self, name: BlockDirtyBitmap) -> Bitmap:
+        node = self.services.find_node(name.node)
+        found = node.bitmap_set.find(name.name) if node.bitmap_set is not None else None
+        if found is None:
+            raise Wrapped("Cannot create block-copy-state", UnknownBitmap(name.name))
+        return found.bits
+
+    def gather_filename(self) -> None:
+        """Show the name of what is below."""
+        self.exact_filename = self.file.node.exact_filename if self.file is not None else ""
+
+    def child_perm(self, name: str, role: Role, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
+        """Keep others from writing to the source once there are parents (cbw_child_perm)."""
+        if name == "target":
+            return Perm.WRITE, Perm.ALL & ~Perm.RESIZE
+        if self.parents:
+            if Perm.WRITE in perm:
+                perm |= Perm.CONSISTENT_READ
+            shared &= ~(Perm.WRITE | Perm.RESIZE)
+        return perm, shared
+
+    def route(self) -> Route:
+        """Let reads through; see each write."""
+        return Route(self.file.route.read)
+
+    async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
+        """Save, then write."""
+        await self._save(offset, len(buf), flags)
+        await self.file.pwrite(offset, buf, flags)
+
+    async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        """Save, then write zeroes."""
+        await self._save(offset, length, flags)
+        await self.file.write_zeroes(offset, length, flags)
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Save, then discard."""
+        await self._save(offset, length, 0)
+        await self.file.discard(offset, length)
+
+    async def _save(self, offset: int, length: int, flags: int) -> None:
+        if flags & Write.UNCHANGED or self.snapshot_error:
+            return
+        size = self.copier.cluster_size
+        start, end = offset // size * size, -(-(offset + length) // size) * size
+        call = Call(ignore_speed=True)
+        error = await self._copy(start, end - start, call)
+        if not error:
+            self._done.mark(start, min(end, self._done.length) - start)
+            return
+        if self._policy is OnCbwError.BREAK_GUEST_WRITE:
+            raise OSError(error, os.strerror(error))
+        self.snapshot_error = self.snapshot_error or error
+
+    async def _copy(self, start: int, length: int, call: Call) -> int:
+        """Copy a range; return the errno of a failure, 0 if there was none."""
+        if not self._timeout:
+            await self.copier.copy(start, length, call)
+            return call.error
+        work = asyncio.ensure_future(self.copier.copy(start, length, call))
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ring = self.services.clocks.realtime.timer(
+            self._timeout, lambda: over.done() or over.set_result(None)
+        )
+        await asyncio.wait((work, over), return_when=asyncio.FIRST_COMPLETED)
+        ring()
+        if work.done():
+            over.cancel()
+            work.result()
+            return call.error
+        call.cancel()
+        self._late.add(work)
+        work.add_done_callback(self._late.discard)
+        return errno.ETIMEDOUT
+
+    async def close(self) -> None:
+        """Wait for copies that took too long."""
+        if self._late:
+            await asyncio.wait(self._late)
+        for bitmap in self._bitmaps:
+            bitmap.release()
+        self._bitmaps.clear()
+
+
+def _has_backing(node: Node[object]) -> bool:
+    """Tell whether an image, looked at through filters, has a backing file."""
+    while node.filtered is not None:
+        node = node.filtered.node
+    return node.backing is not None

@@ -1,0 +1,477 @@
+"""file: a plain file of the host; and what it shares with the drivers for devices."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ParamSpec
+
+import numpy as np
+
+from blockemu.errors import QmpError
+from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
+from blockemu.hostspace import DeviceSpace, FileSpace
+from blockemu.locking import ImageLock
+from blockemu.node import Flags, Limits, Node, NodeOptions, Write
+from blockemu.paths import strip_protocol
+from blockemu.perm import Perm
+from blockemu.qmp_server.qapi import Features, QEnum, Since
+from blockemu.route import NO_ROUTE, Commit, Route, Segments, linear
+from blockemu.schema.stats import (
+    BlockStatsSpecific,
+    BlockStatsSpecificFile,
+)
+from blockemu.sysfile import (
+    DirectLeaf,
+    FileLeaf,
+    data_runs,
+    device_is_read_only,
+    direct_alignment,
+)
+from blockemu.transaction import Transaction
+
+P = ParamSpec("P")
+MOST_RUNS = 1024  # described in one go, about 1 us each
+NUL = b"\xc0\x80"  # what a JSON string's \\u0000 is in a C string of QEMU's
+FDSET = "/dev/fdset/"  # a descriptor that a client has handed over
+
+
+class CouldNotOpen(QmpError):
+    """(name, why)."""
+
+    template = "Could not open '{}': {}"
+
+
+class DirectUnsupported(QmpError):
+    """(name): the file system has no direct I/O."""
+
+    template = "Could not open '{}': filesystem does not support O_DIRECT"
+
+
+class NotWritable(QmpError):
+    """(why): the device as such is read-only."""
+
+    template = "The device is not writable: {}"
+
+
+class NotRegular(QmpError):
+    """(driver, name)."""
+
+    template = "'{}' driver requires '{}' to be a regular file"
+
+
+class NativeNeedsDirect(QmpError):
+    """Linux AIO waits unless the page cache is out of the way."""
+
+    template = "aio=native was specified, but it requires cache.direct=on, which was not specified."
+
+
+class NoReservations(QmpError):
+    """(id): there are no such objects here."""
+
+    template = "No persistent reservation manager with id '{}'"
+
+
+class OnOffAuto(QEnum):
+    """Yes, no, or as fits."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class BlockdevAioOptions(QEnum):
+    """How requests are handed to the host; all of them go through threads here."""
+
+    THREADS = "threads"
+    NATIVE = "native"
+    IO_URING = "io_uring"
+
+
+class BlockdevOptionsFile(NodeOptions):
+    """Options of the drivers for files and devices of the host.
+
+    @filename: path of the file, or ``/dev/fdset/N`` for a descriptor handed over
+    @pr-manager: object that handles persistent reservations
+    @locking: whether other programs are kept from using the image in conflicting ways
+    @aio: how requests are handed to the host
+    @aio-max-batch: how many requests are submitted at once
+    @drop-cache: whether the page cache is dropped when the image comes from another host
+    @x-check-cache-dropped: whether to check that it was
+    """
+
+    filename: str
+    pr_manager: Annotated[str | None, Since("2.11")] = None
+    locking: Annotated[OnOffAuto | None, Since("2.10")] = None
+    aio: BlockdevAioOptions | None = None
+    aio_max_batch: Annotated[int | None, Since("6.2")] = None
+    drop_cache: Annotated[bool | None, Since("3.1")] = None
+    x_check_cache_dropped: Annotated[bool | None, Since("3.1"), Features("unstable")] = None
+
+
+class FileOptions(BlockdevOptionsFile, tag="file", features=("dynamic-auto-read-only",)):
+    """Options of the file driver."""
+
+
+@dataclass(eq=False)
+class Opened:
+    """A descriptor, the flags it was opened with, and the locks it holds."""
+
+    fd: int
+    flags: int
+    lock: ImageLock
+
+
+class HostFile(Node[BlockdevOptionsFile]):
+    """What the drivers share (after block/file-posix.c).
+
+    The number of the descriptor stays while the node is open.  Where another access mode is
+    needed (auto-read-only, a reopen), the file is opened anew and takes over the number when the
+    transaction commits, so a thread's request is done on one or the other.
+    """
+
+    is_protocol = True
+    needs_filename = True
+    reopen_options = frozenset({"drop-cache", "x-check-cache-dropped"})
+    extra_flags = 0
+    fd = -1
+    leaf: FileLeaf | DirectLeaf
+    space: FileSpace | DeviceSpace
+
+    @classmethod
+    def parse_filename(cls, filename: str, options: dict[str, Any]) -> None:
+        """Take the path after ``file:``."""
+        (protocol,) = cls.protocols
+        options["filename"] = strip_protocol(filename, f"{protocol}:")
+
+    # Opening
+
+    async def open(self) -> None:
+        """Open the file, for reading only if whether there will be writers is to be seen."""
+        options = self.options
+        self._sync_error = 0
+        self._data = (0, 0)  # a run known to be data: finding its end again may take 1 ms in tmpfs
+        self._end = 0  # zeroed up to here, without the file being that long
+        self._next_flags: Flags | None = None
+        self.discards = [0, 0, 0]  # done, failed, bytes
+        if options.pr_manager is not None:
+            raise NoReservations(options.pr_manager)
+        self._wanted = (Perm.NONE, Perm.ALL)
+        self._active = self._next = self._open(self._open_flags(Perm.NONE))
+        self.fd = self._active.fd
+        try:
+            if options.aio is BlockdevAioOptions.NATIVE and not self._active.flags & os.O_DIRECT:
+                raise NativeNeedsDirect
+            self._check_type(os.fstat(self.fd).st_mode)
+            self.space = self._make_space()
+            self._measure()
+        except BaseException:
+            self._close(self.fd)
+            self.fd = -1
+            raise
+
+    def _check_type(self, mode: int) -> None:
+        raise NotImplementedError
+
+    def _make_space(self) -> FileSpace | DeviceSpace:
+        raise NotImplementedError
+
+    def _measure(self) -> None:
+        """Find out about alignment; direct I/O has its own kind of leaf."""
+        if self._active.flags & os.O_DIRECT:
+            align = direct_alignment(self.fd)
+            self.limits = Limits(request_alignment=align)
+            self.leaf = DirectLeaf(self.fd, align)
+        else:
+            self.limits = Limits()
+            self.leaf = FileLeaf(self.fd)
+
+    def _open_flags(self, perm: Perm) -> int:
+        """Return the flags of open(2) for these permissions (raw_parse_flags)."""
+        flags = self._next_flags or self.flags
+        writers = bool(perm & (Perm.WRITES | Perm.RESIZE))
+        write = not flags.read_only and (writers or not flags.auto_read_only)
+        direct = os.O_DIRECT if flags.direct else 0
+        return self.extra_flags | direct | (os.O_RDWR if write else os.O_RDONLY)
+
+    def _open(self, flags: int) -> Opened:
+        """Open the file once more; raises QmpError."""
+        name = self.options.filename
+        if name.startswith(FDSET):
+            fd = self.services.fdsets.dup(name, flags)
+        else:
+            fd = _open_path(name, flags)
+        if flags & os.O_RDWR and device_is_read_only(fd):
+            self._close(fd)
+            raise NotWritable(os.strerror(errno.EACCES))
+        return Opened(fd, flags, ImageLock(fd))
+
+    def _close(self, fd: int) -> None:
+        if self.options.filename.startswith(FDSET):
+            self.services.fdsets.close(fd)
+        else:
+            os.close(fd)
+
+    async def close(self) -> None:
+        """Close the file, if it was opened; its locks go with it."""
+        if self.fd >= 0:
+            self.leaf.recall()
+            self._close(self.fd)
+            self.fd = -1
+
+    async def reopen(
+        self, options: BlockdevOptionsFile, flags: Flags, transaction: Transaction
+    ) -> None:
+        """Take note of new flags: the new permissions, which follow, decide what they mean."""
+
+        def done() -> None:
+            self._next_flags = None
+
+        self._next_flags = flags
+        transaction.on_clean(done)
+
+    # Permissions
+
+    def set_perm(self, perm: Perm, shared: Perm, transaction: Transaction) -> None:
+        """Lock the image accordingly, and open it for writing when the first writer comes."""
+        before = self._wanted, self._next
+        target = self._next
+        flags = self._open_flags(perm)
+        if flags != target.flags:
+            target = self._open(flags)
+        try:
+            self._lock(perm, shared, target)
+        except BaseException:
+            self._drop(target, unless=before[1])
+            raise
+        self._wanted, self._next = (perm, shared), target
+
+        def undo() -> None:
+            self._wanted, self._next = before
+            self._drop(target, unless=before[1])
+            self._keep()
+
+        def settle() -> None:
+            self._drop(target, unless=self._next)
+            self._settle()
+
+        transaction.on_abort(undo)
+        transaction.on_commit(settle)
+
+    def _lock(self, perm: Perm, shared: Perm, target: Opened) -> None:
+        """Hold what was needed before and what will be; on failure only the former."""
+        if self.options.locking is OnOffAuto.OFF or self.flags.inactive:
+            return
+        was_perm, was_shared = self._wanted
+        active = self._active.lock
+        if target is not self._active:  # its locks would look like somebody else's
+            target.lock.keep(Perm.NONE, Perm.NONE)
+        try:
+            if perm & ~was_perm or was_shared & ~shared:
+                active.take(was_perm | perm, ~was_shared | ~shared)
+                active.check(perm, shared, self.exact_filename)
+            if target is not self._active:
+                target.lock.take(perm, ~shared)
+        except BaseException:
+            self._keep()
+            raise
+
+    def _keep(self) -> None:
+        """Let go of locks that the permissions settled on do not need."""
+        perm, shared = self._wanted
+        self._active.lock.keep(perm, ~shared)
+
+    def _drop(self, opened: Opened, *, unless: Opened) -> None:
+        if opened is not unless and opened is not self._active:
+            self._close(opened.fd)
+
+    def _settle(self) -> None:
+        """Let the descriptor opened last take over, with its locks."""
+        new, old = self._next, self._active
+        if new is not old:
+            self.leaf.recall()
+            os.dup2(new.fd, old.fd, inheritable=False)
+            self._close(new.fd)
+            changed = new.flags ^ old.flags
+            old.flags = new.flags
+            old.lock.used, old.lock.unshared = new.lock.used, new.lock.unshared
+            self._next = old
+            if changed & os.O_DIRECT:
+                self._measure()
+                self.changed()
+        self._keep()
+
+    # What it tells of itself
+
+    def image_info(self) -> dict[str, Any]:
+        """Tell that there is nothing to repair."""
+        return {"dirty-flag": False}
+
+    def driver_stats(self) -> BlockStatsSpecific | None:
+        """Return the counts of discards."""
+        return self._stats(BlockStatsSpecificFile)
+
+    def _stats(self, kind: type[BlockStatsSpecificFile]) -> BlockStatsSpecificFile:
+        done, failed, size = self.discards
+        return kind(discard_nb_ok=done, discard_nb_failed=failed, discard_bytes_ok=size)
+
+    def allocated_size(self) -> int:
+        """Return the blocks that the file takes, in bytes."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    # Requests
+
+    def route(self) -> Route:
+        """Go straight to the pages."""
+        return NO_ROUTE if isinstance(self.leaf, DirectLeaf) else linear(self.leaf)
+
+    async def pread(self, offset: int, buf: memoryview) -> None:
+        """Read, on a thread if the pages are not in memory; zeroes beyond the end."""
+        if not self.leaf.read_now(offset, buf):
+            await self.pool.run(self.leaf.read, offset, buf)
+
+    async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
+        """Write, on a thread if that could wait."""
+        if self.leaf.inline_writes:
+            self.leaf.recall()
+            self.leaf.write_now(offset, buf)
+        else:
+            await self._change(self.leaf.write_now, offset, buf)
+        if flags & Write.FUA:
+            await self.flush()
+
+    async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        """Let the host zero the range."""
+        unmap, fallback = bool(flags & Write.MAY_UNMAP), not flags & Write.NO_FALLBACK
+        try:
+            await self._change(self._zero, offset, length, unmap, fallback)
+        except OSError as e:
+            if e.errno == errno.ENOTSUP:
+                raise NotImplementedError from e
+            raise
+        self._end = max(self._end, offset + length)
+        if flags & Write.FUA:
+            await self.flush()
+
+    def _zero(self, offset: int, length: int, unmap: bool, fallback: bool) -> None:
+        self.space.zero(offset, length, unmap=unmap, fallback=fallback)
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Give the room back, and count it."""
+        try:
+            await self._change(self.space.drop, offset, length)
+        except OSError:
+            self.discards[1] += 1
+            raise
+        self.discards[0] += 1
+        self.discards[2] += length
+
+    async def flush(self) -> None:
+        """Sync the data.
+
+        After a failure the kernel takes pages for clean that it has not written: all later
+        flushes fail, too.
+        """
+        if self._sync_error:
+            raise OSError(self._sync_error, os.strerror(self._sync_error))
+        try:
+            await self.pool.run(os.fdatasync, self.fd)
+        except OSError as e:
+            if not self._active.flags & os.O_DIRECT:
+                self._sync_error = e.errno or errno.EIO
+            raise
+
+    async def truncate(
+        self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
+    ) -> None:
+        """Set the size; what is new reads as zeroes in any case."""
+        await self._change(self._resize, length, exact, prealloc)
+        self._end = 0
+        if isinstance(self.leaf, FileLeaf):
+            self.leaf.forget_pages()
+
+    def _resize(self, length: int, exact: bool, prealloc: str) -> None:
+        self.space.resize(length, exact=exact, prealloc=prealloc)
+
+    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+        """Answer the same range."""
+        if isinstance(self.leaf, DirectLeaf):
+            raise NotImplementedError
+        return ((self.leaf, offset, length),), None
+
+    async def _change(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call what changes the file on a thread, with no window into it lent meanwhile."""
+        self._data = (0, 0)
+        leaf = self.leaf
+        leaf.recall()
+        leaf.writing += 1
+        try:
+            await self.pool.run(function, *args, **kwargs)
+        finally:
+            leaf.writing -= 1
+
+
+class File(HostFile):
+    """A regular file; grows when written beyond its end."""
+
+    Options = FileOptions
+    protocols = ("file",)
+
+    def _check_type(self, mode: int) -> None:
+        if not stat.S_ISREG(mode):
+            raise NotRegular(self.driver, self.exact_filename)
+
+    def _make_space(self) -> FileSpace:
+        return FileSpace(self.fd)
+
+    @property
+    def length(self) -> int:
+        """The size of the file now: a parent may have written beyond its end."""
+        return max(os.fstat(self.fd).st_size, self._end)
+
+    async def block_status(self, offset: int, length: int) -> Extents:
+        """Ask the file system for holes."""
+        end = offset + length
+        begin, known = self._data
+        if begin <= offset < known:
+            return Extents.one(offset, min(end, known) - offset, DATA | ALLOCATED, offset)
+        if isinstance(self.leaf, FileLeaf) and self.leaf.memory:
+            runs = data_runs(self.fd, offset, end, MOST_RUNS)
+        else:
+            runs = await self.pool.run(data_runs, self.fd, offset, end, MOST_RUNS)
+        if runs:
+            self._data = runs[-1]
+            end = min(end, runs[-1][1]) if len(runs) == MOST_RUNS else end
+        return _status(runs, offset, end, self.limits.request_alignment)
+
+
+def _open_path(name: str, flags: int) -> int:
+    """Open a path, with QEMU's words for what may go wrong."""
+    path = os.fsencode(name).replace(b"\0", NUL)
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as e:
+        code = e.errno or errno.EIO
+    if code == errno.EINVAL and flags & os.O_DIRECT:
+        try:
+            os.close(os.open(path, flags & ~os.O_DIRECT | os.O_CLOEXEC))
+        except OSError:
+            pass
+        else:
+            raise DirectUnsupported(name)
+    raise CouldNotOpen(name, os.strerror(code))
+
+
+def _status(runs: list[tuple[int, int]], offset: int, end: int, align: int) -> Extents:
+    """Return data where the runs are and holes elsewhere, on boundaries of ``align``."""
+    edges = np.array([offset, *(e for run in runs for e in run), end], np.int64)
+    if align > 1:
+        edges[1:-1:2] &= -align
+        edges[2:-1:2] = -(-edges[2:-1:2] // align) * align
+    edges = np.maximum.accumulate(edges.clip(offset, end))
+    start, stop = edges[:-1], edges[1:]
+    status = np.full(len(start), ZERO | ALLOCATED, np.uint8)
+    status[1::2] = DATA | ALLOCATED
+    some = stop > start
+    return Extents(start[some], status[some], start[some], end)

@@ -1,0 +1,188 @@
+"""qcow2: QEMU's image format.
+
+One image is spread over the modules of this package::
+
+    opening --- image: header, settings, refcounts, mapping, freed
+                  |
+    planner   reader   writer   zeroer   status   resize   repair
+                  |
+              writeback: metadata goes to disk in stages
+"""
+
+from typing import Any
+
+from blockemu.drivers.qcow2.image import Image
+from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
+from blockemu.drivers.qcow2.opening import open_image
+from blockemu.drivers.qcow2.options import Qcow2Options, settings
+from blockemu.drivers.qcow2.planner import Planner
+from blockemu.drivers.qcow2.reader import Reader
+from blockemu.drivers.qcow2.repair import repair
+from blockemu.drivers.qcow2.resize import Resizer
+from blockemu.drivers.qcow2.status import Status
+from blockemu.drivers.qcow2.writeback import Writeback
+from blockemu.drivers.qcow2.writer import Writer
+from blockemu.drivers.qcow2.zeroer import Zeroer
+from blockemu.edge import Edge
+from blockemu.extents import Extents
+from blockemu.images.qcow2.constants import DIRTY, KNOWN_AUTOCLEAR, MAGIC
+from blockemu.images.qcow2.header import Header
+from blockemu.node import Flags, Limits, Node
+from blockemu.route import NO_ROUTE, Commit, Route, Segments
+from blockemu.transaction import Transaction
+
+
+class Qcow2(Node[Qcow2Options]):
+    """An image.  In memory the mapping is always right; on disk as of the last flush."""
+
+    Options = Qcow2Options
+    is_format = True
+    supports_backing = True
+    reopen_options = frozenset(
+        {
+            "lazy-refcounts",
+            "pass-discard-request",
+            "pass-discard-snapshot",
+            "pass-discard-other",
+            "overlap-check",
+            "cache-size",
+            "l2-cache-size",
+            "l2-cache-entry-size",
+            "refcount-cache-size",
+            "cache-clean-interval",
+        }
+    )
+    image: Image
+
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        """Tell how sure it is that a file is a qcow2 image."""
+        if len(head) < Header.CODEC.size:
+            return 0
+        header = Header.unpack(head)
+        return 100 if header.magic == MAGIC and header.version >= 2 else 0
+
+    async def open(self) -> None:
+        """Read the header and the tables' roots; repair refcounts that were left wrong."""
+        self.image = image = await open_image(self, self.options)
+        self.reader = Reader(image)
+        self.writeback = Writeback(image)
+        self.writer = Writer(image, self.reader, self.writeback.flush)
+        self.zeroer = Zeroer(image, self.reader, self.writer)
+        self.planner = Planner(image, self.reader, self.writer)
+        self.status = Status(image, self.reader, self.writeback.reserve)
+        self.resizer = Resizer(image, self.zeroer, self.writer, self.writeback)
+        self.backing_file = image.backing_file
+        self.backing_format = image.extensions.backing_format
+        self.limits = Limits(
+            write_zeroes_alignment=image.geometry.subcluster_size,
+            discard_alignment=image.geometry.cluster_size,
+        )
+        if image.writable:
+            await self._open_for_writing()
+
+    async def _open_for_writing(self) -> None:
+        image, header = self.image, self.image.header
+        unknown = header.autoclear_features & ~KNOWN_AUTOCLEAR
+        if unknown or image.extensions.stale_bitmaps:
+            header.autoclear_features &= KNOWN_AUTOCLEAR
+            await image.write_header()
+        if header.incompatible_features & DIRTY:
+            await repair(image, self.writeback)
+
+    async def close(self) -> None:
+        """Write back what changed."""
+        if self.image.writable and not self.image.broken:
+            await self.writeback.close()
+
+    async def reopen(self, options: Qcow2Options, flags: Flags, transaction: Transaction) -> None:
+        """Take over new options; write back before becoming read-only."""
+        image = self.image
+        new = settings(options, image.header, flags)
+        if flags.read_only and image.writable:
+            await self.writeback.close()
+
+        def commit() -> None:
+            image.settings = new
+            image.mapping.most_tables = new.l2_tables
+            image.refcounts.most_blocks = new.refcount_blocks
+
+        transaction.on_commit(commit)
+
+    # What queries tell
+
+    @property
+    def length(self) -> int:
+        """The disk's size."""
+        return self.image.length
+
+    @property
+    def below(self) -> Edge | None:
+        """The backing child."""
+        return self.backing
+
+    @property
+    def cluster_size(self) -> int:
+        """Bytes of a cluster."""
+        return self.image.geometry.cluster_size
+
+    def specific_info(self) -> ImageInfoSpecificQCow2Wrapper:
+        """Describe the image."""
+        return specific_info(self.image.header, self.image.extensions, [])
+
+    def image_info(self) -> dict[str, Any]:
+        """Return whether refcounts may be wrong, and the internal snapshots."""
+        header = self.image.header
+        return {
+            "dirty-flag": bool(header.incompatible_features & DIRTY),
+            "encrypted": True if header.crypt_method else None,
+            "snapshots": snapshot_info(self.image.snapshots),
+        }
+
+    # Requests
+
+    def route(self) -> Route:
+        """Look clusters up in the tables at hand."""
+        return NO_ROUTE if self.image.broken else self.planner.route()
+
+    async def pread(self, offset: int, buf: memoryview) -> None:
+        """Read run by run."""
+        self.image.check_alive()
+        await self.reader.pread(offset, buf)
+
+    async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
+        """Write run by run, in place or to new clusters."""
+        self.image.check_alive()
+        await self.writer.pwrite(offset, buf)
+
+    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+        """Allocate for a whole range."""
+        self.image.check_alive()
+        return await self.writer.place(offset, length)
+
+    async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        """Mark subclusters as zero."""
+        self.image.check_alive()
+        await self.zeroer.write_zeroes(offset, length, flags)
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Drop whole clusters."""
+        self.image.check_alive()
+        await self.zeroer.discard(offset, length)
+
+    async def flush(self) -> None:
+        """Write back the tables."""
+        self.image.check_alive()
+        await self.writeback.flush()
+
+    async def truncate(
+        self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
+    ) -> None:
+        """Change the disk's size."""
+        self.image.check_alive()
+        await self.resizer.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
+
+    async def block_status(self, offset: int, length: int) -> Extents:
+        """Describe as much as some L2 tables tell."""
+        self.image.check_alive()
+        return await self.status.block_status(offset, length)

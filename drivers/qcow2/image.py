@@ -1,0 +1,187 @@
+"""What all parts of the driver share: one open image."""
+
+import errno
+import os
+import struct
+import sys
+from typing import TYPE_CHECKING, Any
+
+from blockemu.drivers.qcow2 import mapping, refcounts
+from blockemu.drivers.qcow2.events import BlockImageCorrupted
+from blockemu.drivers.qcow2.freed import Discard, Freed, InFlight
+from blockemu.drivers.qcow2.options import Settings
+from blockemu.edge import Edge
+from blockemu.images.qcow2.constants import CORRUPT, DIRTY
+from blockemu.images.qcow2.extensions import Extensions, pack_first_cluster
+from blockemu.images.qcow2.geometry import Geometry
+from blockemu.images.qcow2.header import INCOMPATIBLE_AT, Header
+from blockemu.images.qcow2.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from blockemu.node import Node
+
+
+class Image:
+    """An image, its metadata in memory, and the edges to where it lies.
+
+    In memory the mapping is always right; on disk as of the last flush.
+    """
+
+    def __init__(
+        self,
+        node: "Node[Any]",
+        header: Header,
+        extensions: Extensions,
+        unknown_fields: bytes,
+        settings: Settings,
+    ) -> None:
+        self.node = node
+        self.header = header
+        self.extensions = extensions
+        self.unknown_fields = unknown_fields
+        self.settings = settings
+        self.geometry: Geometry = header.geometry()
+        self.length = header.size // 512 * 512
+        self.backing_file: str | None = None
+        self.snapshots: list[Snapshot] = []
+        self.snapshot_bytes = 0
+        self.in_flight = InFlight()
+        self.freed = Freed(self.in_flight)
+        self.refcounts = refcounts.Refcounts(self.geometry, self.freed, settings.refcount_blocks)
+        self.mapping = mapping.Mapping(
+            self.geometry, self.refcounts, self.freed, settings.l2_tables
+        )
+        self.broken = False  # corruption was met while writing: nothing works any more
+        self._told = False
+
+    # Where it lies
+
+    @property
+    def file(self) -> Edge:
+        """The child with the metadata."""
+        edge = self.node.file
+        assert edge is not None
+        return edge
+
+    @property
+    def data(self) -> Edge:
+        """The child with the guest's data."""
+        return self.node.children["data-file"] if self.geometry.data_file else self.file
+
+    @property
+    def backing(self) -> Edge | None:
+        """The child that decides about what is not allocated."""
+        return self.node.backing
+
+    @property
+    def writable(self) -> bool:
+        """Whether the image may be changed."""
+        return not self.node.flags.read_only and not self.node.flags.inactive
+
+    def check_alive(self) -> None:
+        """Raise ENOMEDIUM once the image was found corrupt."""
+        if self.broken:
+            raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
+
+    # Metadata, with corruption told
+
+    async def table(self, index: int) -> mapping.L2:
+        """Return an L2 table; see ``Mapping.table``."""
+        try:
+            return await self.mapping.table(index, self.file)
+        except mapping.Unaligned as e:
+            offset, index = e.args
+            raise await self.corrupt(
+                f"L2 table offset {offset:#x} unaligned (L1 index: {c_hex(index)})"
+            ) from None
+
+    async def ready(self) -> None:
+        """Load the refcount block that allocation lacks."""
+        try:
+            await self.refcounts.ready(self.file)
+        except refcounts.Unaligned as e:
+            offset, index = e.args
+            raise await self.corrupt(
+                f"Refblock offset {offset:#x} unaligned (reftable index: {c_hex(index)})"
+            ) from None
+
+    async def corrupt(
+        self, message: str, *, fatal: bool = True, offset: int = -1, size: int = -1
+    ) -> OSError:
+        """Tell the world that the image is corrupt; return the error to raise.
+
+        If that is fatal and the image is writable, it is marked so and cannot be used any more
+        (after qcow2_signal_corruption).
+        """
+        error = OSError(errno.EIO, os.strerror(errno.EIO))
+        fatal = fatal and self.writable
+        if self._told and (not fatal or self.header.incompatible_features & CORRUPT):
+            return error
+        self._told = True
+        if fatal:
+            text = f"qcow2: Marking image as corrupt: {message}; further corruption events"
+            text += " will be suppressed"
+        else:
+            text = f"qcow2: Image is corrupt: {message}; further non-fatal corruption events"
+            text += " will be suppressed"
+        print(text, file=sys.stderr, flush=True)
+        self.node.services.emit(
+            BlockImageCorrupted(
+                device=self._device_name(),
+                node_name=self.node.name or None,
+                msg=message,
+                offset=offset if offset >= 0 else None,
+                size=size if size >= 0 else None,
+                fatal=fatal,
+            )
+        )
+        if fatal:
+            self.header.incompatible_features |= CORRUPT
+            self.broken = True
+            self.node.changed()
+            await self.write_header()
+        return error
+
+    def _device_name(self) -> str:
+        return next((getattr(e, "title", "") for e in self.node.parents if e.parent is None), "")
+
+    # The header
+
+    async def write_header(self) -> None:
+        """Write the first cluster anew (after qcow2_update_header)."""
+        header = self.header
+        header.refcount_table_offset = self.refcounts.table_offset
+        header.refcount_table_clusters = len(self.refcounts.table) * 8 >> header.cluster_bits
+        header.l1_size, header.l1_table_offset = len(self.mapping.l1), self.mapping.l1_offset
+        data = pack_first_cluster(header, self.unknown_fields, self.extensions, self.backing_file)
+        await self.file.pwrite(0, data)
+
+    async def mark_dirty(self) -> None:
+        """Say on disk that refcounts may be wrong."""
+        if not self.header.incompatible_features & DIRTY:
+            value = self.header.incompatible_features | DIRTY
+            await self.file.pwrite(INCOMPATIBLE_AT, struct.pack(">Q", value))
+            await self.file.flush()
+            self.header.incompatible_features = value
+
+    def passes(self, reason: Discard) -> bool:
+        """Tell whether the child with the data is told of what is freed for a reason."""
+        settings = self.settings
+        return {
+            Discard.NEVER: False,
+            Discard.ALWAYS: True,
+            Discard.REQUEST: settings.pass_request,
+            Discard.SNAPSHOT: settings.pass_snapshot,
+            Discard.OTHER: settings.pass_other,
+        }[reason]
+
+    async def barrier(self) -> None:
+        """Wait until all that was written is on disk, data first."""
+        if self.geometry.data_file:
+            await self.data.flush()
+        await self.file.flush()
+
+
+def c_hex(value: int) -> str:
+    """Format as C's %#x does, which has no prefix for zero."""
+    return f"{value:#x}" if value else "0"

@@ -1,0 +1,190 @@
+"""Plans: where a request's bytes lie, told without waiting (see blockemu.route).
+
+The common case, a request within one cluster of an image without subclusters and data file, is a
+few integer operations; the rest goes over runs of L2 entries.
+"""
+
+from blockemu.drivers.qcow2.image import Image
+from blockemu.drivers.qcow2.reader import BELOW, ZEROES, Reader
+from blockemu.drivers.qcow2.writer import Span, Writer
+from blockemu.images.qcow2.constants import COPIED, KIND, OFFSET, READS_ZERO
+from blockemu.images.qcow2.tables import NORMAL, Run
+from blockemu.route import NO_ROUTE, Commit, Leaf, Plan, Route, Segment, Segments, WritePlan
+
+
+class Planner:
+    """Makes an image's route."""
+
+    def __init__(self, image: Image, reader: Reader, writer: Writer) -> None:
+        self.image = image
+        self.reader = reader
+        self.writer = writer
+
+    def route(self) -> Route:
+        """Look clusters up in the tables at hand."""
+        if self.image.broken:
+            return NO_ROUTE
+        route = self.image.data.route
+        if route.linear is None:
+            return NO_ROUTE
+        leaf, delta = route.linear
+        read = self._read_plan(leaf, delta) if route.read is not None else None
+        writable = route.write is not None and not route.marks
+        return Route(read, self._write_plan(leaf, delta) if writable else None)
+
+    # Reading
+
+    def _read_plan(self, leaf: Leaf, delta: int) -> Plan:
+        geometry, view = self.image.geometry, self.image.mapping.views.get
+        bits, table_bits = geometry.cluster_bits, geometry.table_bits
+        index, inside = geometry.l2_size - 1, geometry.cluster_size - 1
+        # Anything but a plain cluster, or one that lies where no cluster begins.
+        special = KIND & ~COPIED | OFFSET & inside
+        old = geometry.version < 3
+
+        def read(offset: int, length: int) -> Segments | None:
+            entries = view(offset >> table_bits)
+            if entries is None:
+                return self._read_runs(offset, length, leaf, delta)
+            at = offset & inside
+            if at + length > inside + 1:
+                return self._read_runs(offset, length, leaf, delta)
+            entry: int = entries[offset >> bits & index]
+            if not entry & special:
+                host = entry & OFFSET
+                if host:
+                    return ((leaf, host + at + delta, length),)
+                return self._below(offset, length)
+            if entry & KIND == READS_ZERO and not entry & OFFSET and not old:
+                return ((None, 0, length),)
+            return None
+
+        return read
+
+    def _below(self, offset: int, length: int) -> Segments | None:
+        backing = self.image.backing
+        if backing is None:
+            return ((None, 0, length),)
+        rest = backing.length - offset
+        if rest <= 0:
+            return ((None, 0, length),)
+        read = backing.route.read
+        if read is None:
+            return None
+        if rest >= length:
+            return read(offset, length)
+        segments = read(offset, rest)
+        return segments and (*segments, (None, 0, length - rest))
+
+    def _read_runs(self, offset: int, length: int, leaf: Leaf, delta: int) -> Segments | None:
+        found = self._runs(offset, length)
+        if found is None:
+            return None
+        segments: list[Segment] = []
+        for run in found:
+            if run.kind == NORMAL:
+                segments.append((leaf, run.host + delta, run.length))
+            elif run.kind in ZEROES:
+                segments.append((None, 0, run.length))
+            else:
+                below = self._below(run.start, run.length)
+                if below is None:
+                    return None
+                segments += below
+        return segments
+
+    def _runs(self, offset: int, length: int) -> list[Run] | None:
+        """Return the runs of a range in one table at hand, if nothing about them is unusual."""
+        geometry = self.image.geometry
+        index = offset >> geometry.table_bits
+        table = self.image.mapping.tables.get(index)
+        if table is None or (offset + length - 1) >> geometry.table_bits != index:
+            return None
+        inside = geometry.cluster_size - 1
+        found = self.reader.runs(table, offset, length)
+        for run in found:
+            if run.kind == NORMAL:
+                if (run.host ^ run.start) & inside:
+                    return None
+                if geometry.data_file and run.host != run.start:
+                    return None
+            elif run.kind not in BELOW and (run.kind not in ZEROES or geometry.version < 3):
+                return None
+        return found
+
+    # Writing
+
+    def _write_plan(self, leaf: Leaf, delta: int) -> WritePlan:
+        geometry, view = self.image.geometry, self.image.mapping.views.get
+        bits, table_bits = geometry.cluster_bits, geometry.table_bits
+        index, inside = geometry.l2_size - 1, geometry.cluster_size - 1
+        kind = KIND | OFFSET & inside
+
+        def write(offset: int, length: int) -> tuple[Segments, Commit | None] | None:
+            entries = view(offset >> table_bits)
+            if entries is None:
+                return self._write_runs(offset, length, leaf, delta)
+            at = offset & inside
+            if at + length <= inside + 1:
+                entry: int = entries[offset >> bits & index]
+                if entry & kind != COPIED or not entry & OFFSET:
+                    return self._write_new(offset, length, leaf, delta)
+                return ((leaf, (entry & OFFSET) + at + delta, length),), None
+            return self._write_runs(offset, length, leaf, delta)
+
+        return write
+
+    def _write_runs(
+        self, offset: int, length: int, leaf: Leaf, delta: int
+    ) -> tuple[Segments, Commit | None] | None:
+        found = self._runs(offset, length)
+        if found is None:
+            return None
+        if all(run.kind == NORMAL and run.copied for run in found):
+            return [(leaf, run.host + delta, run.length) for run in found], None
+        return self._write_new(offset, length, leaf, delta)
+
+    def _write_new(
+        self, offset: int, length: int, leaf: Leaf, delta: int
+    ) -> tuple[Segments, Commit] | None:
+        """Allocate at once, if nothing around the data must be copied or zeroed."""
+        image, geometry = self.image, self.image.geometry
+        bits, mapping = geometry.cluster_bits, image.mapping
+        cluster, last = offset >> bits, (offset + length - 1) >> bits
+        index, first = divmod(cluster, geometry.l2_size)
+        table, count = mapping.tables.get(index), last - cluster + 1
+        if table is None or table.bitmaps is not None or geometry.data_file:
+            return None
+        if first + count > geometry.l2_size or mapping.clash(cluster, last + 1) is not None:
+            return None
+        old = table.entries[first : first + count]
+        if count == 1:
+            if int(old[0]) & COPIED:
+                return None
+        elif self.writer.owned(old).any():
+            return None
+        ends = (int(old[0]), offset), (int(old[-1]), offset + length)
+        inside = geometry.cluster_size - 1
+        for entry, edge in ends:
+            if edge & inside and not (image.refcounts.is_fresh() and self._reads_zero(entry)):
+                return None
+        if mapping.crowded():
+            return None
+        try:
+            span = Span(table, index, first, count, offset, offset + length)
+            new = self.writer.allocate(span, exact=True)
+        except OSError:
+            return None  # a plan does not raise: the coroutine will
+        if new is None:
+            return None
+        host, fresh, commit = new
+        if not fresh and (offset | length) & inside:
+            commit(False)
+            return None
+        return ((leaf, host + offset - (cluster << bits) + delta, length),), commit
+
+    def _reads_zero(self, entry: int) -> bool:
+        """Tell whether a cluster that is to be replaced surely reads as zeroes."""
+        if entry & OFFSET or entry & KIND & ~READS_ZERO:
+            return False
+        return bool(entry & READS_ZERO) or self.image.backing is None

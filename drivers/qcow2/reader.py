@@ -1,0 +1,194 @@
+"""Reading: run by run, in the image, decompressed, or below."""
+
+import errno
+import os
+import zlib
+from typing import TYPE_CHECKING
+
+from blockemu.drivers.qcow2.image import Image, c_hex
+from blockemu.images.qcow2.constants import COMPRESSED, OFFSET, READS_ZERO, ZSTD
+from blockemu.images.qcow2.tables import (
+    COMPRESSED as COMPRESSED_KIND,
+)
+from blockemu.images.qcow2.tables import (
+    HAS_HOST,
+    INVALID,
+    NORMAL,
+    UNALLOCATED,
+    UNALLOCATED_ALLOC,
+    ZERO,
+    ZERO_ALLOC,
+    Run,
+    runs,
+)
+
+if TYPE_CHECKING:
+    from blockemu.drivers.qcow2.mapping import L2
+
+BELOW = (UNALLOCATED, UNALLOCATED_ALLOC)
+ZEROES = (ZERO, ZERO_ALLOC)
+_SPECIAL = COMPRESSED | READS_ZERO
+
+
+class Reader:
+    """Reads one image."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.bits = image.geometry.cluster_bits
+
+    async def pread(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf``."""
+        image = self.image
+        ticket = image.in_flight.enter()
+        try:
+            if await self._read_one(offset, buf):
+                return
+            await self.read(offset, buf)
+        finally:
+            image.in_flight.leave(ticket)
+
+    async def read(self, offset: int, buf: memoryview) -> None:
+        """Fill ``buf``, for a request that is counted already."""
+        span = 1 << self.image.geometry.table_bits
+        end = offset + len(buf)
+        while offset < end:
+            size = min(end - offset, span - offset % span)
+            table = await self.image.table(offset // span)
+            for run in self.runs(table, offset, size):
+                await self._read_run(run, buf[run.start + len(buf) - end :][: run.length])
+            offset += size
+
+    def runs(self, table: "L2", offset: int, length: int) -> list[Run]:
+        """Return the runs of a range that one table maps."""
+        geometry = self.image.geometry
+        first = offset >> self.bits & geometry.l2_size - 1
+        last = (offset + length - 1) >> self.bits & geometry.l2_size - 1
+        entries = table.entries[first : last + 1]
+        bitmaps = None if table.bitmaps is None else table.bitmaps[first : last + 1]
+        return runs(entries, bitmaps, geometry, offset, length)
+
+    async def _read_one(self, offset: int, buf: memoryview) -> bool:
+        """Read from a single plain cluster, if it is one; numpy is slow for so little."""
+        bits, geometry = self.bits, self.image.geometry
+        cluster = offset >> bits
+        if (offset + len(buf) - 1) >> bits != cluster:
+            return False
+        view = self.image.mapping.views.get(cluster >> geometry.l2_bits)
+        if view is None:
+            return False
+        entry: int = view[cluster & geometry.l2_size - 1]
+        host = entry & OFFSET
+        if entry & _SPECIAL or host & (1 << bits) - 1:
+            return False
+        if host:
+            await self.image.file.pread(host + offset - (cluster << bits), buf)
+        else:
+            await self._read_below(offset, buf)
+        return True
+
+    async def _read_run(self, run: Run, buf: memoryview) -> None:
+        if run.kind == NORMAL:
+            await self.check(run)
+            await self.image.data.pread(run.host, buf)
+        elif run.kind in BELOW:
+            await self.check(run)
+            await self._read_below(run.start, buf)
+        elif run.kind in ZEROES:
+            await self.check(run)
+            buf[:] = bytes(len(buf))
+        elif run.kind == COMPRESSED_KIND:
+            await self.check(run)
+            whole = await self.decompress(run.entry)
+            lead = run.start & (1 << self.bits) - 1
+            buf[:] = whole[lead : lead + len(buf)]
+        else:
+            raise await self.invalid(run)
+
+    async def _read_below(self, offset: int, buf: memoryview) -> None:
+        """Read from the backing node; beyond its end there are zeroes."""
+        backing, have = self.image.backing, 0
+        if backing is not None:
+            have = max(0, min(len(buf), backing.length - offset))
+            if have:
+                await backing.pread(offset, buf[:have])
+        if have < len(buf):
+            buf[have:] = bytes(len(buf) - have)
+
+    async def decompress(self, entry: int) -> bytes:
+        """Return the contents of a compressed cluster, given its L2 entry."""
+        geometry = self.image.geometry
+        offset = entry & geometry.compressed_offset
+        sectors = (entry >> geometry.compressed_shift & geometry.compressed_sectors) + 1
+        packed = memoryview(bytearray(sectors * 512 - (offset & 511)))
+        await self.image.file.pread(offset, packed)
+        unpack = _unzstd if self.image.header.compression_type == ZSTD else _inflate
+        return await self.image.node.pool.run(unpack, packed, geometry.cluster_size)
+
+    # Corruption, in the words of qcow2_get_host_offset
+
+    async def check(self, run: Run) -> None:
+        """Raise EIO if a run's entry makes no sense."""
+        image, geometry = self.image, self.image.geometry
+        if run.kind in ZEROES and geometry.version < 3:
+            raise await image.corrupt(
+                f"Zero cluster entry found in pre-v3 image ({self.where(run)})"
+            )
+        if run.kind == COMPRESSED_KIND and geometry.data_file:
+            raise await image.corrupt(
+                "Compressed cluster entry found in image with external data file "
+                f"({self.where(run)})"
+            )
+        if not HAS_HOST[run.kind]:
+            return
+        offset = run.entry & OFFSET
+        lead = run.start & geometry.cluster_size - 1
+        if (run.host - lead) & geometry.cluster_size - 1:
+            raise await image.corrupt(
+                f"Cluster allocation offset {offset:#x} unaligned ({self.where(run)})"
+            )
+        if geometry.data_file and run.host != run.start:
+            index = self._index(run)
+            raise await image.corrupt(
+                f"External data file host cluster offset {c_hex(offset)} does not match guest "
+                f"cluster offset: {c_hex(run.start - lead)}, L2 index: {c_hex(index)})"
+            )
+
+    async def invalid(self, run: Run) -> OSError:
+        """Tell of an entry that cannot be; return the error to raise."""
+        if run.kind != INVALID:
+            raise AssertionError(run)
+        return await self.image.corrupt(f"Invalid cluster entry found  ({self.where(run)})")
+
+    def where(self, run: Run) -> str:
+        """Return where a run's entry is, as messages say it."""
+        image = self.image
+        l2_offset = image.mapping.l2_offset(run.start >> image.geometry.table_bits)
+        return f"L2 offset: {c_hex(l2_offset)}, L2 index: {c_hex(self._index(run))}"
+
+    def _index(self, run: Run) -> int:
+        return run.start >> self.bits & self.image.geometry.l2_size - 1
+
+
+def _inflate(packed: memoryview, size: int) -> bytes:
+    try:
+        data = zlib.decompressobj(-12).decompress(packed, size)
+    except zlib.error:
+        data = b""
+    return _whole(data, size)
+
+
+def _unzstd(packed: memoryview, size: int) -> bytes:
+    import zstandard
+
+    try:
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    except zstandard.ZstdError:
+        data = b""
+    return _whole(data, size)
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if len(data) != size:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return data

@@ -1,0 +1,310 @@
+"""Refcounts in memory: which clusters are free, and taking some.
+
+Taking clusters is plain code without an await, so that plans can do it.  It needs the refcount
+block of the first free cluster in memory; if that is not, it says so and ``ready`` loads it.
+"""
+
+import errno
+import os
+from typing import Final
+
+import numpy as np
+
+from blockemu.drivers.qcow2.freed import I64, Discard, Freed
+from blockemu.edge import Edge
+from blockemu.images.qcow2.constants import MAX_HOST_OFFSET, MAX_REFTABLE_BYTES, REFTABLE_OFFSET
+from blockemu.images.qcow2.geometry import Geometry
+from blockemu.images.qcow2.refcount import Counts, empty_counts, unpack_counts
+from blockemu.images.qcow2.tables import Table
+
+_OFFSET: Final = np.uint64(REFTABLE_OFFSET)
+
+
+class Unaligned(Exception):
+    """A refcount block that is not at a cluster: its offset and its index in the table."""
+
+
+class Refcounts:
+    """The refcount table and the blocks at hand, by their index in the table.
+
+    ``cursor``: no cluster before it is free.  ``fresh``: clusters from here on were never written
+    to, so they read as zeroes.  ``reserved``: clusters up to here need not be reserved in the file.
+    """
+
+    def __init__(self, geometry: Geometry, freed: Freed, most_blocks: int) -> None:
+        self.geometry = geometry
+        self.freed = freed
+        self.most_blocks = most_blocks
+        self.per = geometry.counts_per_block
+        self.table: Table = np.zeros(0, np.uint64)
+        self.table_offset = 0
+        self.blocks: dict[int, Counts] = {}
+        self.dirty: set[int] = set()
+        self.writing: set[int] = set()  # blocks on their way to the file: not to be dropped
+        self.dirty_entries: tuple[int, int] | None = None  # of the table
+        self.moved = False  # the table has a new place that the header does not tell yet
+        self.cursor = 0
+        self.fresh = 0
+        self.reserved = 0
+        self._missing = 0
+
+    # Taking
+
+    def take(self, want: int, *, exact: bool = False) -> tuple[int, int, bool] | None:
+        """Take up to ``want`` free clusters in a row; return the first, how many, and if fresh.
+
+        None: call ``ready`` and try again.  With ``exact`` all or none; then None may also mean
+        that fewer are free in a row.
+
+        Raises:
+            OSError: EFBIG, the file cannot have so many clusters.
+
+        """
+        while True:
+            at = self.cursor
+            index, local = divmod(at, self.per)
+            block = self.blocks.get(index)
+            if block is None:
+                if index < len(self.table) and self.table[index] & _OFFSET:
+                    self._missing = index
+                    return None
+                self._add_block(index, at)
+                continue
+            local, got = _first_free(block, local, want)
+            if not got:
+                self.cursor = (index + 1) * self.per
+                continue
+            first = index * self.per + local
+            if exact and got < want:
+                return None
+            if (first + got << self.geometry.cluster_bits) - 1 > MAX_HOST_OFFSET:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            block[local : local + got] = 1
+            self.dirty.add(index)
+            return self._taken(first, got)
+
+    def take_beyond(self, count: int) -> int:
+        """Take clusters in a row beyond all that are in use, for a table; return the first.
+
+        The block ``last_block`` must be at hand.
+        """
+        start = self._extend(self._end(), count)
+        self._set_ones(start, start + count)
+        return start
+
+    def enter(self, index: int, counts: I64) -> None:
+        """Set all counts of a block at hand, where they differ."""
+        block = self.blocks[index]
+        new = counts.astype(block.dtype)
+        if not np.array_equal(block, new):
+            block[:] = new
+            self.dirty.add(index)
+
+    def enter_new(self, index: int, counts: I64) -> None:
+        """Make a block that is missing, beyond all that is in use, and set its counts.
+
+        The block ``last_block`` must be at hand.
+        """
+        at = self.take_beyond(1)
+        if index not in self.blocks:
+            self._new_block(index, at)
+        block = self.blocks[index]
+        block[:] = np.maximum(block, counts.astype(block.dtype))
+
+    def last_used(self) -> int:
+        """Return the last cluster in use; the block ``last_block`` must be at hand."""
+        last = self.last_block
+        used = np.flatnonzero(self.blocks[last])
+        return last * self.per + (int(used[-1]) if len(used) else 0)
+
+    def is_fresh(self) -> bool:
+        """Tell whether the next cluster to be taken is surely one that was never written to."""
+        return self.cursor >= self.fresh
+
+    def count(self, cluster: int) -> int:
+        """Return the refcount of a cluster whose block is at hand or does not exist."""
+        index, local = divmod(cluster, self.per)
+        block = self.blocks.get(index)
+        return 0 if block is None else int(block[local])
+
+    # Loading
+
+    def host(self, index: int) -> int:
+        """Return where a block lies, 0 if there is none.
+
+        Raises:
+            Unaligned: at no cluster.
+
+        """
+        if index >= len(self.table):
+            return 0
+        host = int(self.table[index]) & REFTABLE_OFFSET
+        if host & self.geometry.cluster_size - 1:
+            raise Unaligned(host, index)
+        return host
+
+    @property
+    def last_block(self) -> int:
+        """The index of the last block that exists."""
+        used = np.flatnonzero(self.table & _OFFSET)
+        return int(used[-1]) if len(used) else 0
+
+    async def ready(self, file: Edge) -> None:
+        """Load what ``take`` missed."""
+        await self.block(self._missing, file)
+
+    async def block(self, index: int, file: Edge) -> Counts | None:
+        """Return a block, loaded if need be; None if it does not exist."""
+        known = self.blocks.get(index)
+        if known is not None:
+            return known
+        host = self.host(index)
+        if not host:
+            return None
+        raw = memoryview(bytearray(self.geometry.cluster_size))
+        await file.pread(host, raw)
+        if index not in self.blocks:  # else another request was faster, and may have changed it
+            self._make_room()
+            self.blocks[index] = unpack_counts(raw, self.geometry.refcount_order)
+        return self.blocks[index]
+
+    def _make_room(self) -> None:
+        busy = self.dirty | self.writing | {self.cursor // self.per}
+        for index in [i for i in self.blocks if i not in busy]:
+            if len(self.blocks) < self.most_blocks:
+                return
+            del self.blocks[index]
+
+    # Giving back
+
+    async def last_users(self, clusters: I64, file: Edge) -> I64:
+        """Return those of the clusters that ``drop`` would leave without a user, in order."""
+        unique, times = np.unique(clusters, return_counts=True)
+        have = np.zeros(len(unique), np.uint64)
+        which = unique // self.per
+        for index in np.unique(which).tolist():
+            mine = which == index
+            block = await self.block(index, file)
+            if block is not None:
+                have[mine] = block[unique[mine] - index * self.per]
+        last: I64 = unique[have == times.astype(np.uint64)]
+        return last
+
+    async def drop(self, clusters: I64, file: Edge) -> int:
+        """Lower the refcounts of clusters by one for each time they are named.
+
+        Returns how many times there was nothing to lower.
+        """
+        wrong = 0
+        unique, times = np.unique(clusters, return_counts=True)
+        which = unique // self.per
+        for index in np.unique(which).tolist():
+            mine = which == index
+            block = await self.block(index, file)
+            if block is None:
+                wrong += int(times[mine].sum())
+                continue
+            local, by = unique[mine] - index * self.per, times[mine].astype(np.uint64)
+            have = block[local].astype(np.uint64)
+            short = have < by
+            wrong += int(by[short].sum())
+            left = np.where(short, have, have - by)
+            block[local] = left.astype(block.dtype)
+            self.dirty.add(index)
+            free = local[(left == 0) & ~short]
+            if len(free):
+                self.cursor = min(self.cursor, index * self.per + int(free[0]))
+        return wrong
+
+    # Helpers
+
+    def _taken(self, first: int, got: int) -> tuple[int, int, bool]:
+        fresh = first >= self.fresh
+        self.cursor = first + got
+        self.fresh = max(self.fresh, self.cursor)
+        return first, got, fresh
+
+    def _end(self) -> int:
+        """Return the first cluster after which none is in use; the last block is at hand."""
+        last = self.last_block
+        block = self.blocks.get(last)
+        used = [] if block is None else np.flatnonzero(block)[-1:].tolist()
+        beyond = last * self.per + (used[0] + 1 if used else 0)
+        return max(beyond, self.fresh)
+
+    def _add_block(self, index: int, at: int) -> None:
+        """Make a block for a part of the file that has none, from ``at`` on; it counts itself."""
+        if index >= len(self.table):
+            self.cursor = self._extend(at, 1)
+            return
+        self._new_block(index, at)
+        self._set_ones(at, at + 1)
+        self.cursor = at + 1
+
+    def _extend(self, start: int, extra: int) -> int:
+        """See that clusters beyond all that are in use can be counted; return where they begin.
+
+        Behind ``start`` come the blocks that are missing for that, and a larger table, if it takes
+        one, with room for half as much again (after qcow2_refcount_area); then ``extra`` clusters.
+        """
+        size, per = self.geometry.cluster_size, self.per
+        missing: list[int] = []
+        table = 0
+        while True:
+            end = start + len(missing) + table + extra
+            last = (end - 1) // per
+            lacking = [i for i in range(start // per, last + 1) if not self._exists(i)]
+            entries = (last + 1) + (last + 2) // 2
+            needed = 0 if last < len(self.table) else -(-entries * 8 // size)
+            if needed * size > MAX_REFTABLE_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            if (len(lacking), needed) == (len(missing), table):
+                break
+            missing, table = lacking, needed
+        if table:
+            self._move_table(start + len(missing), table)
+        for at, index in enumerate(missing, start):
+            self._new_block(index, at)
+        self._set_ones(start, end - extra)
+        return end - extra
+
+    def _exists(self, index: int) -> bool:
+        return index < len(self.table) and bool(self.table[index] & _OFFSET)
+
+    def _move_table(self, cluster: int, clusters: int) -> None:
+        old, bits = self.table, self.geometry.cluster_bits
+        self.freed.add_range(self.table_offset >> bits, len(old) * 8 >> bits, Discard.OTHER)
+        self.table = np.zeros(clusters << bits - 3, np.uint64)
+        self.table[: len(old)] = old
+        self.table_offset = cluster << bits
+        self.moved = True
+
+    def _new_block(self, index: int, at: int) -> None:
+        self.blocks[index] = empty_counts(self.geometry.refcount_order, self.per)
+        self.dirty.add(index)
+        self.table[index] = at << self.geometry.cluster_bits
+        low, high = self.dirty_entries or (index, index + 1)
+        self.dirty_entries = min(low, index), max(high, index + 1)
+
+    def _set_ones(self, start: int, end: int) -> None:
+        self.fresh = max(self.fresh, end)
+        while start < end:
+            index, local = divmod(start, self.per)
+            some = min(end - start, self.per - local)
+            self.blocks[index][local : local + some] = 1
+            self.dirty.add(index)
+            start += some
+
+
+def _first_free(block: Counts, local: int, want: int) -> tuple[int, int]:
+    """Return where the first free clusters are, from ``local`` on, and how many in a row."""
+    if not block[local]:
+        part = block[local : local + want]
+        if want == 1 or not part.any():
+            return local, len(part)
+    free = np.flatnonzero(block[local:] == 0)
+    if not len(free):
+        return local, 0
+    gaps = np.flatnonzero(np.diff(free[: want + 1]) != 1)
+    got = int(gaps[0]) + 1 if len(gaps) else min(len(free), want)
+    return local + int(free[0]), got

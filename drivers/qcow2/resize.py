@@ -1,0 +1,216 @@
+"""Changing the disk's size (after qcow2_co_truncate)."""
+
+import errno
+import os
+import struct
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockemu.drivers.qcow2.freed import Discard
+from blockemu.drivers.qcow2.image import Image
+from blockemu.errors import QmpError
+from blockemu.images.qcow2.constants import DATA_FILE_RAW, MAX_L1_BYTES, OFFSET
+from blockemu.images.qcow2.header import SIZE_AT
+from blockemu.images.qcow2.tables import contiguous, has_offset
+
+if TYPE_CHECKING:
+    from blockemu.drivers.qcow2.writeback import Writeback
+    from blockemu.drivers.qcow2.writer import Writer
+    from blockemu.drivers.qcow2.zeroer import Zeroer
+
+MODES = ("off", "metadata", "falloc", "full")
+
+
+class UnsupportedMode(QmpError):
+    """A way to preallocate that qcow2 does not know."""
+
+    template = "Unsupported preallocation mode '{}'"
+
+
+class UnalignedSize(QmpError):
+    """The size is not in whole sectors."""
+
+    template = "The new size must be a multiple of 512"
+
+
+class OldWithSnapshots(QmpError):
+    """Version 2 does not store the disk's size with a snapshot."""
+
+    template = "Can't resize a v2 image which has snapshots"
+
+
+class BitmapsNotLoaded(QmpError):
+    """Stored bitmaps would have to be resized, too."""
+
+    template = "Cannot resize qcow2 with persistent bitmaps that were not loaded into memory"
+
+
+class ShrinkPreallocated(QmpError):
+    """Nothing is to be allocated when the disk becomes smaller."""
+
+    template = "Preallocation can't be used for shrinking an image"
+
+
+class Failed(QmpError):
+    """(what, why)."""
+
+    template = "{}: {}"
+
+
+class Resizer:
+    """Resizes one image; nothing else is in flight."""
+
+    def __init__(
+        self, image: Image, zeroer: "Zeroer", writer: "Writer", writeback: "Writeback"
+    ) -> None:
+        self.image = image
+        self.zeroer = zeroer
+        self.writer = writer
+        self.writeback = writeback
+
+    async def truncate(self, length: int, *, exact: bool, prealloc: str, zero: bool) -> None:
+        """Change the size to ``length`` bytes.
+
+        Raises:
+            QmpError: in QEMU's words.
+
+        """
+        image, old = self.image, self.image.length
+        if prealloc not in MODES:
+            raise UnsupportedMode(prealloc)
+        if length % 512:
+            raise UnalignedSize
+        if image.snapshots and image.geometry.version < 3:
+            raise OldWithSnapshots
+        if image.extensions.bitmaps is not None:
+            raise BitmapsNotLoaded
+        if length < old:
+            if prealloc != "off":
+                raise ShrinkPreallocated
+            await self._shrink(old, length)
+        else:
+            await self._step("Failed to grow the L1 table", self._grow_l1(length))
+            if image.header.autoclear_features & DATA_FILE_RAW and prealloc == "off":
+                prealloc = "metadata"
+        if prealloc != "off":
+            await self._preallocate(old, length, prealloc)
+        elif image.geometry.data_file:
+            await image.data.truncate(length, exact=exact)
+        if zero and length > old:
+            await self._step("Failed to zero out the new area", self._zero(old, length))
+        await self._step("Failed to update the image size", self._set_size(length))
+
+    async def _step(self, what: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except OSError as e:
+            raise Failed(what, os.strerror(e.errno or errno.EIO)) from e
+
+    async def _set_size(self, length: int) -> None:
+        image = self.image
+        await self.writeback.flush()
+        await image.file.pwrite(SIZE_AT, struct.pack(">Q", length))
+        await image.file.flush()
+        image.length = image.header.size = length
+
+    # Growing
+
+    async def _grow_l1(self, length: int) -> None:
+        """Give the L1 table a larger place; the next flush writes it there."""
+        image = self.image
+        mapping, refcounts, bits = image.mapping, image.refcounts, image.geometry.cluster_bits
+        entries, old = image.geometry.l1_entries(length), mapping.l1
+        if entries <= len(old):
+            return
+        if entries > MAX_L1_BYTES // 8:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        await refcounts.block(refcounts.last_block, image.file)
+        first = refcounts.take_beyond(image.geometry.clusters(entries * 8))
+        l1 = np.zeros(entries, np.uint64)
+        l1[: len(old)] = old
+        clusters = image.geometry.clusters(len(old) * 8)
+        image.freed.add_range(mapping.l1_offset >> bits, clusters, Discard.OTHER)
+        mapping.move_l1(l1, first << bits)
+
+    async def _preallocate(self, old: int, length: int, mode: str) -> None:
+        """Allocate clusters for what is new, and room for them in the file."""
+        image = self.image
+        geometry, refcounts = image.geometry, image.refcounts
+        bits = geometry.cluster_bits
+        end = length
+        if not geometry.data_file:
+            first, last = old >> bits, geometry.clusters(length)
+            await refcounts.block(refcounts.last_block, image.file)
+            await self.writeback.flush()
+            host = refcounts.take_beyond(last - first)
+            refcounts.reserved = refcounts.fresh  # what mode says is what the file gets
+            used = await self._map_new(first, last, host)
+            image.freed.add_range(host + used, last - first - used, Discard.NEVER)
+            end = host + used << bits
+        else:
+            await self._map_new(old >> bits, geometry.clusters(length), 0)
+        grow = "off" if mode == "metadata" else mode
+        if end > image.data.fresh_length():
+            await image.data.truncate(end, exact=False, prealloc=grow)
+
+    async def _map_new(self, first: int, last: int, host: int) -> int:
+        """Map guest clusters that have none to those from ``host`` on; return how many."""
+        image, geometry, used = self.image, self.image.geometry, 0
+        bits = geometry.cluster_bits
+        while first < last:
+            index, at = divmod(first, geometry.l2_size)
+            count = min(last - first, geometry.l2_size - at)
+            await image.table(index)
+            table = image.mapping.own(index)
+            if table is None:
+                await image.ready()
+                continue
+            entries = table.entries[at : at + count]
+            new = np.flatnonzero(~has_offset(entries, geometry.data_file))
+            if geometry.data_file:
+                entries[new] = contiguous(first << bits, count, bits)[new]
+            else:
+                entries[new] = contiguous(host + used << bits, len(new), bits)
+                used += len(new)
+            first += count
+            await self.writer.relieve()
+        return used
+
+    async def _zero(self, old: int, length: int) -> None:
+        size = self.image.geometry.subcluster_size
+        start = min(-(-old // size) * size, length)
+        if length > start:
+            await self.zeroer.zeroize(start, length, 0)
+        if start > old:
+            await self.writer.pwrite(old, memoryview(bytes(start - old)))
+
+    # Shrinking
+
+    async def _shrink(self, old: int, length: int) -> None:
+        image = self.image
+        geometry, mapping, bits = image.geometry, image.mapping, image.geometry.cluster_bits
+        start = geometry.clusters(length) << bits
+        drop = self.zeroer.drop(start, max(old, start), Discard.ALWAYS, full=True)
+        await self._step("Failed to discard cropped clusters", drop)
+        keep = geometry.l1_entries(length)
+        for index in (np.flatnonzero(mapping.l1[keep:]) + keep).tolist():
+            host = int(mapping.l1[index]) & OFFSET
+            mapping.forget(index)
+            mapping.set_l1(index, 0)
+            image.freed.add_range(host >> bits, 1, Discard.ALWAYS)
+        await self._step("Failed to reduce the number of L2 tables", self.writeback.flush())
+        await self._cut_file()
+
+    async def _cut_file(self) -> None:
+        """Make the file end with the last cluster in use."""
+        image, refcounts = self.image, self.image.refcounts
+        await refcounts.block(refcounts.last_block, image.file)
+        end = refcounts.last_used() + 1 << image.geometry.cluster_bits
+        if end < image.file.fresh_length():
+            try:
+                await image.file.truncate(end, exact=False)
+            except OSError as e:
+                why = os.strerror(e.errno or errno.EIO)
+                image.node.services.warn(f"Failed to truncate the tail of the image: {why}")

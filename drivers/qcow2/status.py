@@ -1,0 +1,131 @@
+"""Block status: what some L2 tables tell, in one go."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockemu.drivers.qcow2 import mapping
+from blockemu.drivers.qcow2.image import Image, c_hex
+from blockemu.extents import ALLOCATED, DATA, NOWHERE, Extents, refine
+from blockemu.extents import ZERO as READS_ZERO
+from blockemu.images.qcow2.constants import OFFSET
+from blockemu.images.qcow2.tables import (
+    COMPRESSED,
+    HAS_HOST,
+    I64,
+    INVALID,
+    NORMAL,
+    U8,
+    ZERO,
+    ZERO_ALLOC,
+    Run,
+    Table,
+    columns,
+)
+
+if TYPE_CHECKING:
+    from blockemu.drivers.qcow2.reader import Reader
+
+TABLES_AT_ONCE = 1 << 20  # bytes of L2 tables a step reads: they stay in the CPU's cache
+_STATUS = np.zeros(INVALID + 1, np.uint8)
+_STATUS[[NORMAL, COMPRESSED]] = DATA | ALLOCATED
+_STATUS[[ZERO, ZERO_ALLOC]] = READS_ZERO | ALLOCATED
+_HAS_HOST = np.array(HAS_HOST)
+
+
+class Status:
+    """Describes one image."""
+
+    def __init__(
+        self, image: Image, reader: "Reader", reserve: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.image = image
+        self.reader = reader
+        self.reserve = reserve
+        self._sparse: bool | None = None  # metadata was preallocated, data was not
+
+    async def block_status(self, offset: int, length: int) -> Extents:
+        """Describe as much as some L2 tables tell."""
+        image, geometry = self.image, self.image.geometry
+        bits, per = geometry.cluster_bits, geometry.l2_size
+        index, first = divmod(offset >> bits, per)
+        clusters = geometry.clusters(offset + length) - (offset >> bits)
+        most = max(1, TABLES_AT_ONCE >> bits)
+        tables = min(most, -(-(first + clusters) // per))
+        try:
+            whole = await image.mapping.stretch(index, tables, image.file)
+        except mapping.Unaligned as e:
+            at, l1_index = e.args
+            raise await image.corrupt(
+                f"L2 table offset {at:#x} unaligned (L1 index: {c_hex(l1_index)})"
+            ) from None
+        entries = whole.entries[first : first + clusters]
+        bitmaps = None if whole.bitmaps is None else whole.bitmaps[first : first + clusters]
+        found = columns(entries, bitmaps, geometry)
+        sub = found.sub << geometry.subcluster_bits
+        start = ((offset >> bits) + found.first << bits) + sub
+        base = (found.entry & np.uint64(OFFSET)).astype(np.int64)
+        host = np.where(_HAS_HOST[found.kind], base + sub, NOWHERE)
+        end = (offset >> bits) + len(entries) << bits
+        await self._check(start, end, found.kind, found.entry, host)
+        status = _STATUS[found.kind]
+        if image.backing is None:
+            status = np.where(status == 0, np.uint8(READS_ZERO), status)
+        batch = Extents(start, status, host, end).clip(offset, min(end, offset + length))
+        return await self._refine(batch)
+
+    async def _check(
+        self, start: I64, end: int, kind: U8, entry: Table,
+        host: I64,
+    ) -> None:  # fmt: skip
+        """Raise EIO for entries that make no sense."""
+        geometry = self.image.geometry
+        wrong = kind == INVALID
+        if geometry.version < 3:
+            wrong |= (kind == ZERO) | (kind == ZERO_ALLOC)
+        hosted = _HAS_HOST[kind]
+        if geometry.data_file:
+            wrong |= hosted & (host != start) | (kind == COMPRESSED)
+        wrong |= hosted & ((host ^ start) & geometry.cluster_size - 1 != 0)
+        if wrong.any():
+            at = int(wrong.argmax())
+            run = Run(int(start[at]), 1, int(kind[at]), int(entry[at]), max(int(host[at]), 0))
+            await self.reader.check(run)
+            raise await self.reader.invalid(run)
+
+    async def _refine(self, batch: Extents) -> Extents:
+        """Look for holes in the file, if it has far less data than clusters in use."""
+        if self._sparse is None:
+            self._sparse = await self._is_sparse()
+        data = (batch.status & DATA != 0) & (batch.host != NOWHERE)
+        if not self._sparse or not data.any():
+            return batch
+        low = int(batch.host[data].min())
+        high = int((batch.host + batch.length)[data].max())
+        parts = [part async for part in self.image.data.extents(low, high - low)]
+        fine = refine(batch, Extents.concat(parts))
+        was, _ = batch.at(fine.start)
+        return replace(fine, status=fine.status | was & np.uint8(DATA))
+
+    async def _is_sparse(self) -> bool:
+        """After qcow2_detect_metadata_preallocation, block/qcow2-refcount.c."""
+        await self.reserve()
+        image, geometry = self.image, self.image.geometry
+        allocated = image.file.node.allocated_size()
+        if allocated is None:
+            return False
+        real = allocated // geometry.cluster_size
+        threshold = max(real * 10 // 9, real + 2)
+        end = geometry.clusters(image.file.fresh_length())
+        if end < threshold:
+            return False
+        used = 0
+        for index in range(-(-end // geometry.counts_per_block)):
+            block = await image.refcounts.block(index, image.file)
+            if block is not None:
+                used += int(np.count_nonzero(block[: end - index * geometry.counts_per_block]))
+            if used >= threshold:
+                return True
+        return False

@@ -1,0 +1,191 @@
+"""Writing metadata back, in stages with a barrier after each.
+
+1. refcount blocks, and a refcount table that has moved, which nothing points to yet; data
+2. the refcount table, or the header that points to its new place
+3. L2 tables
+4. the L1 table, and then the header if it has moved
+5. refcounts of what is not used any more: no barrier, a crash before leaks them at worst
+
+What is written is how things stand when the flush begins; changes from then on are the next one's.
+"""
+
+import asyncio
+import struct
+import sys
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockemu.drivers.qcow2.freed import I64, Discard
+from blockemu.drivers.qcow2.image import Image
+from blockemu.images.qcow2.constants import DIRTY, OFFSET
+from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
+from blockemu.images.qcow2.refcount import pack_counts
+from blockemu.sysfile import FileLeaf, fallocate
+
+Parts = list[tuple[int, bytes]]  # (offset in the file, what to write there)
+
+
+class Writeback:
+    """Flushes one image."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self._lock = asyncio.Lock()
+
+    async def flush(self) -> None:
+        """Write back what changed, in order, and make it durable along with the data."""
+        async with self._lock:
+            await self._flush()
+
+    async def close(self) -> None:
+        """Flush, and say that refcounts are right; nothing is in flight."""
+        await self.flush()
+        if self.image.freed.count or self.image.refcounts.dirty:
+            await self.flush()
+        if self.image.header.incompatible_features & DIRTY:
+            self.image.header.incompatible_features &= ~DIRTY
+            await self.image.write_header()
+            await self.image.file.flush()
+
+    async def reserve(self) -> None:
+        """Have the file system allocate new clusters whole, though only parts are written.
+
+        QEMU does so for each write, and takes an image with many holes for one that was
+        preallocated.  Clusters never used before lie in a row, so one call is enough.
+        """
+        refcounts, bits = self.image.refcounts, self.image.geometry.cluster_bits
+        start, end = refcounts.reserved, refcounts.fresh
+        refcounts.reserved = end
+        if self.image.geometry.extended:
+            return  # subclusters are filled one by one
+        route = self.image.file.route
+        leaf, delta = route.linear or (None, 0)
+        if start >= end or not isinstance(leaf, FileLeaf):
+            return
+        size = end - start << bits
+        try:
+            await self.image.node.pool.run(fallocate, leaf.fd, 0, (start << bits) + delta, size)
+        except OSError:
+            return  # a file system that cannot, or a full one: the writes themselves will tell
+
+    async def _flush(self) -> None:
+        image = self.image
+        refcounts, mapping = image.refcounts, image.mapping
+        take_freed = image.freed.cut() if image.freed.count else None
+        stages, lazy = self._collect(), image.settings.lazy_refcounts
+        undo = (
+            refcounts.dirty,
+            refcounts.dirty_entries,
+            refcounts.moved,
+            mapping.dirty,
+            mapping.dirty_l1,
+            mapping.l1_moved,
+        )
+        refcounts.dirty, refcounts.writing = set(), undo[0]
+        mapping.dirty, mapping.writing = set(), undo[3]
+        refcounts.dirty_entries, refcounts.moved = None, False
+        mapping.dirty_l1, mapping.l1_moved = None, False
+        try:
+            if lazy and stages[2]:
+                await image.mark_dirty()
+            done = False
+            await self.reserve()
+            for parts in stages:
+                for offset, data in parts:
+                    await image.file.pwrite(offset, data)
+                if parts:
+                    await image.barrier()
+                    done = True
+            if not done:
+                await image.barrier()
+        except BaseException:
+            refcounts.dirty |= undo[0]
+            mapping.dirty |= undo[3]
+            refcounts.dirty_entries = _join(refcounts.dirty_entries, undo[1])
+            refcounts.moved |= undo[2]
+            mapping.dirty_l1 = _join(mapping.dirty_l1, undo[4])
+            mapping.l1_moved |= undo[5]
+            raise
+        finally:
+            refcounts.writing, mapping.writing = set(), set()
+        if take_freed is not None:
+            for root in list(image.node.roots()):
+                await root.settle()  # a read or write planned on a thread may know old places
+            await self._drop(take_freed())
+
+    def _collect(self) -> tuple[Parts, Parts, Parts, Parts, Parts]:
+        """Copy what is to be written."""
+        image = self.image
+        refcounts, mapping, order = image.refcounts, image.mapping, image.geometry.refcount_order
+        blocks = [
+            (refcounts.host(i), pack_counts(refcounts.blocks[i], order))
+            for i in sorted(refcounts.dirty)
+        ]
+        table: Parts = []
+        if refcounts.moved:
+            blocks.append((refcounts.table_offset, refcounts.table.byteswap().tobytes()))
+            clusters = len(refcounts.table) * 8 >> image.geometry.cluster_bits
+            table.append((REFTABLE_AT, struct.pack(">QI", refcounts.table_offset, clusters)))
+            image.header.refcount_table_offset = refcounts.table_offset
+            image.header.refcount_table_clusters = clusters
+        elif refcounts.dirty_entries is not None:
+            table.append(_words(refcounts.table, refcounts.dirty_entries, refcounts.table_offset))
+        tables = [(int(mapping.l1[i]) & OFFSET, mapping.encode(i)) for i in sorted(mapping.dirty)]
+        l1: Parts = []
+        if mapping.dirty_l1 is not None:
+            l1.append(_words(mapping.l1, mapping.dirty_l1, mapping.l1_offset))
+        header: Parts = []
+        if mapping.l1_moved:
+            header.append((L1_SIZE_AT, struct.pack(">IQ", len(mapping.l1), mapping.l1_offset)))
+            image.header.l1_size = len(mapping.l1)
+            image.header.l1_table_offset = mapping.l1_offset
+        return blocks, table, tables, l1, header
+
+    async def _drop(self, freed: Iterable[tuple[Discard, I64]]) -> None:
+        """Tell the file what is not used any more, and lower refcounts.
+
+        The file hears of it first: once a refcount is zero, somebody may write there.  The blocks
+        stay dirty, since the next flush must wait for them before it writes tables.
+        """
+        image = self.image
+        for reason, clusters in freed:
+            if image.passes(reason):
+                await self._discard(await image.refcounts.last_users(clusters, image.file))
+            wrong = await image.refcounts.drop(clusters, image.file)
+            if wrong:
+                print("qcow2_free_clusters failed: Invalid argument", file=sys.stderr, flush=True)
+        order = image.geometry.refcount_order
+        for i in sorted(image.refcounts.dirty):
+            data = pack_counts(image.refcounts.blocks[i], order)
+            await image.file.pwrite(image.refcounts.host(i), data)
+
+    async def _discard(self, clusters: I64) -> None:
+        bits = self.image.geometry.cluster_bits
+        for first, count in row_starts(clusters):
+            try:
+                await self.image.file.discard(first << bits, count << bits)
+            except OSError:
+                return  # it was only a wish
+
+
+def row_starts(clusters: I64) -> list[tuple[int, int]]:
+    """Return (first, count) of clusters in a row; ``clusters`` is sorted and without repeats."""
+    if not len(clusters):
+        return []
+    breaks = np.flatnonzero(np.diff(clusters) != 1) + 1
+    firsts = clusters[np.concatenate(([0], breaks))]
+    counts = np.diff(np.concatenate(([0], breaks, [len(clusters)])))
+    return list(zip(firsts.tolist(), counts.tolist(), strict=True))
+
+
+def _words(table: NDArray[np.uint64], span: tuple[int, int], at: int) -> tuple[int, bytes]:
+    low, high = span
+    return at + low * 8, table[low:high].byteswap().tobytes()
+
+
+def _join(a: tuple[int, int] | None, b: tuple[int, int] | None) -> tuple[int, int] | None:
+    if a is None or b is None:
+        return a or b
+    return min(a[0], b[0]), max(a[1], b[1])

@@ -1,0 +1,429 @@
+"""Writing: where the front of a write goes, and what around it must go along.
+
+=================================  =============================================================
+what is there                      what happens
+=================================  =============================================================
+NORMAL, this image's alone         written in place
+ZERO_ALLOC, UNALLOCATED_ALLOC,     written in place, whole subclusters; then marked as allocated
+  this image's alone
+anything else                      new clusters; what the write leaves of the old ones is copied
+=================================  =============================================================
+
+New clusters are mapped by the commit.  Until then other writes to them wait, and reads see what was
+there before.
+"""
+
+import errno
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockemu.drivers.qcow2.freed import I64, Discard
+from blockemu.drivers.qcow2.image import Image, c_hex
+from blockemu.drivers.qcow2.mapping import L2
+from blockemu.drivers.qcow2.reader import BELOW, Reader
+from blockemu.images.qcow2.constants import (
+    ALL_ALLOCATED,
+    COPIED,
+    KIND,
+    OFFSET,
+    READS_ZERO,
+    SUBCLUSTERS,
+)
+from blockemu.images.qcow2.constants import (
+    COMPRESSED as COMPRESSED_FLAG,
+)
+from blockemu.images.qcow2.tables import (
+    COMPRESSED,
+    INVALID,
+    NORMAL,
+    Run,
+    Table,
+    compressed_extents,
+    contiguous,
+    has_offset,
+    sub_range,
+)
+from blockemu.node import Write
+from blockemu.requests import Request
+from blockemu.route import Commit, Segment, Segments
+
+NOTHING: Final = memoryview(b"")
+MOST_FREED: Final = 256 << 20  # bytes let go of that may wait for a flush, to be used again
+_OWNED, _COPIED = np.uint64(COPIED | COMPRESSED_FLAG), np.uint64(COPIED)
+
+
+@dataclass(slots=True)
+class Room:
+    """Room for the front part of a write: ``length`` bytes at ``host``, and what to add around."""
+
+    length: int
+    host: int
+    head: memoryview = NOTHING
+    tail: memoryview = NOTHING
+    commit: Commit | None = None
+
+
+@dataclass(slots=True)
+class Span:
+    """Guest clusters of one table that are about to change, and the bytes of them to be written.
+
+    ``begin`` and ``end`` bound what is written: the request and what is copied around it.
+    """
+
+    table: L2
+    index: int  # of the table
+    first: int  # cluster in the table
+    count: int
+    begin: int
+    end: int
+
+
+class Writer:
+    """Writes to one image."""
+
+    def __init__(self, image: Image, reader: Reader, flush: Callable[[], Awaitable[None]]) -> None:
+        self.image = image
+        self.reader = reader
+        self.flush = flush
+        self.geometry = image.geometry
+        self.bits = image.geometry.cluster_bits
+
+    async def pwrite(self, offset: int, buf: memoryview) -> None:
+        """Write ``buf``, run by run, in place or to new clusters."""
+        image = self.image
+        ticket = image.in_flight.enter()
+        try:
+            if len(buf) and (host := self._in_place(offset, len(buf))):
+                await image.data.pwrite(host, buf)
+                return
+            await self.relieve()
+            while len(buf):
+                room = await self.reserve(offset, len(buf))
+                await self._fill(room, buf[: room.length])
+                offset += room.length
+                buf = buf[room.length :]
+        finally:
+            image.in_flight.leave(ticket)
+
+    async def _fill(self, room: Room, data: memoryview) -> None:
+        good = False
+        try:
+            whole = data
+            if len(room.head) or len(room.tail):
+                whole = memoryview(b"".join((room.head, data, room.tail)))
+            await self.image.data.pwrite(room.host - len(room.head), whole)
+            good = True
+        finally:
+            if room.commit is not None:
+                room.commit(good)
+
+    def _in_place(self, offset: int, length: int) -> int:
+        """Return where a range lies, if it is in one cluster to be written in place, else 0."""
+        bits, geometry = self.bits, self.geometry
+        cluster = offset >> bits
+        view = self.image.mapping.views.get(cluster >> geometry.l2_bits)
+        if view is None or (offset + length - 1) >> bits != cluster:
+            return 0
+        entry: int = view[cluster & geometry.l2_size - 1]
+        if entry & KIND != COPIED or entry & (OFFSET & (1 << bits) - 1):
+            return 0
+        host = entry & OFFSET
+        return host and host + offset - (cluster << bits)
+
+    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+        """Allocate for a whole range; copy what lies around it in its first and last cluster."""
+        image = self.image
+        route = image.data.route
+        if route.linear is None or route.write is None or route.marks:
+            raise NotImplementedError
+        leaf, delta = route.linear
+        await self.relieve()
+        ticket = image.in_flight.enter()
+        rooms: list[Room] = []
+
+        def commit(good: bool) -> None:
+            for room in rooms:
+                if room.commit is not None:
+                    room.commit(good)
+            image.in_flight.leave(ticket)
+
+        try:
+            while length:
+                room = await self.reserve(offset, length)
+                rooms.append(room)
+                offset += room.length
+                length -= room.length
+                if len(room.head):
+                    await image.data.pwrite(room.host - len(room.head), room.head)
+                if len(room.tail):
+                    await image.data.pwrite(room.host + room.length, room.tail)
+        except BaseException:
+            commit(False)
+            raise
+        segments: list[Segment] = [(leaf, room.host + delta, room.length) for room in rooms]
+        return segments, commit
+
+    async def relieve(self) -> None:
+        """Write tables back if too many are changed, or if much space waits for that."""
+        image = self.image
+        if image.mapping.crowded() or image.freed.count << self.bits > MOST_FREED:
+            await self.flush()
+
+    # Finding room
+
+    async def reserve(self, offset: int, length: int) -> Room:
+        """Find or make room for the front of a write: one run, within one L2 table."""
+        image, bits = self.image, self.bits
+        while True:
+            index, first = divmod(offset >> bits, self.geometry.l2_size)
+            clusters = (offset + length - 1 >> bits) - (offset >> bits) + 1
+            table = await image.table(index)
+            entries = table.entries[first : first + clusters]
+            count = len(entries)
+            length = min(length, ((offset >> bits) + count << bits) - offset)
+            owned = self.owned(entries)
+            if owned[0]:
+                run = self.reader.runs(table, offset, length)[0]
+                await self._check_owned(run)
+                if run.kind == NORMAL:
+                    return Room(run.length, run.host)
+                count = self.geometry.clusters((offset & (1 << bits) - 1) + run.length)
+            else:
+                count = int(owned.argmax()) or count
+            cluster = offset >> bits
+            other = image.mapping.clash(cluster, cluster + count)
+            if other is not None:
+                await other.finished()
+                continue
+            if self.image.mapping.tables.get(index) is not table:
+                continue  # thrown out while it was checked
+            length = min(length, (cluster + count << bits) - offset)
+            span = Span(table, index, first, count, offset, offset + length)
+            if owned[0]:
+                if image.mapping.own(index) is not None:
+                    return await self._refill(span, run)
+                await image.ready()
+                continue
+            room = await self._reserve_new(span)
+            if room is not None:
+                return room
+            await image.ready()
+
+    def owned(self, entries: Table) -> NDArray[np.bool_]:
+        """Tell of each entry whether it has a cluster that is this image's alone."""
+        alone: NDArray[np.bool_] = entries & _OWNED == _COPIED
+        return alone & has_offset(entries, self.geometry.data_file)
+
+    async def _check_owned(self, run: Run) -> None:
+        """Raise EIO for entries that make no sense (after handle_copied)."""
+        if run.kind == INVALID:
+            raise await self.image.corrupt(
+                f"Invalid cluster entry found ({self.reader.where(run)})"
+            )
+        offset = run.entry & OFFSET
+        if offset & (1 << self.bits) - 1:
+            what = "Preallocated zero" if run.entry & READS_ZERO else "Data"
+            raise await self.image.corrupt(
+                f"{what} cluster offset {offset:#x} unaligned (guest offset: {c_hex(run.start)})"
+            )
+
+    async def _refill(self, span: Span, run: Run) -> Room:
+        """Use room that is there already but holds nothing: fill whole subclusters."""
+        size = self.geometry.subcluster_size
+        start = run.start
+        span.end = end = start + min(run.length, span.end - start)
+        span.begin, span.end = start & -size, -(-end // size) * size
+        mine = self._allocate_begin(span)
+
+        def commit(good: bool) -> None:
+            if good:
+                self._map(span, span.table.entries[span.first : span.first + span.count].copy())
+            self._allocate_end(mine)
+
+        try:
+            head, tail = await self._around(span, start, end, run.host, fresh=False)
+        except BaseException:
+            commit(False)
+            raise
+        return Room(end - start, run.host, head, tail, commit)
+
+    async def _reserve_new(self, span: Span) -> Room | None:
+        """Allocate clusters; None: load what ``ready`` loads and try again."""
+        offset, bits = span.begin, self.bits
+        new = self.allocate(span)
+        if new is None:
+            return None
+        host, fresh, commit = new
+        end = span.end
+        cluster = offset >> bits << bits
+        self._widen(span)
+        try:
+            at = host + offset - cluster
+            head, tail = await self._around(span, offset, end, at, fresh=fresh)
+        except BaseException:
+            commit(False)
+            raise
+        return Room(end - offset, at, head, tail, commit)
+
+    def allocate(self, span: Span, *, exact: bool = False) -> tuple[int, bool, Commit] | None:
+        """Take clusters for a span, shortened if there are fewer in a row; they are mapped later.
+
+        Returns where they are, whether they surely read as zeroes, and the commit.
+        """
+        image, bits = self.image, self.bits
+        guest = (span.index << self.geometry.l2_bits) + span.first
+        if image.mapping.own(span.index) is None:
+            return None
+        if self.geometry.data_file:
+            host, fresh = guest << bits, False
+        else:
+            taken = image.refcounts.take(span.count, exact=exact)
+            if taken is None:
+                return None
+            first, got, fresh = taken
+            fresh = fresh and not self.geometry.extended  # the flush would reserve too much
+            host = first << bits
+            if got < span.count:
+                span.count = got
+                span.end = min(span.end, guest + got << bits)
+        span.table = image.mapping.tables[span.index]
+        mine = self._allocate_begin(span)
+
+        def commit(good: bool) -> None:
+            if good:
+                old = span.table.entries[span.first : span.first + span.count].copy()
+                self._map(span, contiguous(host, span.count, bits))
+                self.free(old, Discard.NEVER)
+            elif not self.geometry.data_file:
+                image.freed.add_range(host >> bits, span.count, Discard.NEVER)
+            self._allocate_end(mine)
+
+        return host, fresh, commit
+
+    def _allocate_begin(self, span: Span) -> Request:
+        guest = (span.index << self.geometry.l2_bits) + span.first
+        mine = Request(guest, guest + span.count)
+        self.image.mapping.allocating.append(mine)
+        return mine
+
+    def _allocate_end(self, mine: Request) -> None:
+        self.image.mapping.allocating.remove(mine)
+        mine.finish()
+
+    def _map(self, span: Span, entries: Table) -> None:
+        """Enter clusters in the table, and what was written of them in the bitmaps."""
+        table, first, count = span.table, span.first, span.count
+        if table.bitmaps is None:
+            if count == 1:
+                table.entries[first] = int(entries[0]) & ~READS_ZERO
+            else:
+                table.entries[first : first + count] = entries & ~np.uint64(READS_ZERO)
+        else:
+            guest = (span.index << self.geometry.l2_bits) + first
+            start, bits = guest << self.bits, self.geometry.subcluster_bits
+            written = sub_range(count, span.begin - start >> bits, span.end - start >> bits)
+            table.entries[first : first + count] = entries
+            bitmaps = table.bitmaps[first : first + count]
+            table.bitmaps[first : first + count] = (bitmaps | written) & ~(
+                written << np.uint64(SUBCLUSTERS)
+            )
+        self.image.mapping.own(span.index)  # dirty again, if it was flushed in between
+
+    def free(self, entries: Table, reason: Discard) -> I64:
+        """Let go of what L2 entries point to; with a data file return the guest clusters."""
+        found = self.clusters_of(entries)
+        if not self.geometry.data_file:
+            self.image.freed.add(found, reason)
+        return found
+
+    def clusters_of(self, entries: Table) -> I64:
+        """Return the clusters that L2 entries refer to, by index, once for each reference."""
+        bits = self.bits
+        if len(entries) == 1 and not int(entries[0]) & (OFFSET | COPIED):
+            return np.zeros(0, np.int64)
+        packed = entries & np.uint64(COMPRESSED_FLAG) != 0
+        plain = entries[~packed & has_offset(entries, self.geometry.data_file)]
+        clusters: I64 = (plain & np.uint64(OFFSET)).astype(np.int64) >> bits
+        if not packed.any():
+            return clusters
+        offset, length = compressed_extents(entries[packed], self.geometry)
+        first, last = offset >> bits, (offset + length - 1) >> bits
+        return np.concatenate((clusters, first, last[last != first]))
+
+    # What a new cluster must keep
+
+    def _widen(self, span: Span) -> None:
+        """Let a span's bytes include what must be copied (after calculate_l2_meta)."""
+        size = self.geometry.subcluster_size
+        start = (span.index << self.geometry.l2_bits) + span.first << self.bits
+        first = self._spread(span, 0, span.begin - start >> self.geometry.subcluster_bits)
+        low, _ = first
+        last_start = start + (span.count - 1 << self.bits)
+        inside = span.end - 1 - last_start >> self.geometry.subcluster_bits
+        _, high = self._spread(span, span.count - 1, inside)
+        span.begin = start + low * size
+        span.end = last_start + high * size
+
+    def _spread(self, span: Span, at: int, sub: int) -> tuple[int, int]:
+        """Return which subclusters of an old cluster around ``sub`` must be copied."""
+        if not self.geometry.extended:
+            return 0, 1
+        entry = int(span.table.entries[span.first + at])
+        if entry & COMPRESSED_FLAG:
+            return 0, SUBCLUSTERS
+        assert span.table.bitmaps is not None
+        allocated = int(span.table.bitmaps[span.first + at]) & ALL_ALLOCATED
+        if not allocated:
+            return sub, sub + 1
+        lowest = (allocated & -allocated).bit_length() - 1
+        return min(sub, lowest), max(sub + 1, allocated.bit_length())
+
+    async def _around(
+        self, span: Span, start: int, end: int, host: int, *, fresh: bool
+    ) -> tuple[memoryview, memoryview]:
+        """Return what goes before and behind the data.
+
+        If all of that is zeroes, the file is asked to make them (after handle_alloc_space), unless
+        the room is fresh: then they are there, and the flush sees that they stay.
+        """
+        before, behind = start - span.begin, span.end - end
+        if not before and not behind:
+            return NOTHING, NOTHING
+        if await self._is_zero(span.begin, start) and await self._is_zero(end, span.end):
+            if fresh or await self._make_zeroes(host - before, span.end - span.begin):
+                return NOTHING, NOTHING
+            return memoryview(bytes(before)), memoryview(bytes(behind))
+        head, tail = memoryview(bytearray(before)), memoryview(bytearray(behind))
+        if before:
+            await self.reader.read(span.begin, head)
+        if behind:
+            await self.reader.read(end, tail)
+        return head, tail
+
+    async def _make_zeroes(self, host: int, length: int) -> bool:
+        """Zero a part of the file without a buffer; tell whether that was possible."""
+        try:
+            await self.image.data.write_zeroes(host, length, Write.NO_FALLBACK)
+        except OSError as e:
+            if e.errno in (errno.ENOTSUP, errno.EAGAIN):
+                return False
+            raise
+        return True
+
+    async def _is_zero(self, start: int, end: int) -> bool:
+        """Tell whether a range within one cluster surely reads as zeroes."""
+        if start >= end:
+            return True
+        table = await self.image.table(start >> self.geometry.table_bits)
+        backing = self.image.backing
+        empty_below = backing is None or start >= backing.length
+        for run in self.reader.runs(table, start, end - start):
+            if run.kind in (NORMAL, COMPRESSED, INVALID):
+                return False
+            if run.kind in BELOW and not empty_below:
+                return False
+        return True

@@ -1,0 +1,242 @@
+"""raw: its file as it is, or a window onto it."""
+
+import errno
+import os
+from dataclasses import replace
+from typing import Annotated, Any
+
+from blockemu.edge import SECTOR, Edge
+from blockemu.errors import InvalidParameterValue, QmpError
+from blockemu.extents import ALLOCATED, DATA, Extents
+from blockemu.node import BlockdevRef, Flags, Limits, Node, NodeOptions
+from blockemu.perm import Perm, Role, default_child_perm
+from blockemu.route import Commit, Plan, Route, Segments, WritePlan
+from blockemu.sysfile import HostError
+from blockemu.transaction import Transaction
+
+PROBED = SECTOR  # bytes at the beginning that must not turn into another format's magic
+SIZE_LIMIT = "a non-negative number below 2^64"
+
+
+class OffsetBeyondEnd(QmpError):
+    """(offset, file's size)."""
+
+    template = "Offset ({}) cannot be greater than size of the containing file ({})"
+
+
+class WindowBeyondEnd(QmpError):
+    """(offset, size, file's size)."""
+
+    template = (
+        "The sum of offset ({}) and size ({}) has to be smaller or equal to the "
+        " actual size of the containing file ({})"
+    )
+
+
+class SizeNotSectors(QmpError):
+    """A partial sector would be rounded up, beyond the window."""
+
+    template = "Specified size is not multiple of 512"
+
+
+class FixedSize(HostError):
+    """A window has the size that its options say."""
+
+    template = "Cannot resize fixed-size raw disks"
+
+
+class TooLarge(HostError):
+    """The file would be larger than a file can be."""
+
+    template = "Disk size too large for the chosen offset"
+
+
+GUESSED_RAW = """\
+WARNING: Image format was not specified for '{}' and probing guessed raw.
+         Automatically detecting the format is dangerous for raw images, write operations on \
+block 0 will be restricted.
+         Specify the 'raw' format explicitly to remove the restrictions."""
+
+
+class BlockdevOptionsRaw(NodeOptions, tag="raw"):
+    """Options of the raw format.
+
+    @file: the node that holds the data
+    @offset: where the data begins in it
+    @size: how much of it is data
+    """
+
+    file: Annotated[BlockdevRef, Role.DATA | Role.PRIMARY]
+    offset: int | None = None
+    size: int | None = None
+
+
+class Raw(Node[BlockdevOptionsRaw]):
+    """The raw format.
+
+    Reads and writes go on at ``offset`` of the file.  With a ``size`` nothing may leave the window
+    (raw_adjust_offset, block/raw-format.c).
+    """
+
+    Options = BlockdevOptionsRaw
+    is_format = True
+    reopen_options = frozenset({"offset", "size"})
+    file: Edge
+    offset = 0
+    size: int | None = None
+
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        """Be any image that is nothing else."""
+        return 1
+
+    async def open(self) -> None:
+        """Check the window."""
+        if self.probed:
+            self.limits = Limits(request_alignment=PROBED)
+            if not self.flags.read_only:
+                self.services.warn(GUESSED_RAW.format(self.file.node.full_filename))
+        self.offset, self.size = self._window(self.options)
+
+    async def reopen(
+        self, options: BlockdevOptionsRaw, flags: Flags, transaction: Transaction
+    ) -> None:
+        """Move the window."""
+        window = self._window(options)
+
+        def move() -> None:
+            self.offset, self.size = window
+            self.changed()
+
+        transaction.on_commit(move)
+
+    def _window(self, options: BlockdevOptionsRaw) -> tuple[int, int | None]:
+        """Check offset and size (raw_apply_options, block/raw-format.c)."""
+        offset, size = options.offset or 0, options.size
+        for name, value in (("offset", offset), ("size", size or 0)):
+            if value < 0:
+                raise InvalidParameterValue(name, SIZE_LIMIT)
+        real = self.file.fresh_length()
+        if offset > real:
+            raise OffsetBeyondEnd(offset, real)
+        if size is not None and size > real - offset:
+            raise WindowBeyondEnd(offset, size, real)
+        if size is not None and size % SECTOR:
+            raise SizeNotSectors
+        return offset, size
+
+    def child_role(self, name: str) -> Role:
+        """Be much like a filter where the window is the whole file."""
+        if self.options.offset or self.options.size is not None:
+            return Role.DATA | Role.PRIMARY
+        return Role.FILTERED | Role.PRIMARY
+
+    def child_perm(self, name: str, role: Role, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
+        """Write and resize only if a parent does (raw_child_perm)."""
+        own, shared = default_child_perm(
+            role, perm, shared, writable=not self.flags.read_only, inactive=self.flags.inactive
+        )
+        more = Perm.WRITE | Perm.RESIZE
+        return own & ~more | perm & more, shared
+
+    def strong_options(self) -> dict[str, Any]:
+        """Return the window."""
+        return {k: self.effective[k] for k in ("offset", "size") if k in self.effective}
+
+    def image_info(self) -> dict[str, Any]:
+        """Tell what the file tells of itself."""
+        info = self.file.node.image_info()
+        return {k: info[k] for k in ("cluster-size", "dirty-flag") if k in info}
+
+    @property
+    def length(self) -> int:
+        """The window's size, less if the file has shrunk."""
+        rest = max(self.file.fresh_length() - self.offset, 0)
+        return rest if self.size is None else min(rest, self.size)
+
+    def route(self) -> Route:
+        """Take the file's, moved."""
+        route = self.file.route
+        moved = route.shifted(self.offset) if self.offset else route
+        if self.size is None:
+            return moved
+        return replace(
+            moved,
+            read=_within(self.size, moved.read),
+            write=_write_within(self.size, moved.write),
+            linear=None,
+        )
+
+    def _at(self, offset: int, length: int, code: int) -> int:
+        """Return an offset in the file; raise ``code`` if the range leaves the window."""
+        if self.size is not None and offset + length > self.size:
+            raise OSError(code, os.strerror(code))
+        return self.offset + offset
+
+    async def pread(self, offset: int, buf: memoryview) -> None:
+        """Read from the window."""
+        await self.file.pread(self._at(offset, len(buf), errno.EINVAL), buf)
+
+    async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
+        """Write to the window, but not another format's magic where raw was only guessed."""
+        if self.probed and offset < PROBED and len(buf):
+            self._keep_raw(bytes(buf[:PROBED]))
+        await self.file.pwrite(self._at(offset, len(buf), errno.ENOSPC), buf, flags)
+
+    def _keep_raw(self, head: bytes) -> None:
+        from blockemu.drivers import load_drivers, probe  # late: that package imports this module
+
+        if probe(head, "", load_drivers()) != self.driver:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        """Zero part of the window."""
+        await self.file.write_zeroes(self._at(offset, length, errno.ENOSPC), length, flags)
+
+    async def discard(self, offset: int, length: int) -> None:
+        """Drop part of the window."""
+        await self.file.discard(self._at(offset, length, errno.ENOSPC), length)
+
+    async def flush(self) -> None:
+        """Flush the file."""
+        await self.file.flush()
+
+    async def truncate(
+        self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
+    ) -> None:
+        """Resize the file."""
+        if self.size is not None:
+            raise FixedSize(errno=errno.ENOTSUP)
+        if length + self.offset > 2**63 - 1:
+            raise TooLarge(errno=errno.EINVAL)
+        await self.file.truncate(length + self.offset, exact=exact, prealloc=prealloc, zero=zero)
+
+    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+        """Place in the window."""
+        if self.probed and offset < PROBED:
+            raise NotImplementedError
+        return await self.file.place(self._at(offset, length, errno.ENOSPC), length)
+
+    async def block_status(self, offset: int, length: int) -> Extents:
+        """Answer for the file; what its own backing decides counts as data here."""
+        by = self.offset
+        batch = await self.file.node.block_status(by + offset, length)
+        status = batch.status
+        if self.file.node.below is not None:
+            status = status.copy()
+            status[status & ALLOCATED == 0] = DATA | ALLOCATED
+        return Extents(batch.start - by, status, batch.start, batch.end - by)
+
+
+def _within(size: int, plan: Plan | None) -> Plan | None:
+    """Return a plan that does not answer for what leaves the window."""
+    if plan is None:
+        return None
+    return lambda offset, length: plan(offset, length) if offset + length <= size else None
+
+
+def _write_within(size: int, plan: WritePlan | None) -> WritePlan | None:
+    """Return a plan for writing that does not answer for what leaves the window."""
+    if plan is None:
+        return None
+    return lambda offset, length: plan(offset, length) if offset + length <= size else None

@@ -1,0 +1,43 @@
+"""Refcount blocks: 1 to 64 bits a cluster, on disk big-endian or packed into bytes, low bits first.
+
+In memory a block is an unsigned array, of one byte an entry where the disk has less.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[Any]  # uint8, uint16, uint32 or uint64
+DTYPES = (np.uint8, np.uint8, np.uint8, np.uint8, np.uint16, np.uint32, np.uint64)
+
+
+def empty_counts(order: int, count: int) -> Counts:
+    """Return ``count`` refcounts of zero."""
+    return np.zeros(count, DTYPES[order])
+
+
+def unpack_counts(data: memoryview, order: int) -> Counts:
+    """Return a block's refcounts as a new array."""
+    raw = np.frombuffer(data, np.uint8)
+    if order == 0:
+        return np.unpackbits(raw, bitorder="little")
+    if order < 3:
+        width = 1 << order
+        shifts = np.arange(0, 8, width, dtype=np.uint8)
+        parts = (raw[:, None] >> shifts) & np.uint8((1 << width) - 1)
+        return parts.reshape(-1)
+    return raw.view(np.dtype(DTYPES[order]).newbyteorder(">")).astype(DTYPES[order])
+
+
+def pack_counts(counts: Counts, order: int) -> bytes:
+    """Return a block's bytes."""
+    if order == 0:
+        return np.packbits(counts, bitorder="little").tobytes()
+    if order < 3:
+        width = 1 << order
+        shifts = np.arange(0, 8, width, dtype=np.uint8)
+        parts = counts.reshape(-1, 8 // width) << shifts
+        packed: Counts = np.bitwise_or.reduce(parts, axis=1)
+        return packed.astype(np.uint8).tobytes()
+    return counts.astype(counts.dtype.newbyteorder(">")).tobytes()

@@ -1,0 +1,96 @@
+"""The table of internal snapshots."""
+
+import struct
+from dataclasses import dataclass
+
+from blockemu.images.layout import U16, U32, U64, Layout
+from blockemu.images.qcow2 import constants as c
+from blockemu.images.qcow2 import errors
+
+_EXTRA = struct.Struct(">QQQ")
+
+
+class _Head(Layout):
+    l1_table_offset: U64 = 0
+    l1_size: U32 = 0
+    id_size: U16 = 0
+    name_size: U16 = 0
+    date_sec: U32 = 0
+    date_nsec: U32 = 0
+    vm_clock_nsec: U64 = 0
+    vm_state_size: U32 = 0
+    extra_size: U32 = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One internal snapshot; sizes in bytes, ``icount`` None if it was not recorded."""
+
+    id: str
+    name: str
+    l1_table_offset: int
+    l1_size: int
+    date_sec: int
+    date_nsec: int
+    vm_clock_nsec: int
+    vm_state_size: int
+    disk_size: int
+    icount: int | None
+    unknown_extra: bytes = b""
+
+
+class NeedMoreError(Exception):
+    """The table goes on beyond the bytes given."""
+
+
+def parse_snapshots(data: bytes | memoryview, count: int, disk_size: int) -> list[Snapshot]:
+    """Read ``count`` snapshots; ``disk_size`` is what old entries without one are taken to have.
+
+    Raises:
+        FormatError: the table is larger than it may be.
+        NeedMoreError: give more bytes.
+
+    """
+    table: list[Snapshot] = []
+    at = 0
+    for index in range(count):
+        at = (at + 7) & ~7
+        head = _Head.unpack(_part(data, at, _Head.CODEC.size))
+        at += _Head.CODEC.size
+        if head.extra_size > c.MAX_SNAPSHOT_EXTRA:
+            raise errors.SnapshotExtraTooLarge(index)
+        extra = _part(data, at, head.extra_size)
+        at += head.extra_size
+        names = _part(data, at, head.id_size + head.name_size)
+        at += len(names)
+        table.append(_snapshot(head, extra, names, disk_size))
+        if at > c.MAX_SNAPSHOT_BYTES:
+            raise errors.SnapshotTableTooBig
+    return table
+
+
+def _part(data: bytes | memoryview, at: int, length: int) -> bytes:
+    if at + length > len(data):
+        raise NeedMoreError
+    return bytes(data[at : at + length])
+
+
+def _snapshot(head: _Head, extra: bytes, names: bytes, disk_size: int) -> Snapshot:
+    state, size, icount = _EXTRA.unpack(extra[:24].ljust(24, b"\0"))
+    return Snapshot(
+        id=_string(names[: head.id_size]),
+        name=_string(names[head.id_size :]),
+        l1_table_offset=head.l1_table_offset,
+        l1_size=head.l1_size,
+        date_sec=head.date_sec,
+        date_nsec=head.date_nsec,
+        vm_clock_nsec=head.vm_clock_nsec,
+        vm_state_size=state if len(extra) >= 8 else head.vm_state_size,
+        disk_size=size if len(extra) >= 16 else disk_size,
+        icount=icount if len(extra) >= 24 and icount != (1 << 64) - 1 else None,
+        unknown_extra=extra[24:],
+    )
+
+
+def _string(data: bytes) -> str:
+    return data.split(b"\0")[0].decode(errors="surrogateescape")

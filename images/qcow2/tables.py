@@ -1,0 +1,199 @@
+"""L2 entries as columns: what each cluster or subcluster is, and where runs of alike ones begin.
+
+==================  =================================  ==================================
+kind                standard entry                     extended entry (bitmap)
+==================  =================================  ==================================
+UNALLOCATED         no offset, zero flag clear         no offset, neither bit
+UNALLOCATED_ALLOC   -                                  offset, neither bit
+ZERO                no offset, zero flag               no offset, zero bit
+ZERO_ALLOC          offset, zero flag                  offset, zero bit
+NORMAL              offset                             offset, allocated bit
+COMPRESSED          compressed flag                    compressed flag
+INVALID             -                                  both bits, or allocated without offset
+==================  =================================  ==================================
+
+With a data file offset 0 is an offset, too, if the entry has the copied flag.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blockemu.images.qcow2.constants import (
+    ALL_ALLOCATED,
+    ALL_ZERO,
+    COPIED,
+    OFFSET,
+    READS_ZERO,
+    SUBCLUSTERS,
+)
+from blockemu.images.qcow2.constants import (
+    COMPRESSED as COMPRESSED_FLAG,
+)
+from blockemu.images.qcow2.geometry import Geometry
+
+Table = NDArray[np.uint64]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+UNALLOCATED: Final = 0
+UNALLOCATED_ALLOC: Final = 1
+ZERO: Final = 2
+ZERO_ALLOC: Final = 3
+NORMAL: Final = 4
+COMPRESSED: Final = 5
+INVALID: Final = 6
+HAS_HOST: Final = (False, True, False, True, True, False, False)
+_ALLOC, _ZERO, _COPIED = np.uint64(ALL_ALLOCATED), np.uint64(ALL_ZERO), np.uint64(COPIED)
+_OFFSET, _COMPRESSED = np.uint64(OFFSET), np.uint64(COMPRESSED_FLAG)
+_READS_ZERO, _NIL, _ONE = np.uint64(READS_ZERO), np.uint64(0), np.uint64(1)
+
+
+class Run(NamedTuple):
+    """Bytes of one kind: guest offset, length, kind, the first cluster's entry, host offset.
+
+    ``host`` is where the run's first byte lies, 0 for kinds without a host offset.  ``copied``
+    tells whether the clusters belong to this image alone.
+    """
+
+    start: int
+    length: int
+    kind: int
+    entry: int
+    host: int
+
+    @property
+    def copied(self) -> bool:
+        """Whether the run may be written in place."""
+        return bool(self.entry & COPIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Runs of units in ascending order.
+
+    ``first``: index of each run's first cluster; ``sub``: of its first subcluster in there;
+    ``kind``, ``entry``: its kind and first L2 entry.
+    """
+
+    first: I64
+    sub: I64
+    kind: U8
+    entry: Table
+
+
+def run_starts(entries: Table, cluster_size: int) -> NDArray[np.intp]:
+    """Return the indexes where runs of standard L2 entries begin.
+
+    Within a run all clusters have the same flags, and lie one after the other if they lie anywhere.
+    A compressed cluster is a run of its own.
+    """
+    breaks = np.flatnonzero(entries[1:] - entries[:-1] != np.uint64(cluster_size))
+    alike = (entries[breaks] == entries[breaks + 1]) & (entries[breaks] & _OFFSET == 0)
+    breaks = breaks[~alike] + 1
+    if int(np.bitwise_or.reduce(entries)) & COMPRESSED_FLAG:
+        at = np.flatnonzero(entries & _COMPRESSED)
+        breaks = np.union1d(breaks, np.concatenate((at, at + 1)))
+        breaks = breaks[(breaks > 0) & (breaks < len(entries))]
+    return np.concatenate((np.zeros(1, np.intp), breaks))
+
+
+def has_offset(entries: Table, data_file: bool) -> NDArray[np.bool_]:
+    """Tell of each entry, none compressed, whether it has a host cluster."""
+    mask = _OFFSET | _COPIED if data_file else _OFFSET
+    found: NDArray[np.bool_] = entries & mask != 0
+    return found
+
+
+def kinds(entries: Table, bitmaps: Table | None, subs: I64 | None, data_file: bool) -> U8:
+    """Return the kind of each entry, or of subcluster ``subs[i]`` of entry i."""
+    compressed = entries & _COMPRESSED != 0
+    offset = has_offset(entries, data_file).astype(np.uint8)
+    if bitmaps is None or subs is None:
+        zero = entries & _READS_ZERO != 0
+        kind = np.where(zero, ZERO + offset, NORMAL * offset)
+    else:
+        at = subs.astype(np.uint64)
+        allocated = bitmaps >> at & _ONE != 0
+        zero = bitmaps >> (at + np.uint64(SUBCLUSTERS)) & _ONE != 0
+        kind = np.where(zero, ZERO + offset, UNALLOCATED + offset)
+        kind = np.where(allocated, NORMAL, kind)
+        both = bitmaps >> np.uint64(SUBCLUSTERS) & bitmaps & _ALLOC != 0
+        homeless = (offset == 0) & (bitmaps & _ALLOC != 0)
+        kind = np.where(both & (offset != 0) | homeless, INVALID, kind)
+    return np.where(compressed, COMPRESSED, kind).astype(np.uint8)
+
+
+def columns(entries: Table, bitmaps: Table | None, geometry: Geometry) -> Columns:
+    """Return the runs in a stretch of L2 entries, at least one entry."""
+    if bitmaps is None:
+        begins = run_starts(entries, geometry.cluster_size)
+        some = entries[begins]
+        alike = kinds(some, None, None, geometry.data_file)
+        return Columns(begins.astype(np.int64), np.zeros(len(begins), np.int64), alike, some)
+    plain = (bitmaps == _NIL) | (bitmaps == _ALLOC) | (bitmaps == _ZERO)
+    pieces = np.where(plain | (entries & _COMPRESSED != 0), 1, SUBCLUSTERS)
+    first = np.repeat(np.arange(len(entries)), pieces)
+    sub = np.arange(len(first)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    entry = entries[first]
+    kind: U8 = kinds(entry, bitmaps[first], sub, geometry.data_file)
+    hosted = np.array(HAS_HOST)[kind]
+    bits = geometry.subcluster_bits
+    host = np.where(hosted, (entry & _OFFSET).astype(np.int64) + (sub << bits), 0)
+    place = (first << geometry.cluster_bits) + (sub << bits)
+    follows = ~hosted[1:] | (np.diff(host) == np.diff(place))
+    same = (kind[1:] == kind[:-1]) & follows & (kind[1:] < COMPRESSED)
+    same &= (entry[1:] & _COPIED) == (entry[:-1] & _COPIED)
+    begins = np.flatnonzero(np.concatenate((np.ones(1, np.bool_), ~same)))
+    return Columns(first[begins], sub[begins], kind[begins], entry[begins])
+
+
+def runs(
+    entries: Table, bitmaps: Table | None, geometry: Geometry, offset: int, length: int
+) -> list[Run]:
+    """Return the runs of a byte range, clipped to it; the entries are those of its clusters."""
+    bits, sub_bits = geometry.cluster_bits, geometry.subcluster_bits
+    base, end = offset >> bits << bits, offset + length
+    found = columns(entries, bitmaps, geometry)
+    starts: list[int] = (base + (found.first << bits) + (found.sub << sub_bits)).tolist()
+    subs: list[int] = found.sub.tolist()
+    out = []
+    for start, stop, sub, kind, entry in zip(
+        starts,
+        [*starts[1:], end],
+        subs,
+        found.kind.tolist(),
+        found.entry.tolist(),
+        strict=True,
+    ):
+        lead = offset - start if start < offset else 0
+        size = min(stop, end) - start - lead
+        if size > 0:
+            host = (entry & OFFSET) + (sub << sub_bits) + lead if HAS_HOST[kind] else 0
+            out.append(Run(start + lead, size, kind, entry, host))
+    return out
+
+
+def contiguous(host: int, count: int, cluster_bits: int) -> Table:
+    """Return the L2 entries of ``count`` clusters allocated in a row at ``host``."""
+    return (np.arange(count, dtype=np.uint64) << np.uint64(cluster_bits)) + np.uint64(host | COPIED)
+
+
+def sub_range(count: int, begin: int, end: int) -> Table:
+    """Return for each of ``count`` clusters a mask of its subclusters in a range of subclusters.
+
+    ``begin`` and ``end`` count subclusters from the first cluster's; the mask is in the low half.
+    """
+    low = np.clip(begin - np.arange(count) * SUBCLUSTERS, 0, SUBCLUSTERS).astype(np.uint64)
+    high = np.clip(end - np.arange(count) * SUBCLUSTERS, 0, SUBCLUSTERS).astype(np.uint64)
+    return (_ONE << high) - (_ONE << low)
+
+
+def compressed_extents(entries: Table, geometry: Geometry) -> tuple[I64, I64]:
+    """Return host offsets and lengths in bytes of compressed clusters."""
+    offset = (entries & np.uint64(geometry.compressed_offset)).astype(np.int64)
+    field = entries >> np.uint64(geometry.compressed_shift)
+    sectors = (field & np.uint64(geometry.compressed_sectors)).astype(np.int64) + 1
+    return offset, sectors * 512 - (offset & 511)

@@ -1,0 +1,189 @@
+"""Versions of an interface: marks on what exists since or until when, profiles to filter by.
+
+Light on purpose: the greeting needs it before anything else is imported.
+"""
+
+from typing import Any, Final, NamedTuple
+
+Version = tuple[int, ...]
+
+VERSIONS: Final[dict[str, Version]] = {
+    "4.2": (4, 2, 0),
+    "5.2": (5, 2, 0),
+    "6.2": (6, 2, 0),
+    "7.2": (7, 2, 22),
+}
+NEWEST: Final = (7, 2, 22)
+INPUT_POLICIES: Final = ("accept", "reject", "crash")
+OUTPUT_POLICIES: Final = ("accept", "hide")
+
+
+def parse_version(text: str) -> Version:
+    """Return "4.2" as (4, 2)."""
+    return tuple(int(part) for part in text.split("."))
+
+
+class Since:
+    """Mark of a member: the version it appeared in."""
+
+    __slots__ = ("version",)
+
+    def __init__(self, version: str) -> None:
+        self.version = parse_version(version)
+
+
+class Deprecated(Since):
+    """Mark of a member: the version that deprecated it."""
+
+    __slots__ = ()
+
+
+class Removed(Since):
+    """Mark of a member: the first version without it."""
+
+    __slots__ = ()
+
+
+class Features:
+    """Mark of a member: its features, as introspection tells them ("unstable", ...)."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+class Life:
+    """When something existed, since when it is deprecated, and which features it has."""
+
+    __slots__ = ("deprecated", "features", "removed", "since", "unstable")
+
+    def __init__(
+        self,
+        since: str | None = None,
+        deprecated: str | None = None,
+        removed: str | None = None,
+        features: tuple[str, ...] = (),
+    ) -> None:
+        self.since = parse_version(since) if since else None
+        self.deprecated = parse_version(deprecated) if deprecated else None
+        self.removed = parse_version(removed) if removed else None
+        self.features = features
+        self.unstable = "unstable" in features
+
+    @classmethod
+    def of(cls, notes: tuple[Any, ...]) -> "Life":
+        """Return the life that the marks among ``notes`` (of an Annotated) describe."""
+        life = cls()
+        for note in notes:
+            if type(note) is Since:
+                life.since = note.version
+            elif type(note) is Deprecated:
+                life.deprecated = note.version
+            elif type(note) is Removed:
+                life.removed = note.version
+            elif type(note) is Features:
+                life.features = note.names
+                life.unstable = "unstable" in note.names
+        return life
+
+    @property
+    def plain(self) -> bool:
+        """Whether no profile treats it in a special way."""
+        return not (self.since or self.deprecated or self.removed or self.features)
+
+
+FOREVER: Final = Life()
+
+
+class Policy(NamedTuple):
+    """What to do about deprecated and unstable interfaces."""
+
+    deprecated_input: str = "accept"
+    deprecated_output: str = "accept"
+    unstable_input: str = "accept"
+    unstable_output: str = "accept"
+
+
+class UnknownProfile(ValueError):
+    """The text names no profile or policy; it says so in words fit for a command line."""
+
+
+class Profile:
+    """A version of the interface, or all of them (``version`` None), and a policy."""
+
+    __slots__ = ("name", "policy", "quiet", "version")
+
+    def __init__(
+        self, name: str = "all", version: Version | None = None, policy: Policy | None = None
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.policy = policy or Policy()
+        self.quiet = self.policy == Policy()  # no policy to apply
+
+    def __repr__(self) -> str:
+        return f"Profile({self.name!r}, {self.policy!r})"
+
+    @classmethod
+    def parse(cls, text: str) -> "Profile":
+        """Return the profile of "4.2" or "all,deprecated-input=reject"; raise UnknownProfile."""
+        name, version, policy = "all", None, Policy()
+        for item in text.split(","):
+            key, is_policy, value = item.partition("=")
+            if is_policy:
+                policy = _with_policy(policy, key, value)
+            elif key in VERSIONS or key == "all":
+                name, version = key, VERSIONS.get(key)
+            else:
+                known = ", ".join([*VERSIONS, "all"])
+                raise UnknownProfile(f"unknown profile '{key}' (known: {known})")
+        return cls(name, version, policy)
+
+    @property
+    def greeting_version(self) -> Version:
+        """The version to greet with."""
+        return self.version or NEWEST
+
+    def knows(self, life: Life) -> bool:
+        """Tell whether this version has it."""
+        version = self.version
+        return version is None or (
+            (life.since is None or life.since <= version)
+            and (life.removed is None or version < life.removed)
+        )
+
+    def deprecates(self, life: Life) -> bool:
+        """Tell whether this version calls it deprecated."""
+        at = life.deprecated
+        return at is not None and (self.version is None or at <= self.version)
+
+    def hides(self, life: Life) -> bool:
+        """Tell whether it is kept out of output: not in this version, or by policy."""
+        if not self.knows(life):
+            return True
+        if self.quiet:
+            return False
+        return (self.policy.deprecated_output == "hide" and self.deprecates(life)) or (
+            self.policy.unstable_output == "hide" and life.unstable
+        )
+
+    def input_policy(self, life: Life) -> tuple[str, str]:
+        """Return the policy against input of this kind and the adjective for its error."""
+        if self.deprecates(life) and self.policy.deprecated_input != "accept":
+            return self.policy.deprecated_input, "Deprecated"
+        if life.unstable and self.policy.unstable_input != "accept":
+            return self.policy.unstable_input, "Unstable"
+        return "accept", ""
+
+
+def _with_policy(policy: Policy, key: str, value: str) -> Policy:
+    field = key.replace("-", "_")
+    if field not in Policy._fields:
+        raise UnknownProfile(f"Parameter '{key}' is unexpected")
+    if value not in (INPUT_POLICIES if field.endswith("input") else OUTPUT_POLICIES):
+        raise UnknownProfile(f"Parameter '{key}' does not accept value '{value}'")
+    return policy._replace(**{field: value})
+
+
+ALL: Final = Profile()

@@ -1,0 +1,64 @@
+"""Fixtures that run one script on the real program and on ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from compat import transcript
+from compat.daemon import Blockemu, Both, Daemon, Script, StorageDaemon
+
+
+@pytest.fixture
+def both(tmp_path: Path, program: Callable[[str], str]) -> Both:
+    """Give ``both(script, *options, oracle=StorageDaemon, prepare=None, racing=False)``.
+
+    It runs *script* on the real program and on ours, each in its own folder which
+    ``prepare(folder)`` filled, and fails where the transcripts differ.  With *racing*, where a
+    job's own speed decides between which commands its events come, the order of events of each
+    job and the order of replies are compared apart.
+    """
+    program("qemu-img")
+    program("qemu-io")
+
+    def run(
+        script: Script,
+        *options: str,
+        oracle: type[Daemon] = StorageDaemon,
+        prepare: Callable[[Path], object] | None = None,
+        racing: bool = False,
+    ) -> tuple[Daemon, Daemon]:
+        program(oracle.kind)
+        real, ours = (
+            _play(kind, tmp_path / kind.kind, script, options, prepare)
+            for kind in (oracle, Blockemu)
+        )
+        assert transcript.conversation(ours.transcript) == transcript.conversation(real.transcript)
+        if racing:
+            assert transcript.events_by_job(ours.transcript) == transcript.events_by_job(
+                real.transcript
+            )
+        else:
+            assert transcript.lines(ours.transcript) == transcript.lines(real.transcript)
+        return real, ours
+
+    return run
+
+
+def _play(
+    kind: type[Daemon],
+    folder: Path,
+    script: Script,
+    options: tuple[str, ...],
+    prepare: Callable[[Path], object] | None,
+) -> Daemon:
+    folder.mkdir()
+    if prepare is not None:
+        prepare(folder)
+    with kind(folder, *options) as daemon:
+        script(daemon)
+        if daemon.process.poll() is None:
+            daemon.stop()
+        assert daemon.process.returncode == 0, f"{daemon.kind}: {daemon.errors()}"
+    return daemon
