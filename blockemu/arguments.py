@@ -1,4 +1,4 @@
-"""The command line as getopt_long reads it: options in order, abbreviations, the C library's words."""
+"""The command line as getopt_long reads it: in order, abbreviated, in the C library's words."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

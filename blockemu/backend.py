@@ -42,10 +42,16 @@ class Backend(Edge):
         "resize_hooks",
         "stats",
         "title",
+        "write_cache",
     )
 
     def __init__(
-        self, title: str = "", perm: Perm = Perm.NONE, shared: Perm = Perm.ALL, *, plans: bool = True
+        self,
+        title: str = "",
+        perm: Perm = Perm.NONE,
+        shared: Perm = Perm.ALL,
+        *,
+        plans: bool = True,
     ) -> None:
         super().__init__("root", None, Role.NONE, perm, shared)
         self.title = title  # QEMU's BlockBackend name; empty for one that is not named
@@ -54,6 +60,7 @@ class Backend(Edge):
         self.plans = plans
         self.queues = True
         self.allow_beyond_end = False
+        self.write_cache = True  # else each write is durable before it is done
         self.in_flight = 0
         self.stats = Stats()
         self.drain_hooks: list[Callable[[bool], None]] = []
@@ -125,6 +132,7 @@ class Backend(Edge):
         """Write ``buf``."""
         view = memoryview(buf)
         self.check(offset, len(view))
+        flags |= 0 if self.write_cache else Write.FUA
         begun = monotonic_ns()
         await self.enter()
         try:
@@ -138,6 +146,7 @@ class Backend(Edge):
     async def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         """Make a range read as zeroes."""
         self.check(offset, length)
+        flags |= 0 if self.write_cache else Write.FUA
         await self.enter()
         try:
             await super().write_zeroes(offset, length, flags)
@@ -228,8 +237,8 @@ class Backend(Edge):
 async def drained(*nodes: Node[Any]) -> AsyncIterator[None]:
     """Hold off and await all requests that can reach ``nodes`` or come from them.
 
-    After bdrv_drained_begin and bdrv_drained_end, block/io.c.  Whoever was woken by the end of the
-    section has had its turn before this returns, as in QEMU, where that is a plain call.
+    After bdrv_drained_begin and bdrv_drained_end, block/io.c.  A job that stood still because of
+    the section goes on before this returns; requests that it held up do in the next turn.
     """
     for node in nodes:
         node.quiesce()
@@ -240,7 +249,6 @@ async def drained(*nodes: Node[Any]) -> AsyncIterator[None]:
     finally:
         for node in nodes:
             node.unquiesce()
-        await asyncio.sleep(0)
 
 
 def _wake(waiters: "list[asyncio.Future[None]]") -> None:

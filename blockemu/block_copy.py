@@ -2,48 +2,67 @@
 
 A ``BlockCopy`` owns the bitmap of what is still to copy.  Calls of ``copy`` over ranges run side
 by side: each takes dirty areas out of the bitmap piece by piece, and waits for what another call
-took before it.  Pieces are cut as QEMU cuts them (1 MiB, cluster by cluster when compressing)
-where that can be seen: with a speed limit, or when bytes pass through buffers.  Where both ends are
-plain files below, the kernel copies, in steps of up to 64 MiB.  After block/block-copy.c.
+took before it.  After block/block-copy.c.
+
+How long a piece is::
+
+    with a speed limit      as QEMU's: 1 MiB at most, and within one run of the source, since the
+                            user can see it in a job's offset; 16 MiB once the kernel has copied
+                            one, if that was asked for (``copy_range``)
+    both ends plain files   16 MiB: the kernel copies, two pieces at a time, so that a guest's
+                            write never waits for much
+    else                    1 MiB, through a buffer
+
+That the kernel copies cannot be seen from outside, so it does wherever it can; ``copy_range`` is
+only about the length of pieces.
 """
 
 import asyncio
 import errno
 import os
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from blockemu import eager
 from blockemu.bitmap import Bitmap
 from blockemu.buffers import new_buffer
 from blockemu.clocks import Clock
+from blockemu.eager import Routine
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, ZERO
 from blockemu.node import Node, Write
-from blockemu.offload import offload
+from blockemu.offload import CannotOffload, offload
 from blockemu.pool import Pool
 from blockemu.progress import Progress
 from blockemu.ratelimit import RateLimit
 from blockemu.walk import status_above
 
 BUFFER = 1 << 20  # bytes of one piece that passes through a buffer
-STEP = 64 << 20  # bytes of one piece that the kernel copies, or that is zero
+STEP = 16 << 20  # bytes of one piece that the kernel copies
+AT_ONCE = 2  # pieces of that length under way
+BREATH = 256  # pieces after which others get a turn, if nothing had to be waited for
 WORKERS = 64
 DEFAULT_CLUSTER = 1 << 16
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of ``BlockCopy.copy``, and what became of it."""
+    """One call of ``BlockCopy.copy``, and what became of it.
+
+    ``ended`` is called when it is over.  One that keeps to the speed limit must be begun by
+    ``BlockCopy.start``.
+    """
 
     max_workers: int = WORKERS
     max_chunk: int = 0  # bytes; 0 for no limit
     ignore_speed: bool = False
+    ended: Callable[[], None] | None = None
     cancelled: bool = False
     finished: bool = False
     error: int = 0  # errno of the first piece that failed
     error_is_read: bool = False
-    wake: "asyncio.Future[None] | None" = None  # while it waits because of the speed
+    routine: Routine | None = None
+    waiters: "list[asyncio.Future[None]]" = field(default_factory=list)
 
     def cancel(self) -> None:
         """Take no more pieces; those under way go on."""
@@ -52,8 +71,25 @@ class Call:
 
     def kick(self) -> None:
         """End a wait that is due to the speed."""
-        if self.wake is not None and not self.wake.done():
-            self.wake.set_result(None)
+        if self.routine is not None:
+            self.routine.enter()
+
+    def fail(self, error: int, *, is_read: bool) -> None:
+        """Note the first error."""
+        if not self.error:
+            self.error, self.error_is_read = error, is_read
+
+    def finish(self) -> None:
+        """Be over, and tell who waits for that."""
+        self.finished = True
+        _wake(self.waiters)
+        if self.ended is not None:
+            self.ended()
+
+    async def wait(self) -> None:
+        """Wait until it is over."""
+        while not self.finished:
+            await _asleep(self.waiters)
 
 
 @dataclass(eq=False)
@@ -68,6 +104,8 @@ class Piece:
 class BlockCopy:
     """A copy in progress from ``source`` to ``target``, both held by the caller."""
 
+    copy_range = False  # whether the user asked for the kernel's copying
+
     def __init__(
         self, source: Edge, target: Edge, bitmap: Bitmap, pool: Pool, clock: Clock
     ) -> None:
@@ -79,19 +117,19 @@ class BlockCopy:
         self.progress: Progress | None = None
         self.limit = RateLimit(clock)
         self.skip_unallocated = False
-        self.use_copy_range = True
         self.write_flags = Write.SERIALISING if is_fleecing(source, target) else 0
         self._pool = pool
         self._clock = clock
         self._pieces: dict[Piece, None] = {}
         self._in_flight = 0  # bytes
-        self._calls: dict[Call, None] = {}
+        self._can_offload = True
+        self._copied_range = False  # whether the kernel has copied a piece
+        longest = min(source.node.limits.max_transfer, target.node.limits.max_transfer)
+        self._longest = max(longest // self.cluster_size * self.cluster_size, self.cluster_size)
 
     def set_speed(self, speed: int) -> None:
-        """Limit bytes a second; 0 for no limit."""
+        """Limit bytes a second; 0 for no limit.  Who waits because of the old one is not kicked."""
         self.limit.set_speed(speed)
-        for call in self._calls:
-            call.kick()
 
     def reset(self, start: int, length: int) -> None:
         """Forget what was to be copied of a range."""
@@ -123,60 +161,79 @@ class BlockCopy:
                 return whole * cluster
         return cluster
 
+    def start(self, start: int, length: int, call: Call) -> None:
+        """Begin to ``copy``; may be over already when this returns."""
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None:
+                call.fail(errno.EIO, is_read=False)
+                context = {"message": "copying failed unexpectedly", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+            call.finish()
+
+        call.routine = Routine(self._copy(start, length, call), ended)
+        call.routine.start()
+
     async def copy(self, start: int, length: int, call: Call) -> None:
         """Copy what is dirty of a range of whole clusters, and wait for who copies parts of it.
 
         Returns when nothing of the range is left to copy, or the call was cancelled, or a piece
         failed: then ``call.error`` says so.  Pieces that failed are dirty again.
         """
-        self._calls[call] = None
         try:
-            while not call.cancelled and not call.error:
-                some = await self._copy_dirty(start, length, call)
-                if call.error or call.cancelled:
-                    break
-                if not some:
-                    other = self._conflict(start, start + length)
-                    if other is not None:
-                        await self._wait(other)
-                    elif self.bitmap.next_dirty(start, min(length, self.length - start)) is None:
-                        break
+            await self._copy(start, length, call)
         finally:
-            call.finished = True
-            del self._calls[call]
+            call.finish()
 
     # Pieces
+
+    async def _copy(self, start: int, length: int, call: Call) -> None:
+        while not call.cancelled and not call.error:
+            some = await self._copy_dirty(start, length, call)
+            if call.error or call.cancelled or some:
+                continue
+            other = self._conflict(start, start + length)
+            if other is not None:
+                await _asleep(other.waiters)
+            elif self.bitmap.next_dirty(start, min(length, self.length - start)) is None:
+                break
 
     async def _copy_dirty(self, start: int, length: int, call: Call) -> bool:
         """Take pieces until none is left; return whether there were any."""
         workers = Workers(call.max_workers)
-        found = False
+        found = 0
         offset, end = start, start + length
         try:
             while offset < end and not call.cancelled and not call.error:
                 piece = self._take(offset, end, call)
                 if piece is None:
                     break
-                found = True
+                found += 1
                 status = await self._classify(piece)
                 if self.skip_unallocated and not status & ALLOCATED:
                     self._end(piece, good=True)
-                    offset = piece.end
-                    continue
-                if not call.ignore_speed and (delay := self.limit.delay(0)) > 0:
+                elif not call.ignore_speed and (delay := self.limit.delay(0)) > 0:
                     self._end(piece, good=False)
                     await self._pause(call, delay)
                     continue
-                self.limit.delay(piece.end - piece.start)
+                else:
+                    await self._begin(piece, status, call, workers)
                 offset = piece.end
-                await workers.slot()
-                if call.error:
-                    self._end(piece, good=False)
-                    break
-                workers.start(self._do(piece, status, call))
+                if not found % BREATH:
+                    await asyncio.sleep(0)
         finally:
             await workers.finished()
-        return found
+        return bool(found)
+
+    async def _begin(self, piece: Piece, status: int, call: Call, workers: "Workers") -> None:
+        """Copy a piece, in the background as soon as a worker is free."""
+        self.limit.delay(piece.end - piece.start)
+        most = AT_ONCE if piece.end - piece.start > BUFFER and not status & ZERO else WORKERS
+        await workers.slot(most)
+        if call.error:
+            self._end(piece, good=False)
+        else:
+            workers.start(self._do(piece, status, call))
 
     def _take(self, offset: int, end: int, call: Call) -> Piece | None:
         most = self._chunk()
@@ -198,9 +255,11 @@ class BlockCopy:
 
     def _chunk(self) -> int:
         """Return how long a piece may be."""
-        if self.use_copy_range and not self.limit.limited and self._plain():
-            return max(self.cluster_size, STEP)
-        return max(self.cluster_size, BUFFER)
+        if self.limit.limited:
+            long = self.copy_range and self._copied_range
+        else:
+            long = self._can_offload and not self.write_flags and self._plain()
+        return min(max(self.cluster_size, STEP if long else BUFFER), self._longest)
 
     def _plain(self) -> bool:
         """Whether no node in between could tell one big piece from many small ones."""
@@ -213,7 +272,12 @@ class BlockCopy:
         mask = ZERO | ALLOCATED if self.skip_unallocated else ZERO
         try:
             status, length = await status_above(
-                self.source, piece.start, want, top_only=self.skip_unallocated, mask=mask
+                self.source,
+                piece.start,
+                want,
+                top_only=self.skip_unallocated,
+                mask=mask,
+                one_run=self.limit.limited,
             )
         except OSError:
             status, length = ALLOCATED, 0
@@ -231,30 +295,32 @@ class BlockCopy:
         return status
 
     async def _do(self, piece: Piece, status: int, call: Call) -> None:
-        error, is_read = 0, False
+        good = False
         size = min(piece.end, self.length) - piece.start
         try:
             if status & ZERO:
                 await self.target.write_zeroes(piece.start, size, self.write_flags)
             elif not await self._offload(piece.start, size):
-                is_read = await self._through_buffers(piece.start, size)
+                await self._through_buffers(piece.start, size)
+            good = True
         except OSError as e:
-            error, is_read = e.errno or errno.EIO, isinstance(e, ReadFailed)
-        except BaseException:
-            self._end(piece, good=False)
-            raise
-        if error and not call.error:
-            call.error, call.error_is_read = error, is_read
-        if not error and self.progress is not None:
-            self.progress.done(piece.end - piece.start)
-        self._end(piece, good=not error)
+            call.fail(e.errno or errno.EIO, is_read=isinstance(e, ReadFailed))
+        finally:
+            if good and self.progress is not None:
+                self.progress.done(piece.end - piece.start)
+            self._end(piece, good=good)
 
     async def _offload(self, start: int, size: int) -> bool:
-        if not self.use_copy_range or self.write_flags:
+        if self.write_flags or not self._can_offload:
             return False
-        return await offload(self.source, self.target, start, size, self._pool)
+        try:
+            done = await offload(self.source, self.target, start, size, self._pool)
+        except CannotOffload:
+            done = self._can_offload = False
+        self._copied_range |= done
+        return done
 
-    async def _through_buffers(self, start: int, size: int) -> bool:
+    async def _through_buffers(self, start: int, size: int) -> None:
         buf = new_buffer(min(BUFFER, size))
         for at in range(start, start + size, BUFFER):
             part = buf[: start + size - at]
@@ -263,7 +329,6 @@ class BlockCopy:
             except OSError as e:
                 raise ReadFailed(e.errno, os.strerror(e.errno or errno.EIO)) from e
             await self.target.pwrite(at, part, self.write_flags)
-        return False
 
     def _end(self, piece: Piece, *, good: bool) -> None:
         self._in_flight -= piece.end - piece.start
@@ -271,25 +336,18 @@ class BlockCopy:
             self.bitmap.mark(piece.start, min(piece.end, self.length) - piece.start)
         self.tell()
         del self._pieces[piece]
-        for waiter in piece.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        _wake(piece.waiters)
 
     def _conflict(self, start: int, end: int) -> Piece | None:
         return next((p for p in self._pieces if p.start < end and start < p.end), None)
 
-    async def _wait(self, piece: Piece) -> None:
-        piece.waiters.append(asyncio.get_running_loop().create_future())
-        await piece.waiters[-1]
-
     async def _pause(self, call: Call, nanoseconds: int) -> None:
-        call.wake = asyncio.get_running_loop().create_future()
-        cancel = self._clock.timer(nanoseconds, call.kick)
+        assert call.routine is not None
+        cancel = self._clock.timer(nanoseconds, call.routine.enter)
         try:
-            await call.wake
+            await call.routine.park()
         finally:
             cancel()
-            call.wake = None
 
 
 class ReadFailed(OSError):
@@ -297,30 +355,47 @@ class ReadFailed(OSError):
 
 
 class Workers:
-    """So many coroutines at a time."""
+    """So many coroutines at a time, each run at once as far as it goes without waiting."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._error: BaseException | None = None
+        self._waiters: list[asyncio.Future[None]] = []
 
-    async def slot(self) -> None:
-        """Wait until one more may start."""
-        while len(self._tasks) >= self._most:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            self._tasks = {task for task in self._tasks if not task.done()}
+    async def slot(self, most: int) -> None:
+        """Wait until one more may start, ``most`` at a time."""
+        while self._busy >= min(most, self._most):
+            await _asleep(self._waiters)
 
-    def start(self, work: Any) -> None:
-        """Run a coroutine; at once as far as it goes without waiting."""
-        task = eager.start(work)
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine."""
+        self._busy += 1
+        Routine(work, self._ended).start()
+
+    def _ended(self, error: BaseException | None) -> None:
+        self._busy -= 1
+        self._error = self._error or error
+        _wake(self._waiters)
 
     async def finished(self) -> None:
-        """Wait for all."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-            self._tasks = {task for task in self._tasks if not task.done()}
+        """Wait for all; raises what one of them raised."""
+        while self._busy:
+            await _asleep(self._waiters)
+        if self._error is not None:
+            raise self._error
+
+
+async def _asleep(waiters: "list[asyncio.Future[None]]") -> None:
+    waiters.append(asyncio.get_running_loop().create_future())
+    await waiters[-1]
+
+
+def _wake(waiters: "list[asyncio.Future[None]]") -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()
 
 
 def is_fleecing(source: Edge, target: Edge) -> bool:

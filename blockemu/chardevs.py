@@ -7,17 +7,15 @@ blocks and is for start-up or commands; nothing here needs an event loop.
 
 import os
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final, NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, ClassVar, NamedTuple
 
 from blockemu.errors import QmpError
-from blockemu.optlist import is_on, number, parse_options, size
 from blockemu.qom import Container, DuplicateChild, Object, Property
 from blockemu.sockets import (
     Address,
     FdAddress,
-    InetAddress,
-    NotANumber,
     UnixAddress,
     connect,
     describe_connection,
@@ -25,70 +23,7 @@ from blockemu.sockets import (
     listen,
 )
 
-_KINDS: Final = (  # in QEMU's order
-    ("string", "backend path host port fd localaddr localport"),
-    ("number", "to"),
-    ("bool", "ipv4 ipv6 wait server delay nodelay"),
-    ("number", "reconnect"),
-    ("bool", "telnet tn3270"),
-    ("string", "tls-creds tls-authz"),
-    ("bool", "websocket"),
-    ("number", "width height cols rows"),
-    ("bool", "mux signal"),
-    ("string", "name"),
-    ("number", "debug"),
-    ("size", "size"),
-    ("string", "chardev"),
-    ("bool", "append"),
-    ("string", "logfile"),
-    ("bool", "logappend mouse clipboard tight abstract"),
-)
-OPTIONS: Final[Mapping[str, str]] = {
-    name: kind for kind, names in _KINDS for name in names.split()
-}
 RING_SIZE = 65536
-
-
-class UnknownBackend(QmpError):
-    """No chardev of this kind."""
-
-    template = "'{}' is not a valid char driver name"
-
-
-class NoBackend(QmpError):
-    """An id alone."""
-
-    template = 'chardev: "{}" missing backend'
-
-
-class NoId(QmpError):
-    """A chardev must have a name."""
-
-    template = "chardev: no id specified"
-
-
-class TwoAddresses(QmpError):
-    """A socket has one address."""
-
-    template = "None or one of 'path', 'fd' or 'host' option required."
-
-
-class NoPort(QmpError):
-    """A host alone."""
-
-    template = "chardev: socket: no port given"
-
-
-class NoPath(QmpError):
-    """(backend): where to?"""
-
-    template = "chardev: {}: no filename given"
-
-
-class DelayTwice(QmpError):
-    """Both ways to say it."""
-
-    template = "'delay' and 'nodelay' are mutually exclusive"
 
 
 class Incompatible(QmpError):
@@ -107,6 +42,18 @@ class CannotOpenFile(QmpError):
     """(path, errno's text)."""
 
     template = "Could not open '{}': {}"
+
+
+class StdioTaken(QmpError):
+    """There is one standard input."""
+
+    template = "cannot use stdio by multiple character devices"
+
+
+class FdsUnsupported(QmpError):
+    """A passed descriptor is not known by that name."""
+
+    template = "only QEMU supports file descriptor passing"
 
 
 class ChardevExists(QmpError):
@@ -139,6 +86,12 @@ class ChardevInUse(QmpError):
     template = "Device '{}' is in use"
 
 
+class OnlyQmp(QmpError):
+    """There is no human monitor."""
+
+    template = "Only QMP is supported"
+
+
 class Plug(NamedTuple):
     """What a monitor is served on: one of a listening socket, a connection, two descriptors.
 
@@ -157,14 +110,11 @@ class Plug(NamedTuple):
 class Chardev(Object):
     """A chardev: subclasses open, describe and close one kind."""
 
-    PARENT = "chardev"
     BACKEND: ClassVar[str] = ""
 
     def __init__(self) -> None:
         super().__init__()
         self.taken = False  # a monitor is on it
-        self.open_frontend = False
-        self.on_remove: list[Callable[[], None]] = []
 
     @property
     def filename(self) -> str:
@@ -195,7 +145,6 @@ class StdioChardev(Chardev):
     """Standard input and output."""
 
     TYPE = "chardev-stdio"
-    PARENT = "chardev-fd"
     BACKEND = "stdio"
 
     def plug(self) -> Plug:
@@ -207,7 +156,6 @@ class FileChardev(Chardev):
     """Output to a file, and input from another if there is one."""
 
     TYPE = "chardev-file"
-    PARENT = "chardev-fd"
     BACKEND = "file"
 
     def __init__(self, out: str, in_: str | None = None, *, append: bool = False) -> None:
@@ -229,7 +177,6 @@ class PipeChardev(Chardev):
     """Two FIFOs, PATH.in and PATH.out, or one for both."""
 
     TYPE = "chardev-pipe"
-    PARENT = "chardev-fd"
     BACKEND = "pipe"
 
     def __init__(self, path: str) -> None:
@@ -274,6 +221,13 @@ class RingBuffer(Chardev):
         return taken
 
 
+class MemoryChardev(RingBuffer):
+    """A ring buffer by its old name."""
+
+    TYPE = "chardev-memory"
+    BACKEND = "memory"
+
+
 def _connected(self: "SocketChardev") -> bool:
     return self.connection() is not None
 
@@ -281,6 +235,7 @@ def _connected(self: "SocketChardev") -> bool:
 class SocketChardev(Chardev):
     """A socket: a server for one client at a time, or a client.
 
+    ``server`` None: an inherited socket is what it is.
     ``connection`` gives the socket of its client; whoever serves the monitor sets it.
     """
 
@@ -295,7 +250,7 @@ class SocketChardev(Chardev):
         self,
         address: Address,
         *,
-        server: bool,
+        server: bool | None,
         wait: bool = False,
         reconnect: int = 0,
         tell: Callable[[str], None] = lambda text: None,
@@ -307,7 +262,13 @@ class SocketChardev(Chardev):
         peer: socket.socket | None = None
         self.connection: Callable[[], socket.socket | None] = lambda: peer
         self._suffix = ",server=on" if server else ""
-        if server:
+        if server is None:
+            adopted = connect(address)
+            if adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                self.listener, self._suffix = adopted, ",server=on"
+            else:
+                peer = adopted
+        elif server:
             self.listener = listen(address)
             if wait:
                 tell(f"QEMU waiting for connection on: {self.filename}")
@@ -353,10 +314,8 @@ class SocketChardev(Chardev):
         if self.listener is not None:
             self.listener.close()
             if isinstance(self.address, UnixAddress) and not self.address.abstract:
-                try:
-                    os.unlink(self.address.path)  # noqa: PTH108: pathlib costs start-up time
-                except FileNotFoundError:
-                    pass  # somebody was faster
+                with suppress(FileNotFoundError):  # somebody was faster
+                    os.unlink(self.address.path)  # noqa: PTH108
         peer = self.connection()
         if peer is not None:
             peer.close()
@@ -375,91 +334,14 @@ def _close(*fds: int) -> None:
             os.close(fd)
 
 
-# From a command line
-
-Options = Mapping[str, str]
-
-
-def _make_null(options: Options, tell: Callable[[str], None]) -> Chardev:
-    return NullChardev()
-
-
-def _make_stdio(options: Options, tell: Callable[[str], None]) -> Chardev:
-    return StdioChardev()
-
-
-def _path(options: Options, backend: str) -> str:
-    if "path" not in options:
-        raise NoPath(backend)
-    return options["path"]
-
-
-def _make_file(options: Options, tell: Callable[[str], None]) -> Chardev:
-    return FileChardev(_path(options, "file"), append=is_on(options.get("append")))
-
-
-def _make_pipe(options: Options, tell: Callable[[str], None]) -> Chardev:
-    if "path" not in options:
-        raise NoPath("pipe")
-    return PipeChardev(options["path"])
-
-
-def _make_ring(options: Options, tell: Callable[[str], None]) -> Chardev:
-    return RingBuffer(size(options.get("size", str(RING_SIZE))) or 0)
-
-
-def _make_socket(options: Options, tell: Callable[[str], None]) -> Chardev:
-    if sum(name in options for name in ("path", "fd", "host")) > 1:
-        raise TwoAddresses
-    if "host" in options and "port" not in options:
-        raise NoPort
-    if "delay" in options and "nodelay" in options:
-        raise DelayTwice
-    address = _socket_address(options)
-    server = is_on(options.get("server"))
-    if "reconnect" in options and isinstance(address, FdAddress):
+def check_socket(address: Address, *, server: bool, has_reconnect: bool, has_wait: bool) -> None:
+    """Raise if options do not go together (qmp_chardev_validate_socket, chardev/char-socket.c)."""
+    if has_reconnect and isinstance(address, FdAddress):
         raise Incompatible("reconnect", "'fd' address type")
-    if server and "reconnect" in options:
+    if server and has_reconnect:
         raise Incompatible("reconnect", "socket in server listen mode")
-    if not server and "wait" in options:
+    if not server and has_wait:
         raise Incompatible("wait", "socket in client connect mode")
-    return SocketChardev(
-        address,
-        server=server,
-        wait=server and is_on(options.get("wait"), default=True),
-        reconnect=number(options.get("reconnect", "0")) or 0,
-        tell=tell,
-    )
-
-
-def _socket_address(options: Options) -> Address:
-    if "path" in options:
-        return UnixAddress(
-            options["path"],
-            is_on(options.get("abstract")),
-            is_on(options.get("tight"), default=True),
-        )
-    if "host" in options:
-        family = socket.AF_UNSPEC
-        if is_on(options.get("ipv4")) and not is_on(options.get("ipv6")):
-            family = socket.AF_INET
-        elif is_on(options.get("ipv6")) and not is_on(options.get("ipv4")):
-            family = socket.AF_INET6
-        return InetAddress(options["host"], options["port"], family)
-    if "fd" not in options:
-        raise NotANumber("")
-    return FdAddress(options["fd"])
-
-
-_MAKERS: Final[Mapping[str, Callable[[Options, Callable[[str], None]], Chardev]]] = {
-    "file": _make_file,
-    "socket": _make_socket,
-    "stdio": _make_stdio,
-    "ringbuf": _make_ring,
-    "null": _make_null,
-    "pipe": _make_pipe,
-}
-BACKENDS: Final = tuple(_MAKERS)  # in QEMU's order
 
 
 class Chardevs:
@@ -485,31 +367,18 @@ class Chardevs:
             chardev.close()
             raise
 
-    def add_options(
-        self, text: str, warn: Callable[[str], None], tell: Callable[[str], None]
-    ) -> None:
-        """Make what ``--chardev`` asks for.
+    def check_stdio(self) -> None:
+        """Raise if standard input is taken."""
+        if any(isinstance(chardev, StdioChardev) for chardev in self):
+            raise StdioTaken
 
-        Raises:
-            HelpWanted: the user asks which options there are.
-            QmpError: it cannot be.
-        """
-        options = parse_options(text, "backend", OPTIONS, warn)
-        name = options.get("id")
-        if name is None:
-            raise NoId
-        backend = options.get("backend")
-        if backend is None:
-            raise NoBackend(name)
-        if backend not in _MAKERS:
-            raise UnknownBackend(backend)
-        self.add(name, _MAKERS[backend](options, tell))
-
-    def take(self, name: str) -> Chardev:
-        """Reserve a chardev for a monitor."""
+    def take(self, name: str, *, hmp: bool = False) -> Chardev:
+        """Reserve a chardev for a monitor, which cannot be a human one."""
         found = self.find(name)
         if found is None:
             raise MonitorChardevNotFound(name)
+        if hmp:
+            raise OnlyQmp
         if found.taken:
             raise ChardevInUse(name)
         found.taken = True

@@ -111,11 +111,9 @@ def _version() -> str:
 
 def _globals(argv: list[str]) -> "tuple[Globals, list[Option]]":
     """Return what holds for the program, and the other options in order."""
-    found, others = Globals(), []
-    for option in scan(argv, _LONG, _SHORT, _OURS):
-        if not found.take(option):
-            others.append(option)
-    return found, others
+    found = Globals()
+    options = scan(argv, _LONG, _SHORT, _OURS)
+    return found, [option for option in options if not found.take(option)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,54 +132,46 @@ HELP: Final = f"""\
 Usage: {PROGRAM} [options]
 QEMU's block layer without QEMU: a QMP daemon over disk images
 
-  -h, --help             display this help and exit
-  -V, --version          output version information and exit
+  -h, --help             print this text
+  -V, --version          print the version
 
   --qmp unix:<path>[,server=on|off][,wait=on|off][,reconnect=<seconds>]
   --qmp tcp:<host>:<port>[,server=on|off][,wait=on|off][,reconnect=<seconds>]
   --qmp stdio
   --qmp fd:<number>
-                         configure a QMP monitor and where it is reached; may
-                         be given several times
+                         make a QMP monitor, and say where clients reach it
 
-  --blockdev [driver=]<driver>[,node-name=<N>][,discard=ignore|unmap]
-             [,cache.direct=on|off][,cache.no-flush=on|off]
-             [,read-only=on|off][,auto-read-only=on|off]
-             [,force-share=on|off][,detect-zeroes=on|off|unmap]
-             [,driver specific parameters...]
-                         configure a block backend
+  --blockdev [driver=]<driver>,node-name=<name>[,<option>=<value>...]
+                         open a node, as blockdev-add does
 
-  --chardev <options>    configure a character device backend for a monitor:
-                         socket, stdio, pipe, file, ringbuf, null
+  --chardev <backend>,id=<name>[,<option>=<value>...]
+                         make a chardev for a monitor: socket, stdio, pipe,
+                         file, ringbuf or null
+
+  --monitor [chardev=]<name>[,mode=control][,pretty=on|off]
+                         make a QMP monitor on a chardev
+
+  --object <type>,id=<name>[,<property>=<value>...]
+                         make an object, as object-add does
+  --object help          list the types
+  --object <type>,help   list the properties of a type
 
   --compat 4.2|5.2|6.2|7.2|all[,deprecated-input=accept|reject|crash]
            [,deprecated-output=accept|hide][,unstable-input=...]
            [,unstable-output=...]
                          be the QMP of that version (default: all of them)
 
-  --daemonize            daemonize the process, and have the parent exit
-                         once startup is complete
+  --daemonize            go into the background once everything is ready
+  --pidfile <path>       write the process id there once everything is ready
 
   --log-level debug|info|warning|error|critical
                          what to log on standard error (default: warning)
   --log-format console|json
                          how to log it (default: console)
 
-  --monitor [chardev=]name[,mode=control][,pretty[=on|off]]
-                         configure a QMP monitor
-
-  --no-plan              answer each request by the slow path (for tests)
-
-  --object help          list object types that can be added
-  --object <type>,help   list properties for the given object type
-  --object <type>[,<property>=<value>...]
-                         create a new object of type <type>, setting
-                         properties in the order they are specified. Note
-                         that the 'id' property must be set.
-
-  --pidfile <path>       write process ID to a file after startup
-
+  --no-plan              serve each request by the slow path (for tests)
   --self-check           check each reply and event against its own type
 
-Options take effect in the order in which they are given.
+Options take effect in the order in which they are given.  Those of
+qemu-storage-daemon mean what they mean there.
 """

@@ -26,7 +26,12 @@ class Clock(ABC):
         if nanoseconds <= 0:
             return
         wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        cancel = self.timer(nanoseconds, lambda: wake.done() or wake.set_result(None))
+
+        def ring() -> None:
+            if not wake.done():
+                wake.set_result(None)
+
+        cancel = self.timer(nanoseconds, ring)
         try:
             await wake
         finally:
@@ -51,7 +56,7 @@ class SteppedClock(Clock):
     def __init__(self, start: int = 0) -> None:
         self._now = start
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
-        self._off: set[int] = set()
+        self._live: set[int] = set()  # timers neither rung nor called off
         self._order = itertools.count()
 
     def now(self) -> int:
@@ -62,13 +67,14 @@ class SteppedClock(Clock):
         """Call ``ring`` when somebody has stepped the clock far enough."""
         number = next(self._order)
         heapq.heappush(self._timers, (self._now + nanoseconds, number, ring))
-        return lambda: self._off.add(number)
+        self._live.add(number)
+        return lambda: self._live.discard(number)
 
     @property
     def next_deadline(self) -> int | None:
         """When the next timer rings, in nanoseconds of this clock; None if there is none."""
-        while self._timers and self._timers[0][1] in self._off:
-            self._off.discard(heapq.heappop(self._timers)[1])
+        while self._timers and self._timers[0][1] not in self._live:
+            heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
     def step(self, nanoseconds: int) -> None:
@@ -77,7 +83,7 @@ class SteppedClock(Clock):
         while (deadline := self.next_deadline) is not None and deadline <= goal:
             self._now = deadline
             _, number, ring = heapq.heappop(self._timers)
-            self._off.discard(number)
+            self._live.discard(number)
             ring()
         self._now = goal
 

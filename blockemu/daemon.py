@@ -7,7 +7,7 @@ them stands between start-up and the greeting.
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from blockemu.chardevs import Chardev, Chardevs, Plug, SocketChardev
 from blockemu.logs import Log
@@ -18,7 +18,7 @@ from blockemu.sockets import InetAddress, UnixAddress
 
 if TYPE_CHECKING:
     from blockemu.clocks import Clocks
-    from blockemu.emulator import Emulator
+    from blockemu.emulator import Emulator, Listener
     from blockemu.qmp_server.dispatch import Registry
     from blockemu.qmp_server.events import EventHub
 
@@ -109,13 +109,18 @@ class Daemon:
 
         keep_freed_memory()
         emu = Emulator(profile=self.profile, clocks=self._clocks)
+        emu.graph.plans = self._plans
         emu.qom.root.add_child("chardevs", self.chardevs.container)
         emu.fdsets.monitors = self._clients
+        self._dispatcher.before, self._dispatcher.after = emu.jobs.before, emu.jobs.after
         realtime = emu.clocks.realtime
         hub = EventHub(
-            lambda: time.time_ns() // 1000, realtime.timer, self.profile, self_check=self._self_check
+            lambda: time.time_ns() // 1000,
+            realtime.timer,
+            self.profile,
+            self_check=self._self_check,
         )
-        emu.listeners.append(hub.emit)
+        emu.listeners.append(cast("Listener", hub.emit))  # all that is emitted is an event
         self._hub = hub
         for server in self._servers:
             server.monitor.hub = hub
@@ -228,7 +233,7 @@ def _address(plug: Plug) -> Address:
 
 def _socket_of(server: Server) -> Any:
     connection = server.connection
-    return connection._sock if connection is not None else None  # noqa: SLF001
+    return connection._sock if connection is not None else None
 
 
 def _log_commands(registry: "Registry", log: Log) -> None:

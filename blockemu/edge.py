@@ -7,10 +7,12 @@ come in through inner edges; a root edge (``parent`` None) is where requests ent
 
 import errno
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
+from blockemu.errors import HostError
 from blockemu.extents import Extents
 from blockemu.node import Node, Write
 from blockemu.perm import Perm, Role
@@ -18,8 +20,27 @@ from blockemu.requests import Request
 from blockemu.route import NO_ROUTE, Commit, Route, Segments
 
 SECTOR = 512
+MAX_LENGTH = (2**63 - 1) // 2**30 * 2**30  # bytes: BDRV_MAX_LENGTH
 BOUNCE = 1 << 20  # bytes of zeroes written at once where a driver cannot write zeroes
 _ZEROES = bytes(BOUNCE)
+
+
+class BeyondMaximum(HostError):
+    """(offset, maximum): no request can reach there."""
+
+    template = "offset({}) exceeds maximum({})"
+
+
+class ReadOnlyImage(HostError):
+    """A read-only image keeps its size."""
+
+    template = "Image is read-only"
+
+
+class CannotResize(HostError):
+    """The driver cannot change the size."""
+
+    template = "Image format driver does not support resize"
 
 
 class Edge:
@@ -29,7 +50,6 @@ class Edge:
         "_length",
         "_perm",
         "_route",
-        "can_read",
         "can_write",
         "drains",
         "frozen",
@@ -69,7 +89,6 @@ class Edge:
     @perm.setter
     def perm(self, perm: Perm) -> None:
         self._perm = perm
-        self.can_read = Perm.CONSISTENT_READ in perm
         self.can_write = bool(perm & Perm.WRITES)
         self._route = None
 
@@ -110,7 +129,7 @@ class Edge:
 
     def _compile(self) -> Route:
         node = self.node
-        if node.tracker.serialising or not self.can_read or node.limits.request_alignment > 1:
+        if node.tracker.serialising or node.limits.request_alignment > 1:
             return NO_ROUTE
         route = node.route()
         plain = not node.before_write and node.flags.detect_zeroes == "off"
@@ -164,9 +183,7 @@ class Edge:
     # With waiting
 
     async def pread(self, offset: int, buf: bytearray | memoryview) -> None:
-        """Fill ``buf`` from ``offset``."""
-        if not self.can_read:
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        """Fill ``buf`` from ``offset``.  No permission is needed for that, only to rely on it."""
         node, view = self.node, memoryview(buf)
         align, most = node.limits.request_alignment, node.limits.max_transfer
         if align > 1 and (offset | len(view)) & (align - 1):
@@ -202,6 +219,7 @@ class Edge:
             await self._write_unaligned(offset, view, flags, align)
             return
         serialise = bool(flags & Write.SERIALISING)
+        flags &= ~Write.SERIALISING  # the driver's own requests need not be
         if self.can_write and not (node.before_write or node.tracker.serialising or serialise):
             node.tracker.enter(request := Request(offset, offset + len(view)))
         else:
@@ -214,61 +232,60 @@ class Edge:
                     await node.pwrite(offset + at, view[at : at + most], flags)
         finally:
             self._end_write(request, flags)
+            self._wrote(request)
 
     async def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         """Make a range read as zeroes, by writing them if the driver cannot.
 
-        The driver gets the aligned middle and, on its own, what is not aligned at either end
-        (after bdrv_co_do_pwrite_zeroes, block/io.c).
+        What is not aligned to the driver's blocks at either end is read, changed and written (after
+        bdrv_co_do_zero_pwritev, block/io.c).
         """
         node = self.node
         if not node.flags.unmap:
             flags &= ~Write.MAY_UNMAP
-        align = max(node.limits.write_zeroes_alignment, node.limits.request_alignment)
-        least = node.limits.request_alignment
+        align = node.limits.request_alignment
+        for start, size in split(offset, length, align, 0):
+            if (start | size) & (align - 1):
+                zeroes = memoryview(bytes(size))
+                await self._write_unaligned(start, zeroes, flags & ~Write.MAY_UNMAP, align)
+            else:
+                await self._zero(start, size, flags)
+
+    async def _zero(self, offset: int, length: int, flags: int) -> None:
+        """Zero a range of whole blocks as one request (after bdrv_co_do_pwrite_zeroes)."""
+        node, limits = self.node, self.node.limits
         request = await self._begin_write(offset, length, bool(flags & Write.SERIALISING))
-        by_hand: list[tuple[int, int]] = []
+        flags &= ~Write.SERIALISING
+        align = max(limits.write_zeroes_alignment, limits.request_alignment)
         try:
-            for start, size in split(offset, length, align, node.limits.max_write_zeroes):
-                if (start | size) & (least - 1):
-                    by_hand.append((start, size))
-                    continue
+            for start, size in split(offset, length, align, limits.max_write_zeroes):
                 try:
                     await node.write_zeroes(start, size, flags)
-                except NotImplementedError:
+                except (NotImplementedError, OSError) as e:
+                    if isinstance(e, OSError) and e.errno != errno.ENOTSUP:
+                        raise
                     if flags & Write.NO_FALLBACK:
                         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
-                    by_hand.append((start, size))
+                    await self._write_zero_bytes(start, size, flags & ~Write.MAY_UNMAP)
         finally:
             self._end_write(request, flags)
-        for start, size in by_hand:
-            for at in range(0, size, BOUNCE):
-                part = memoryview(_ZEROES)[: min(BOUNCE, size - at)]
-                await self._pwrite_zero_bytes(start + at, part, flags & ~Write.MAY_UNMAP)
+            self._wrote(request)
 
-    async def _pwrite_zero_bytes(self, offset: int, view: memoryview, flags: int) -> None:
-        """Write a buffer of zeroes as it is, whatever ``detect_zeroes`` says."""
+    async def _write_zero_bytes(self, offset: int, length: int, flags: int) -> None:
+        """Write buffers of zeroes, as part of a request that is begun already."""
         node = self.node
-        align, most = node.limits.request_alignment, node.limits.max_transfer
-        if align > 1 and (offset | len(view)) & (align - 1):
-            await self._write_unaligned(offset, view, flags, align)
-            return
-        request = await self._begin_write(offset, len(view))
-        try:
-            for at in range(0, len(view), most):
-                await node.pwrite(offset + at, view[at : at + most], flags)
-        finally:
-            self._end_write(request, flags)
+        most = min(BOUNCE, node.limits.max_transfer)
+        for at in range(0, length, most):
+            part = memoryview(_ZEROES)[: min(most, length - at)]
+            await node.pwrite(offset + at, part, flags)
 
     async def discard(self, offset: int, length: int) -> None:
-        """Drop a range, as far as the node was opened for that; see ``write_zeroes`` for parts."""
+        """Drop a range, as far as the node was opened for that and can (bdrv_co_pdiscard)."""
         node = self.node
-        if not length:
+        if not length or not node.flags.unmap or type(node).discard is Node.discard:
             return
         request = await self._begin_write(offset, length)
         try:
-            if not node.flags.unmap:
-                return
             align = max(node.limits.discard_alignment, node.limits.request_alignment)
             for start, size in split(offset, length, align, node.limits.max_discard):
                 try:
@@ -291,19 +308,35 @@ class Edge:
     async def truncate(
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
     ) -> None:
-        """Change the node's size."""
+        """Change the node's size.
+
+        What is new reads as zeroes if a backing file would show through.  After bdrv_co_truncate,
+        block/io.c.
+
+        Raises:
+            HostError: where QEMU has words for what is wrong; OSError otherwise.
+
+        """
         if Perm.RESIZE not in self.perm:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         node = self.node
+        if length > MAX_LENGTH:
+            raise BeyondMaximum(length, MAX_LENGTH, errno=errno.EFBIG)
+        if node.flags.read_only:
+            raise ReadOnlyImage(errno=errno.EACCES)
         old = self.fresh_length()
+        if length > old and node.backing is not None and not node.is_filter:
+            zero = zero or node.backing.fresh_length() > old
         start, end = (old, length) if length > old else (length, old)
-        request = await self._begin(start, max(end, start), serialising=False)
+        request = await self._begin(start, end, serialising=end > old)
         try:
             await node.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
+        except NotImplementedError:
+            raise CannotResize(errno=errno.ENOTSUP) from None
         finally:
             node.tracker.end(request)
+            node.changed()
         self.fresh_length()
-        node.changed()
         for heard in node.on_resize:
             heard(self.fresh_length())
         for edge in list(node.parents):
@@ -325,10 +358,11 @@ class Edge:
             if inner is not None:
                 inner(good)
             self._end_write(request, 0)
+            self._wrote(request)
 
         return segments, commit
 
-    async def extents(self, offset: int, length: int) -> AsyncIterator[Extents]:
+    async def extents(self, offset: int, length: int) -> AsyncGenerator[Extents, None]:
         """Describe a range by this node alone, batch by batch, clipped to it."""
         end = offset + length
         while offset < end:
@@ -380,11 +414,14 @@ class Edge:
             for bitmap in self.node.bitmaps:
                 if bitmap.enabled and request.start < self.length:
                     bitmap.mark(request.start, min(request.end, self.length) - request.start)
-        if request.end > self.node.highest_written:
-            self.node.highest_written = request.end
         self.node.tracker.end(request)
         if request.serialising:
             self.node.changed()
+
+    def _wrote(self, request: Request) -> None:
+        """Note how far was written; a discard does not count."""
+        if request.end > self.node.highest_written:
+            self.node.highest_written = request.end
 
     def _grown(self) -> None:
         """Let all know if a write beyond the end made the node longer."""
@@ -402,9 +439,10 @@ class Edge:
         try:
             await self.node.pread(start, bounce)
             bounce[offset - start :][: len(view)] = view
-            await self.node.pwrite(start, bounce, flags)
+            await self.node.pwrite(start, bounce, flags & ~Write.SERIALISING)
         finally:
             self._end_write(request, flags)
+            self._wrote(request)
 
 
 def split(offset: int, length: int, align: int, most: int) -> list[tuple[int, int]]:
@@ -416,8 +454,8 @@ def split(offset: int, length: int, align: int, most: int) -> list[tuple[int, in
     align = align or 1
     first, last = -(-offset // align) * align, end // align * align
     if first >= last:  # no aligned part: at most one boundary inside
-        middle = [(offset, end)] if first >= end or first == offset else [(offset, first), (first, end)]
-        return [(a, b - a) for a, b in middle if b > a]
+        ends = [offset, end] if first >= end or first == offset else [offset, first, end]
+        return [(a, b - a) for a, b in pairwise(ends) if b > a]
     parts = [(offset, first - offset)] if first > offset else []
     step = most // align * align if most else last - first
     parts += [(at, min(step, last - at)) for at in range(first, last, step)]

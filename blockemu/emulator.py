@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from blockemu.backend import drained
 from blockemu.clocks import Clocks
 from blockemu.drivers import load_drivers
 from blockemu.edge import Edge
@@ -73,7 +74,8 @@ class Emulator:
 
     async def close(self) -> None:
         """End jobs and exports, then flush and close all nodes."""
-        await self.jobs.cancel_all()
+        async with drained(*self.graph):  # jobs stand still before they are cancelled
+            await self.jobs.cancel_all()
         while self.tasks:
             await asyncio.wait(self.tasks)
         for backend in list(self.graph.backends.values()):

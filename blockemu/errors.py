@@ -19,6 +19,14 @@ class QmpError(Exception):
         self.hint = hint
 
 
+class HostError(QmpError, OSError):
+    """A request failed with an errno and QEMU has words for it, too."""
+
+    def __init__(self, *values: object, errno: int, hint: str = "") -> None:
+        QmpError.__init__(self, *values, hint=hint)
+        self.errno = errno
+
+
 class CommandNotFound(QmpError):
     """The command is unknown or not allowed now."""
 

@@ -7,15 +7,16 @@ plain name that would open it just so, or else as the ``json:`` name that would.
 from collections.abc import Mapping
 from typing import Any
 
-from blockemu.drivers import Drivers, probe
 from blockemu.errors import QmpError, Wrapped
 from blockemu.node import Node
 from blockemu.paths import combine, has_protocol, is_absolute
+from blockemu.probing import Drivers, probe
 
 __all__ = [
     "dirname",
     "find_protocol",
     "full_backing_filename",
+    "nest",
     "parse_json",
     "probe",
     "refresh",
@@ -102,11 +103,11 @@ def parse_json(filename: str) -> Options:
         raise Wrapped("Could not parse the JSON options", e) from e
     if not isinstance(value, dict):
         raise NotAnObject
-    return _nest(value)
+    return nest(value)
 
 
 def _parse(text: str) -> Any:
-    from blockemu.qmp_server.jsonparse import ParseError  # late: few names are JSON
+    from blockemu.qmp_server.errors import ParseError  # late: few names are JSON
     from blockemu.qmp_server.jsonstream import Parser
 
     parser = Parser()
@@ -119,7 +120,7 @@ def _parse(text: str) -> Any:
     return values[0]
 
 
-def _nest(options: Mapping[str, Any]) -> Options:
+def nest(options: Mapping[str, Any]) -> Options:
     """Split dotted keys: ``{"a.b": 1}`` is ``{"a": {"b": 1}}``; the first of two equals wins."""
     nested: Options = {}
     for key, value in options.items():
@@ -133,7 +134,7 @@ def _nest(options: Mapping[str, Any]) -> Options:
             inner = at.setdefault(last, {})
             if not isinstance(inner, dict):
                 raise ReferenceAndOptions
-            for name, item in _nest(value).items():
+            for name, item in nest(value).items():
                 inner.setdefault(name, item)
         else:
             at.setdefault(last, value)

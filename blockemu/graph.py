@@ -80,6 +80,7 @@ class Graph:
     def __init__(self, seed: int = 0) -> None:
         self.nodes: dict[str, Node[Any]] = {}
         self.backends: dict[str, Backend] = {}  # by title
+        self.plans = True  # whether backends may answer at once (--no-plan)
         self._auto = 0
         self._random = random.Random(seed)
 
@@ -153,19 +154,9 @@ class Graph:
 
     def detach(self, edge: Edge, transaction: Transaction) -> None:
         """Take an edge out of the graph."""
-        node, parent = edge.node, edge.parent
-        at = list(parent.children).index(edge.name) if parent is not None else 0
+        node = edge.node
         self._unlink(edge)
-
-        def undo() -> None:
-            self.attach(edge, node, Transaction())
-            if parent is not None:  # where it was in the order of children
-                items = list(parent.children.items())
-                items.insert(at, items.pop())
-                parent.children.clear()
-                parent.children.update(items)
-
-        transaction.on_abort(undo)
+        transaction.on_abort(lambda: self.attach(edge, node, Transaction()))
 
     def _unlink(self, edge: Edge) -> None:
         edge.forget()
@@ -200,15 +191,22 @@ class Graph:
 
     def insert(self, backend: Backend, node: Node[Any]) -> None:
         """Put a root on a node."""
+        backend.plans = backend.plans and self.plans
         with Transaction() as transaction:
             self.attach(backend, node, transaction)
             refresh(node, transaction=transaction)
 
     async def remove(self, backend: Backend) -> None:
-        """Take a root off its node, and close what nobody else uses."""
+        """Take a root off its node, and close what nobody else uses.
+
+        Drains twice, as blk_unref and blk_remove_bs do: a job on the node pauses and goes on.
+        """
         node = backend.inserted
         if node is None:
             return
+        for _ in range(2):
+            async with drained(node):
+                pass
         self._unlink(backend)
         del backend.node
         self.loosen(node)

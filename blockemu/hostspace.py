@@ -8,11 +8,11 @@ import errno
 import os
 from typing import Literal
 
+from blockemu.errors import HostError
 from blockemu.sysfile import (
     KEEP_SIZE,
     PUNCH_HOLE,
     ZERO_RANGE,
-    HostError,
     discard_device,
     fallocate,
     os_error,

@@ -6,7 +6,7 @@ level lets through.
 
 import logging
 import sys
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -15,14 +15,13 @@ LEVELS: Final = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
-Format = Literal["console", "json"]
 FORMATS: Final = ("console", "json")
 
 
 class Log:
     """A logger with a level; ``log.info("connected", monitor="m0")``."""
 
-    def __init__(self, level: str = "warning", format: Format = "console") -> None:  # noqa: A002
+    def __init__(self, level: str = "warning", format: str = "console") -> None:
         self.level = LEVELS[level]
         self._format = format
         self._logger: Any = None
@@ -61,11 +60,11 @@ class Log:
         last: Any = (
             structlog.processors.JSONRenderer()
             if self._format == "json"
-            else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+            else structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
         )
-        trace: list[Any] = (
-            [structlog.processors.format_exc_info] if self._format == "json" else []
-        )
+        trace: list[Any] = [structlog.processors.format_exc_info] if self._format == "json" else []
         return structlog.wrap_logger(
             structlog.PrintLogger(sys.stderr),
             wrapper_class=structlog.make_filtering_bound_logger(self.level),

@@ -2,7 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from blockemu.qmp_server.invalid import InvalidInput, Missing, NotAccepted, Unexpected, WrongType, WrongValue
+from blockemu.qmp_server.invalid import (
+    InvalidInput,
+    Missing,
+    NotAccepted,
+    Unexpected,
+    WrongType,
+    WrongValue,
+)
 from blockemu.qmp_server.keyval import parse_option
 
 _MODES = ("readline", "control")

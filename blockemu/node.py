@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blockemu.clocks import Clocks
     from blockemu.dirty import BitmapSet
     from blockemu.edge import Edge
+    from blockemu.fdsets import FdSets
     from blockemu.pool import Pool
     from blockemu.transaction import Transaction
 
@@ -132,6 +133,7 @@ class Services(Protocol):
 
     pool: "Pool"
     clocks: "Clocks"
+    fdsets: "FdSets"
 
     async def open_child(
         self, parent: "Node[Any]", name: str, role: Role, child: "str | dict[str, Any]"

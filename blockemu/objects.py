@@ -126,7 +126,6 @@ class BadPadding(QmpError):
 class UserObject(Object):
     """An object that a client can add and delete."""
 
-    PARENT = "object"
     users = 0  # who needs it to stay
 
     def complete(self, objects: "Objects") -> None:
@@ -148,8 +147,7 @@ class SecretCommon(UserObject):
     """What all kinds of secrets have."""
 
     TYPE = "secret_common"
-    ABSTRACT = True
-    PROPERTIES = (
+    PROPERTIES: ClassVar[tuple[Property, ...]] = (
         Property("loaded", "bool", bool, lambda self: self.content is not None),
         Property("format", "QCryptoSecretFormat", QCryptoSecretFormat, _format_name, _set_format),
         attribute("keyid", "string", str),
@@ -167,7 +165,6 @@ class Secret(SecretCommon):
     """A password or key, given directly or in a file."""
 
     TYPE = "secret"
-    PARENT = "secret_common"
     PROPERTIES = (attribute("data", "string", str), attribute("file", "string", str))
 
     def __init__(self) -> None:
@@ -278,8 +275,7 @@ class EventLoop(UserObject):
     """Parameters of an event loop.  They are kept and shown; the one loop we have needs none."""
 
     TYPE = "event-loop-base"
-    ABSTRACT = True
-    PROPERTIES = tuple(
+    PROPERTIES: ClassVar[tuple[Property, ...]] = tuple(
         _loop_parameter(name) for name in ("aio-max-batch", "thread-pool-min", "thread-pool-max")
     )
 
@@ -304,7 +300,6 @@ class IoThread(EventLoop):
     """A thread for devices to be served in."""
 
     TYPE = "iothread"
-    PARENT = "event-loop-base"
     PROPERTIES = tuple(
         _loop_parameter(name) for name in ("poll-max-ns", "poll-grow", "poll-shrink")
     )
@@ -425,4 +420,3 @@ def _given(options: ObjectProperties) -> dict[str, Any]:
         for wire, (member, _) in members(type(options)).items()
         if wire != "id" and getattr(options, member.name) is not None
     }
-

@@ -103,15 +103,22 @@ class Opener:
         self.services = services
 
     async def open(
-        self, options: Options, *, filename: str | None = None, flags: Flags | None = None
+        self,
+        options: Options,
+        *,
+        filename: str | None = None,
+        defaults: Options | None = None,
     ) -> Node[Any]:
         """Open a node that has no parent; the caller must take it at once, or release it.
+
+        ``defaults`` hold where neither ``options`` nor a ``json:`` name say otherwise, and do not
+        count as given (a program's flags; after update_options_from_flags, block.c).
 
         Raises:
             QmpError: in QEMU's words; nothing is left open.
 
         """
-        return await self._open(filename, None, dict(options), None, Role.NONE, flags or Flags())
+        return await self._open(filename, defaults or {}, dict(options), None, Role.NONE)
 
     async def open_child(
         self, parent: Node[Any], name: str, role: Role, child: "str | Options"
@@ -130,6 +137,12 @@ class Opener:
     ) -> "Edge":
         """Open a child by reference, options or file name, and attach it."""
         node = await self._open_ref(child, filename, _as_parent(parent), role)
+        return await self._attach(parent, name, role, child, node)
+
+    async def _attach(
+        self, parent: Node[Any], name: str, role: Role, child: "str | Options", node: Node[Any]
+    ) -> "Edge":
+        """Make a node that we hold a child, and let go of it."""
         try:
             with Transaction() as transaction:
                 edge = self.graph.add_child(parent, name, role, node, transaction)
@@ -150,26 +163,27 @@ class Opener:
             node = self.graph.lookup(child)
             node.holds += 1
             return node
-        node = await self._open(filename, None, dict(child), parent, role, Flags())
+        node = await self._open(filename, {}, dict(child), parent, role)
         node.holds += 1
         return node
 
     async def _open(
         self,
         filename: str | None,
-        reference: str | None,
+        defaults: Options,
         options: Options,
         parent: Parent | None,
         role: Role,
-        flags: Flags,
     ) -> Node[Any]:
         if filename is not None and filename.startswith("json:"):
             options = filenames.parse_json(filename) | options
             filename = None
         explicit = dict(options)
-        protocol = False
+        flags, protocol = Flags(), False
+        if defaults:
+            options = defaults | options
+            options["cache"] = defaults.get("cache", {}) | explicit.get("cache", {})
         if parent is not None:
-            flags = Flags()
             protocol = inherit(role, parent, options)
         protocol = self._fill(options, filename, protocol, parse=filename is not None)
         set_flags(flags, options)
@@ -338,9 +352,10 @@ class Opener:
         self, node: Node[Any], key: str, child: "str | Options", filename: str | None
     ) -> "Edge":
         try:
-            return await self.open_child_of(node, key, Role.COW, child, filename=filename)
+            below = await self._open_ref(child, filename, _as_parent(node), Role.COW)
         except QmpError as e:
             raise Wrapped("Could not open backing file", e, hint=e.hint) from e
+        return await self._attach(node, key, Role.COW, child, below)
 
     async def _child(
         self,
@@ -365,7 +380,6 @@ class Opener:
             if not size:
                 return "raw"
             head = bytearray(size)
-            probe.can_read = True  # only a look at the header: needs no consistent read
             await probe.pread(0, head)
         except OSError as e:
             raise CouldNotProbe(os.strerror(e.errno or 5)) from e

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 
 from blockemu.errors import InvalidParameterValue, QmpError
 
-IDENTIFIER_HINT = (
-    "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n"
-)
+IDENTIFIER_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n"
 _SUFFIXES = "BKMGTPE"
 
 
@@ -41,9 +39,7 @@ def parse_options(
         if flag and key in ("help", "?"):
             raise HelpWanted
         if flag:
-            warn(
-                f"short-form boolean option '{flag}' deprecated\nPlease use {key}={value} instead"
-            )
+            warn(f"short-form boolean option '{flag}' deprecated\nPlease use {key}={value} instead")
         found[key] = value
         if key != "id":
             if key not in types:

@@ -36,7 +36,7 @@ def topological(nodes: Iterable[Node[Any]]) -> list[Node[Any]]:
     def visit(node: Node[Any]) -> None:
         if node in done:
             return
-        for edge in node.children.values():
+        for edge in reversed(node.children.values()):  # as QEMU lists children, newest first
             visit(edge.node)
         done[node] = None
 
@@ -56,6 +56,7 @@ def refresh(
 
     Raises:
         QmpError: some parents do not get along; what was changed is undone by the transaction.
+
     """
     for node in topological(nodes):
         _check_parents(node)
@@ -110,8 +111,13 @@ def _refresh_node(
     if perm & Perm.WRITES:
         if node.flags.read_only:
             raise ReadOnlyNode if was_read_only.get(node, True) else ReadOnlyInUse(node.name)
-        if Perm.RESIZE not in perm and -(-node.length // 512) * 512 % node.limits.request_alignment:
+    if Perm.WRITE in perm:
+        sectors = -(-node.length // 512)
+        if Perm.RESIZE not in perm and sectors * 512 % node.limits.request_alignment:
             raise UnalignedImage
     node.set_perm(perm, shared, transaction)
     for name, edge in node.children.items():
-        set_perm(edge, *node.child_perm(name, edge.role, perm, shared), transaction)
+        needed, left = node.child_perm(name, edge.role, perm, shared)
+        if edge.node.flags.force_share:
+            left = Perm.ALL
+        set_perm(edge, needed, left, transaction)

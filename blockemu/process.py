@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+from contextlib import suppress
 
 from blockemu.errors import QmpError, Wrapped
 
@@ -60,10 +61,8 @@ class PidFile:
 
     def remove(self) -> None:
         """Remove it."""
-        try:
-            os.unlink(self._path)  # noqa: PTH108: pathlib costs start-up time
-        except OSError:
-            pass  # somebody was faster, or took the folder away
+        with suppress(OSError):  # somebody was faster, or took the folder away
+            os.unlink(self._path)  # noqa: PTH108
         os.close(self._fd)
 
 
@@ -79,7 +78,7 @@ def _locked(path: str) -> int:
             os.close(fd)
             raise PidFileError("Cannot lock pid file", e.strerror) from e
         try:
-            if os.stat(path).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116: as above
+            if os.stat(path).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116
                 return fd
         except FileNotFoundError:
             pass

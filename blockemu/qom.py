@@ -73,11 +73,9 @@ def attribute(name: str, type_: str, hint: Any, *, writable: bool = True) -> Pro
 
 
 class Object:
-    """Something with a place in the tree; subclasses state their QOM type and its parent type."""
+    """Something with a place in the tree; subclasses state their QOM type."""
 
     TYPE: ClassVar[str] = "object"
-    PARENT: ClassVar[str] = ""
-    ABSTRACT: ClassVar[bool] = False
     PROPERTIES: ClassVar[tuple[Property, ...]] = (
         Property("type", "string", str, lambda self: self.TYPE),
     )
@@ -159,7 +157,6 @@ class Container(Object):
     """A folder."""
 
     TYPE = "container"
-    PARENT = "object"
 
 
 def _levels(cls: type[Object]) -> Iterator[tuple[Property, ...]]:

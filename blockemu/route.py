@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 
-
 class Marks(Protocol):
     """What records writes: a dirty bitmap, as far as the data path knows it."""
 

@@ -1,4 +1,4 @@
-"""Whether the machine runs.  A storage daemon has none; clients that manage VMs ask all the same."""
+"""Whether the machine runs.  A storage daemon has none, but clients that manage VMs ask."""
 
 from collections.abc import Callable
 

@@ -5,7 +5,8 @@ After util/qemu-sockets.c.  Everything here blocks; it is for start-up, before t
 
 import os
 import socket
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from blockemu.errors import QmpError
 
@@ -122,10 +123,8 @@ def listen(address: Address, backlog: int = BACKLOG) -> socket.socket:
 
 
 def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)  # noqa: PTH108: pathlib costs start-up time
-    except FileNotFoundError:
-        return
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108
 
 
 def _listen_inet(address: InetAddress, backlog: int) -> socket.socket:
@@ -177,12 +176,14 @@ def _connect_inet(address: InetAddress) -> socket.socket:
     raise CannotConnect(f"{address.host}:{address.port}", problem.strerror) from problem
 
 
-def _resolve(
-    address: InetAddress, flags: int
-) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]]:
+def _resolve(address: InetAddress, flags: int) -> list[tuple[Any, Any, int, str, Any]]:
+    """Return what ``getaddrinfo`` does."""
+    kind = socket.SOCK_STREAM
     try:
-        return socket.getaddrinfo(
-            address.host or None, address.port, address.family, socket.SOCK_STREAM, flags=flags
+        return list(
+            socket.getaddrinfo(
+                address.host or None, address.port, address.family, kind, flags=flags
+            )
         )
     except socket.gaierror as e:
         raise CannotResolve(address.host, address.port, e.strerror) from e

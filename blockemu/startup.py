@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from blockemu.arguments import PROGRAM, Option
-from blockemu.chardevs import BACKENDS, OPTIONS, Chardev, Chardevs, FileChardev, SocketChardev
+from blockemu.chardev_options import BACKENDS, OPTIONS, make_chardev, parse_chardev
+from blockemu.chardevs import Chardev, Chardevs, FileChardev, SocketChardev, StdioChardev
 from blockemu.errors import QmpError
 from blockemu.optlist import HelpWanted
 from blockemu.process import Background, PidFile
@@ -26,12 +27,6 @@ class Refused(Exception):
 
 class Done(Exception):
     """Help was printed: end well."""
-
-
-class OnlyQmp(QmpError):
-    """There is no human monitor."""
-
-    template = "Only QMP is supported"
 
 
 class UnexpectedArgument(QmpError):
@@ -119,21 +114,25 @@ class Startup:
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 
+    def _inform(self, text: str) -> None:
+        self._tell(f"info: {text}")
+
     # Options that need no event loop
 
     def _add_chardev(self, value: str) -> None:
         if value.partition(",")[0] in ("help", "?", "backend=help"):
             self._print("Available chardev backend types: ", *(f"  {name}" for name in BACKENDS))
         try:
-            self._chardevs.add_options(
-                value,
-                lambda text: self._tell(f"warning: {text}"),
-                lambda text: self._tell(f"info: {text}"),
+            name, backend, options = parse_chardev(
+                value, lambda text: self._tell(f"warning: {text}")
             )
         except HelpWanted:
             words = {"bool": "<bool (on/off)>", "number": "<num>", "size": "<size>"}
             rows = (f"  {name}={words.get(OPTIONS[name], '<str>')}" for name in sorted(OPTIONS))
             self._print("chardev options:", *rows)
+        if backend == "stdio":
+            self._chardevs.check_stdio()
+        self._chardevs.add(name, make_chardev(backend, options, self._inform))
 
     def _print(self, *lines: str) -> None:
         sys.stdout.write("\n".join(lines) + "\n")
@@ -165,7 +164,6 @@ class Startup:
         self._seat(self._chardevs.take(name))
 
     def _qmp_chardev(self, value: str) -> Chardev:
-        from blockemu.chardevs import StdioChardev
 
         at = parse_address(value)
         if at.kind == "stdio":
@@ -180,7 +178,7 @@ class Startup:
             server=at.server,
             wait=at.wait,
             reconnect=at.reconnect,
-            tell=lambda text: self._tell(f"info: {text}"),
+            tell=self._inform,
         )
 
     def _trace(self, value: str) -> None:
@@ -314,5 +312,3 @@ class _StartContext:
 
 def _no_commands() -> Any:
     raise AssertionError("a greeting needs no commands")
-
-

@@ -31,14 +31,6 @@ _mincore = _libc.mincore
 _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
 
-class HostError(QmpError, OSError):
-    """A request failed with an errno and QEMU has words for it, too."""
-
-    def __init__(self, *values: object, errno: int, hint: str = "") -> None:
-        QmpError.__init__(self, *values, hint=hint)
-        self.errno = errno
-
-
 class NoAlignment(QmpError):
     """Direct I/O fails with any alignment."""
 
@@ -206,7 +198,6 @@ class FileLeaf(Leaf):
         while done < len(buf):
             got = os.preadv(self.fd, (buf[done:],), offset + done)
             if not got:
-                buf[done:] = bytes(len(buf) - done)
                 return
             done += got
 

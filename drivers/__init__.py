@@ -4,19 +4,18 @@ A driver of another distribution announces its module by an entry point of the g
 ``blockemu.drivers``; importing the module makes its classes known, as it does for those here.
 """
 
-from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
 from blockemu.node import BLOCKDEV, Node
+from blockemu.probing import Drivers
 
 if __name__ != "blockemu.drivers":
     raise ImportError(f"import blockemu.drivers, not {__name__}")
 
 ENTRY_POINTS = "blockemu.drivers"
-Drivers = Mapping[str, type[Node[Any]]]
 
 
 @cache
@@ -34,19 +33,6 @@ def drivers_of(module: object) -> list[tuple[str, type[Node[Any]]]]:
         for node in vars(module).values()
         if isinstance(node, type) and issubclass(node, Node) and _options(node) in tags
     ]
-
-
-def probe(head: bytes, filename: str, drivers: Drivers) -> str:
-    """Guess the format of an image by its first bytes: the name of the surest driver.
-
-    A format's ``probe(head, filename)`` answers how sure it is, 0 to 100.
-    """
-    scores = {
-        tag: driver.probe(head, filename)
-        for tag, driver in drivers.items()
-        if hasattr(driver, "probe")
-    }
-    return max(scores, key=lambda tag: scores[tag])
 
 
 def _options(node: type[Node[Any]]) -> Any:

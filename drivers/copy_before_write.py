@@ -6,7 +6,7 @@ The filter behind backup jobs, and of image fleecing.  After block/copy-before-w
 import asyncio
 import errno
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 from blockemu.bitmap import Bitmap
 from blockemu.block_copy import DEFAULT_CLUSTER, BlockCopy, Call
@@ -17,7 +17,7 @@ from blockemu.filter import Filter
 from blockemu.node import BlockdevRef, Node, NodeOptions, Write
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import U32, QEnum, Since
-from blockemu.route import Route
+from blockemu.route import Commit, Route, Segments
 from blockemu.schema.bitmaps import BlockDirtyBitmap
 
 UNKNOWN_CLUSTER = (
@@ -62,6 +62,7 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
 
     Options = CopyBeforeWriteOptions
     can_reopen = False
+    file: Edge
     target: Edge
     copier: BlockCopy
     snapshot_error = 0  # errno that broke the snapshot, if the policy is to break that
@@ -73,13 +74,10 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         self._timeout = (self.options.cbw_timeout or 0) * 1_000_000_000
         self._late: set[asyncio.Task[None]] = set()
         size = self._cluster_size()
-        # Nameless, yet queries show them: what is to be copied, what may be read, what was saved.
-        self._bitmaps = [
-            bitmaps_of(self.file.node).add(None, size, enabled=False),
-            bitmaps_of(self).add(None, size, enabled=False),
-            bitmaps_of(self).add(None, size, enabled=False),
-        ]
-        to_copy, self._access, self._done = (each.bits for each in self._bitmaps)
+        # Nameless, yet queries show them: what is to be copied, what was saved, what may be read.
+        for owner in (self.file.node, self, self):
+            self._bitmaps.append(bitmaps_of(owner).add(None, size, enabled=False))
+        to_copy, self._done, self._access = (each.bits for each in self._bitmaps)
         if self.options.bitmap is None:
             to_copy.mark(0, to_copy.length)
         else:
@@ -108,7 +106,8 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
 
     def gather_filename(self) -> None:
         """Show the name of what is below."""
-        self.exact_filename = self.file.node.exact_filename if self.file is not None else ""
+        file = self.children.get("file")  # not there yet when the node is being made
+        self.exact_filename = file.node.full_filename if file is not None else ""
 
     def child_perm(self, name: str, role: Role, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
         """Keep others from writing to the source once there are parents (cbw_child_perm)."""
@@ -139,6 +138,11 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         await self._save(offset, length, 0)
         await self.file.discard(offset, length)
 
+    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+        """Save, then let the child make room."""
+        await self._save(offset, length, 0)
+        return await self.file.place(offset, length)
+
     async def _save(self, offset: int, length: int, flags: int) -> None:
         if flags & Write.UNCHANGED or self.snapshot_error:
             return
@@ -159,12 +163,9 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
             await self.copier.copy(start, length, call)
             return call.error
         work = asyncio.ensure_future(self.copier.copy(start, length, call))
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        ring = self.services.clocks.realtime.timer(
-            self._timeout, lambda: over.done() or over.set_result(None)
-        )
+        clock = self.services.clocks.realtime
+        over = asyncio.ensure_future(clock.sleep(self._timeout))
         await asyncio.wait((work, over), return_when=asyncio.FIRST_COMPLETED)
-        ring()
         if work.done():
             over.cancel()
             work.result()
@@ -183,7 +184,7 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         self._bitmaps.clear()
 
 
-def _has_backing(node: Node[object]) -> bool:
+def _has_backing(node: Node[Any]) -> bool:
     """Tell whether an image, looked at through filters, has a backing file."""
     while node.filtered is not None:
         node = node.filtered.node

@@ -116,11 +116,12 @@ class FileOptions(BlockdevOptionsFile, tag="file", features=("dynamic-auto-read-
 
 @dataclass(eq=False)
 class Opened:
-    """A descriptor, the flags it was opened with, and the locks it holds."""
+    """A descriptor (-1: closed), its flags, its locks, and the alignment it asks for."""
 
     fd: int
     flags: int
     lock: ImageLock
+    align: int
 
 
 class HostFile(Node[BlockdevOptionsFile]):
@@ -157,15 +158,14 @@ class HostFile(Node[BlockdevOptionsFile]):
         self.discards = [0, 0, 0]  # done, failed, bytes
         if options.pr_manager is not None:
             raise NoReservations(options.pr_manager)
-        self._wanted = (Perm.NONE, Perm.ALL)
+        self._wanted = self._settled = (Perm.NONE, Perm.ALL)
         self._active = self._next = self._open(self._open_flags(Perm.NONE))
         self.fd = self._active.fd
         try:
             if options.aio is BlockdevAioOptions.NATIVE and not self._active.flags & os.O_DIRECT:
                 raise NativeNeedsDirect
             self._check_type(os.fstat(self.fd).st_mode)
-            self.space = self._make_space()
-            self._measure()
+            self._set_up()
         except BaseException:
             self._close(self.fd)
             self.fd = -1
@@ -177,15 +177,13 @@ class HostFile(Node[BlockdevOptionsFile]):
     def _make_space(self) -> FileSpace | DeviceSpace:
         raise NotImplementedError
 
-    def _measure(self) -> None:
-        """Find out about alignment; direct I/O has its own kind of leaf."""
-        if self._active.flags & os.O_DIRECT:
-            align = direct_alignment(self.fd)
-            self.limits = Limits(request_alignment=align)
-            self.leaf = DirectLeaf(self.fd, align)
-        else:
-            self.limits = Limits()
-            self.leaf = FileLeaf(self.fd)
+    def _set_up(self) -> None:
+        """Set up I/O as the descriptor wants it; direct I/O has its own kind of leaf."""
+        align = self._active.align
+        direct = self._active.flags & os.O_DIRECT
+        self.limits = Limits(request_alignment=align)
+        self.leaf = DirectLeaf(self.fd, align) if direct else FileLeaf(self.fd)
+        self.space = self._make_space()
 
     def _open_flags(self, perm: Perm) -> int:
         """Return the flags of open(2) for these permissions (raw_parse_flags)."""
@@ -205,7 +203,12 @@ class HostFile(Node[BlockdevOptionsFile]):
         if flags & os.O_RDWR and device_is_read_only(fd):
             self._close(fd)
             raise NotWritable(os.strerror(errno.EACCES))
-        return Opened(fd, flags, ImageLock(fd))
+        try:
+            align = direct_alignment(fd) if flags & os.O_DIRECT else 1
+        except BaseException:
+            self._close(fd)
+            raise
+        return Opened(fd, flags, ImageLock(fd), align)
 
     def _close(self, fd: int) -> None:
         if self.options.filename.startswith(FDSET):
@@ -234,22 +237,23 @@ class HostFile(Node[BlockdevOptionsFile]):
     # Permissions
 
     def set_perm(self, perm: Perm, shared: Perm, transaction: Transaction) -> None:
-        """Lock the image accordingly, and open it for writing when the first writer comes."""
+        """Lock the image accordingly, and open it for writing when the first writer comes.
+
+        Until the commit the old descriptor holds the locks of before and after; a transaction may
+        change its mind as often as it likes.
+        """
         before = self._wanted, self._next
-        target = self._next
-        flags = self._open_flags(perm)
-        if flags != target.flags:
-            target = self._open(flags)
+        target = self._matching(self._open_flags(perm))
         try:
-            self._lock(perm, shared, target)
+            self._lock(perm, shared)
         except BaseException:
-            self._drop(target, unless=before[1])
+            self._drop(target, unless=self._next)
             raise
         self._wanted, self._next = (perm, shared), target
 
         def undo() -> None:
             self._wanted, self._next = before
-            self._drop(target, unless=before[1])
+            self._drop(target, unless=self._next)
             self._keep()
 
         def settle() -> None:
@@ -259,48 +263,61 @@ class HostFile(Node[BlockdevOptionsFile]):
         transaction.on_abort(undo)
         transaction.on_commit(settle)
 
-    def _lock(self, perm: Perm, shared: Perm, target: Opened) -> None:
+    def _matching(self, flags: int) -> Opened:
+        """Return a descriptor with these flags: used, or wanted last, or new."""
+        for opened in (self._active, self._next):
+            if opened.flags == flags:
+                return opened
+        return self._open(flags)
+
+    def _lock(self, perm: Perm, shared: Perm) -> None:
         """Hold what was needed before and what will be; on failure only the former."""
         if self.options.locking is OnOffAuto.OFF or self.flags.inactive:
             return
         was_perm, was_shared = self._wanted
-        active = self._active.lock
-        if target is not self._active:  # its locks would look like somebody else's
-            target.lock.keep(Perm.NONE, Perm.NONE)
+        if not (perm & ~was_perm or was_shared & ~shared):
+            return
+        lock = self._active.lock
         try:
-            if perm & ~was_perm or was_shared & ~shared:
-                active.take(was_perm | perm, ~was_shared | ~shared)
-                active.check(perm, shared, self.exact_filename)
-            if target is not self._active:
-                target.lock.take(perm, ~shared)
+            lock.take(perm, ~shared)
+            lock.check(perm, shared, self.exact_filename)
         except BaseException:
             self._keep()
             raise
 
     def _keep(self) -> None:
-        """Let go of locks that the permissions settled on do not need."""
+        """Let go of locks that neither the permissions settled on nor the wanted ones need."""
         perm, shared = self._wanted
-        self._active.lock.keep(perm, ~shared)
+        was_perm, was_shared = self._settled
+        self._active.lock.keep(perm | was_perm, ~shared | ~was_shared)
 
     def _drop(self, opened: Opened, *, unless: Opened) -> None:
-        if opened is not unless and opened is not self._active:
+        if opened is not unless and opened is not self._active and opened.fd >= 0:
             self._close(opened.fd)
+            opened.fd = -1
 
     def _settle(self) -> None:
-        """Let the descriptor opened last take over, with its locks."""
-        new, old = self._next, self._active
-        if new is not old:
-            self.leaf.recall()
-            os.dup2(new.fd, old.fd, inheritable=False)
-            self._close(new.fd)
-            changed = new.flags ^ old.flags
-            old.flags = new.flags
-            old.lock.used, old.lock.unshared = new.lock.used, new.lock.unshared
-            self._next = old
-            if changed & os.O_DIRECT:
-                self._measure()
-                self.changed()
+        """Make the permissions wanted last those that count."""
+        self._settled = self._wanted
+        if self._next is not self._active:
+            self._take_over(self._next, self._active)
         self._keep()
+
+    def _take_over(self, new: Opened, old: Opened) -> None:
+        """Give the old descriptor's number to the new one, which gets the locks first."""
+        try:
+            new.lock.take(old.lock.used, old.lock.unshared)
+        except QmpError as e:
+            self.services.warn(str(e))  # nobody locks exclusively: this does not happen
+        self.leaf.recall()
+        os.dup2(new.fd, old.fd, inheritable=False)
+        self._close(new.fd)
+        new.fd = -1
+        changed, old.flags, old.align = new.flags ^ old.flags, new.flags, new.align
+        self._next = old
+        if changed & os.O_DIRECT:
+            self._set_up()
+            self.changed()
 
     # What it tells of itself
 
@@ -315,6 +332,11 @@ class HostFile(Node[BlockdevOptionsFile]):
     def _stats(self, kind: type[BlockStatsSpecificFile]) -> BlockStatsSpecificFile:
         done, failed, size = self.discards
         return kind(discard_nb_ok=done, discard_nb_failed=failed, discard_bytes_ok=size)
+
+    @property
+    def cluster_size(self) -> int:
+        """A file has no unit of its own."""
+        return 0
 
     def allocated_size(self) -> int:
         """Return the blocks that the file takes, in bytes."""
@@ -443,7 +465,7 @@ class File(HostFile):
         if runs:
             self._data = runs[-1]
             end = min(end, runs[-1][1]) if len(runs) == MOST_RUNS else end
-        return _status(runs, offset, end, self.limits.request_alignment)
+        return status_of(runs, offset, end, self.limits.request_alignment)
 
 
 def _open_path(name: str, flags: int) -> int:
@@ -463,7 +485,7 @@ def _open_path(name: str, flags: int) -> int:
     raise CouldNotOpen(name, os.strerror(code))
 
 
-def _status(runs: list[tuple[int, int]], offset: int, end: int, align: int) -> Extents:
+def status_of(runs: list[tuple[int, int]], offset: int, end: int, align: int) -> Extents:
     """Return data where the runs are and holes elsewhere, on boundaries of ``align``."""
     edges = np.array([offset, *(e for run in runs for e in run), end], np.int64)
     if align > 1:

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from blockemu.edge import SECTOR, Edge
-from blockemu.errors import InvalidParameterValue, QmpError
+from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.node import BlockdevRef, Flags, Limits, Node, NodeOptions
 from blockemu.perm import Perm, Role, default_child_perm
+from blockemu.probing import probe
 from blockemu.route import Commit, Plan, Route, Segments, WritePlan
-from blockemu.sysfile import HostError
 from blockemu.transaction import Transaction
 
 PROBED = SECTOR  # bytes at the beginning that must not turn into another format's magic
@@ -125,6 +125,11 @@ class Raw(Node[BlockdevOptionsRaw]):
             raise SizeNotSectors
         return offset, size
 
+    @property
+    def cluster_size(self) -> int | None:
+        """The file's (raw_get_info)."""
+        return self.file.node.cluster_size
+
     def child_role(self, name: str) -> Role:
         """Be much like a filter where the window is the whole file."""
         if self.options.offset or self.options.size is not None:
@@ -184,7 +189,7 @@ class Raw(Node[BlockdevOptionsRaw]):
         await self.file.pwrite(self._at(offset, len(buf), errno.ENOSPC), buf, flags)
 
     def _keep_raw(self, head: bytes) -> None:
-        from blockemu.drivers import load_drivers, probe  # late: that package imports this module
+        from blockemu.drivers import load_drivers  # late: that package imports this module
 
         if probe(head, "", load_drivers()) != self.driver:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))

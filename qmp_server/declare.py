@@ -7,6 +7,7 @@ microseconds a type: annotations are looked at when a type is first used.
 
 import typing
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar, dataclass_transform
 
@@ -141,7 +142,9 @@ class Struct:
     union: ClassVar[Union | None] = None
     tag: ClassVar[str | None] = None
     life: ClassVar[Life] = FOREVER
-    _members: ClassVar[dict[str, Member] | None] = None
+    _members: ClassVar[dict[str, Member] | None] = None  # made at the first use
+    _names: ClassVar[AbstractSet[str]] = frozenset()
+    _required: ClassVar[AbstractSet[str]] = frozenset()
 
     def __init_subclass__(
         cls,
@@ -165,13 +168,12 @@ class Struct:
             cls.union.cases[tag] = cls
 
     def __init__(self, **values: Any) -> None:
-        known = fields(type(self))
-        for name in values:
-            if name not in known:
-                raise TypeError(f"{type(self).__name__} has no member {name!r}")
-        for name, member in known.items():
-            if not member.optional and name not in values:
-                raise TypeError(f"{type(self).__name__} needs member {name!r}")
+        cls = type(self)
+        if cls._members is None:
+            fields(cls)
+        given = values.keys()
+        if not cls._required <= given <= cls._names:
+            raise TypeError(_wrong_arguments(cls, given))
         self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -195,7 +197,7 @@ class Struct:
 
 def fields(struct: type[Struct]) -> dict[str, Member]:
     """Return the members of ``struct`` by Python name, its base's first."""
-    known = struct.__dict__.get("_members")
+    known = struct._members
     if known is None:
         known = {
             name: make_member(
@@ -205,8 +207,17 @@ def fields(struct: type[Struct]) -> dict[str, Member]:
             if typing.get_origin(hint) is not ClassVar and hint is not ClassVar
         }
         known = {name: known[name] for name in _base_first(struct, known)}
-        type.__setattr__(struct, "_members", known)
-    return typing.cast("dict[str, Member]", known)
+        struct._members = known
+        struct._names = frozenset(known)
+        struct._required = frozenset(name for name, m in known.items() if not m.optional)
+    return known
+
+
+def _wrong_arguments(struct: type[Struct], given: AbstractSet[str]) -> str:
+    odd = [name for name in given if name not in struct._names]
+    lacking = sorted(struct._required - given)
+    what = f"no member {odd[0]!r}" if odd else f"no value for member {lacking[0]!r}"
+    return f"{struct.__name__} has {what}"
 
 
 def _base_first(struct: type[Struct], known: Iterable[str]) -> list[str]:
@@ -259,7 +270,7 @@ def bare(hint: Any) -> tuple[Any, tuple[Any, ...]]:
         elif origin is _UnionType or origin is typing.Union:
             (hint,) = (a for a in typing.get_args(hint) if a is not type(None))
         else:
-            return hint, tuple(notes)
+            return (dict if origin is dict else hint), tuple(notes)
 
 
 _UnionType = type(int | None)

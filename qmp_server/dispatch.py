@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, ClassVar, overload
 
 from blockemu.qmp_server.declare import ABSENT, Member, Struct, make_member
-from blockemu.qmp_server.dump import check, dump
+from blockemu.qmp_server.dump import check, dump, text
 from blockemu.qmp_server.errors import CommandDisabledByPolicy
 from blockemu.qmp_server.invalid import InvalidInput
 from blockemu.qmp_server.profile import ALL, FOREVER, Life, Profile
@@ -169,11 +169,11 @@ class Command:
 
         return obeying
 
-    def finish(self, result: Any, profile: Profile = ALL, *, self_check: bool = False) -> Any:
-        """Return the plain JSON value of the reply, checked against its type if asked to."""
+    def finish(self, result: Any, profile: Profile = ALL, *, self_check: bool = False) -> str:
+        """Return the reply's value as JSON, checked against its type if asked to."""
         if self_check:
-            check(self.returns, dump(result), Profile(profile.name, profile.version))
-        return {} if result is None else dump(result, profile)
+            check(self.returns, dump(result, profile.lenient), profile.lenient)
+        return "{}" if result is None else text(result, profile)
 
 
 @overload

@@ -18,6 +18,10 @@ class ProtocolError(Exception):
         self.values = values
 
 
+class ParseError(ProtocolError):
+    """Input that is not JSON as QEMU has it."""
+
+
 class CommandNotFound(ProtocolError):
     """No command has this name."""
 

@@ -7,7 +7,7 @@ from blockemu.qmp_server.declare import fields
 from blockemu.qmp_server.dispatch import Event
 from blockemu.qmp_server.dump import check, dump
 from blockemu.qmp_server.profile import ALL, Profile
-from blockemu.qmp_server.qdict import encode, encode_pretty
+from blockemu.qmp_server.qdict import encode, prettify
 
 SECOND: Final = 1_000_000_000  # ns
 RATES: Final[dict[str, tuple[int, str | None]]] = {
@@ -69,7 +69,7 @@ class EventHub:
         if self._profile.hides(kind.life):
             return
         if self._self_check:
-            check(kind, dump(event))
+            check(kind, dump(event, self._profile.lenient), self._profile.lenient)
         rate, key = RATES.get(kind.event, (kind.rate, kind.rate_key))
         if rate or self.sinks:
             self._queue(self._message(kind, dump(event, self._profile)), rate, key)
@@ -109,7 +109,7 @@ class EventHub:
         plain = pretty = None
         for sink in tuple(self.sinks):
             if sink.pretty:
-                pretty = pretty or _line(encode_pretty(message).replace("\n", "\r\n"))
+                pretty = pretty or _line(prettify(encode(message)))
                 sink.send_event(pretty)
             else:
                 plain = plain or _line(encode(message))

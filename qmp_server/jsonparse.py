@@ -2,33 +2,28 @@
 
 import re
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import Any, Final
 
 from blockemu.qmp_server import utf8
+from blockemu.qmp_server.errors import ParseError
+from blockemu.qmp_server.jsonstream import parse_integer
 
 _MOST_TEXT: Final = 1023  # bytes of a message
 
 
-class Token(IntEnum):
+class Token:
     """Kinds of token, with the values that the lexer's tables hold."""
 
-    LCURLY = 100
-    RCURLY = 101
-    LSQUARE = 102
-    RSQUARE = 103
-    COLON = 104
-    COMMA = 105
-    INTEGER = 106
-    FLOAT = 107
-    KEYWORD = 108
-    STRING = 109
-
-
-class ParseError(Exception):
-    """Input that is not JSON as QEMU has it; the text is for the client."""
-
-    qmp_class = "GenericError"
+    LCURLY: Final = 100
+    RCURLY: Final = 101
+    LSQUARE: Final = 102
+    RSQUARE: Final = 103
+    COLON: Final = 104
+    COMMA: Final = 105
+    INTEGER: Final = 106
+    FLOAT: Final = 107
+    KEYWORD: Final = 108
+    STRING: Final = 109
 
 
 LCURLY, RCURLY, LSQUARE, RSQUARE = Token.LCURLY, Token.RCURLY, Token.LSQUARE, Token.RSQUARE
@@ -138,14 +133,6 @@ def _scalar(kind: int, text: bytes) -> Any:
             raise fail(f"invalid keyword '{text.decode()}'")
         return _KEYWORDS[text]
     raise fail("expecting value")
-
-
-def parse_integer(text: bytes | str) -> int | float:
-    """Return an integer if 64 bits hold it, signed or not, else a float."""
-    if len(text) > 20:
-        return float(text)
-    value = int(text)
-    return value if -0x8000000000000000 <= value <= 0xFFFFFFFFFFFFFFFF else float(text)
 
 
 def parse_string(token: bytes) -> str:

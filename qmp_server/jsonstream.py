@@ -1,98 +1,30 @@
-"""QEMU's JSON dialect as a stream (after qobject/json-lexer.c and json-streamer.c).
+"""QEMU's JSON dialect as a stream.
 
-No framing: objects may share a packet or span many.  Single-quoted strings, an error for each bad
-token and recovery after it, limits on depth, tokens and bytes of one message.  A whole object of
-plain ASCII goes through Python's own scanner; whatever that cannot judge goes through the lexer.
+No framing: objects may share a packet or span many.  A whole object of plain ASCII goes through
+Python's own scanner; whatever that cannot judge as QEMU would goes through the lexer.
 """
 
-import re
 from json import decoder, scanner
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from blockemu.qmp_server import utf8
-from blockemu.qmp_server.jsonparse import (
-    LCURLY,
-    LSQUARE,
-    RCURLY,
-    RSQUARE,
-    ParseError,
-    Token,
-    parse,
-    parse_integer,
-)
+from blockemu.qmp_server.errors import ParseError
 
-MOST_BYTES: Final = 64 << 20  # of one message's tokens
-MOST_TOKENS: Final = 2 << 20
-MOST_NESTING: Final = 1 << 10
+if TYPE_CHECKING:
+    from blockemu.qmp_server.jsonlex import Item, Lexer
 
-Item = Any  # a JSON value, or a ParseError
+__all__ = ["ParseError", "Parser", "parse_integer"]
+
+_MOST_FAST: Final = 1 << 20  # bytes
+_MOST_NESTING: Final = 1 << 10
+_BLANK: Final = " \t\r\n"
 
 
-class TooMuch(ParseError):
-    """A message exceeds a limit."""
-
-
-class StrayToken(ParseError):
-    """A token that no message can have."""
-
-
-# The lexer: states, and for each a row of what follows each byte.
-
-(_START, _RECOVERY, _DQ, _DQ_ESCAPE, _SQ, _SQ_ESCAPE, _ZERO, _DIGITS, _SIGN) = range(9)
-(_MANTISSA, _MANTISSA_DIGITS, _EXP, _EXP_SIGN, _EXP_DIGITS, _WORD) = range(9, 15)
-_ERROR: Final = 99
-_AGAIN: Final = 128  # added: the byte belongs to what comes next
-_DIGIT: Final = b"0123456789"
-_LOWER: Final = bytes(range(0x61, 0x7B))
-_IN_STRING: Final = bytes(range(0x20, 0xFE))
-_RESYNC: Final = bytes({*range(0x20), 0xFE, 0xFF, *b"[]{}:,"} - {9})
-
-
-def _row(otherwise: int, *ranges: tuple[bytes, int]) -> bytes:
-    row = bytearray([otherwise]) * 256
-    for chars, state in ranges:
-        for char in chars:
-            row[char] = state
-    return bytes(row)
-
-
-_ROWS: Final = {
-    _START: _row(
-        _ERROR,
-        (_LOWER, _WORD),
-        (_DIGIT, _DIGITS),
-        (b"0", _ZERO),
-        (b"-", _SIGN),
-        (b" \t\r\n", _START),
-        (b'"', _DQ),
-        (b"'", _SQ),
-        (b"{", LCURLY),
-        (b"}", RCURLY),
-        (b"[", LSQUARE),
-        (b"]", RSQUARE),
-        (b":", Token.COLON),
-        (b",", Token.COMMA),
-    ),
-    _RECOVERY: _row(_RECOVERY, (_RESYNC, _START + _AGAIN)),
-    _DQ: _row(_ERROR, (_IN_STRING, _DQ), (b"\\", _DQ_ESCAPE), (b'"', Token.STRING)),
-    _DQ_ESCAPE: _row(_ERROR, (_IN_STRING, _DQ)),
-    _SQ: _row(_ERROR, (_IN_STRING, _SQ), (b"\\", _SQ_ESCAPE), (b"'", Token.STRING)),
-    _SQ_ESCAPE: _row(_ERROR, (_IN_STRING, _SQ)),
-    _ZERO: _row(Token.INTEGER + _AGAIN, (_DIGIT, _ERROR), (b".", _MANTISSA)),
-    _DIGITS: _row(Token.INTEGER + _AGAIN, (_DIGIT, _DIGITS), (b".", _MANTISSA), (b"eE", _EXP)),
-    _SIGN: _row(_ERROR, (_DIGIT, _DIGITS), (b"0", _ZERO)),
-    _MANTISSA: _row(_ERROR, (_DIGIT, _MANTISSA_DIGITS)),
-    _MANTISSA_DIGITS: _row(Token.FLOAT + _AGAIN, (_DIGIT, _MANTISSA_DIGITS), (b"eE", _EXP)),
-    _EXP: _row(_ERROR, (_DIGIT, _EXP_DIGITS), (b"+-", _EXP_SIGN)),
-    _EXP_SIGN: _row(_ERROR, (_DIGIT, _EXP_DIGITS)),
-    _EXP_DIGITS: _row(Token.FLOAT + _AGAIN, (_DIGIT, _EXP_DIGITS)),
-    _WORD: _row(Token.KEYWORD + _AGAIN, (_LOWER, _WORD)),
-}
-_RUNS: Final = {  # bytes that leave a state as it is, skipped at once
-    state: re.compile(b"[" + re.escape(same) + b"]+")
-    for state, row in _ROWS.items()
-    if (same := bytes(c for c in range(256) if row[c] == state))
-}
+def parse_integer(text: bytes | str) -> int | float:
+    """Return an integer if 64 bits hold it, signed or not, else a float."""
+    if len(text) > 20:
+        return float(text)
+    value = int(text)
+    return value if -0x8000000000000000 <= value <= 0xFFFFFFFFFFFFFFFF else float(text)
 
 
 class _Duplicate(ValueError):
@@ -125,151 +57,61 @@ class _Scanning:
 
 _make: Final[Any] = scanner.c_make_scanner or scanner.py_make_scanner  # type: ignore[attr-defined]
 _scan: Final = _make(_Scanning())
-_BLANK: Final = re.compile(r"[ \t\r\n]*")
-_MOST_FAST: Final = 1 << 20
 
 
 class Parser:
     """Turns bytes into values and errors, in order.  Feed it as they come."""
 
     def __init__(self) -> None:
-        self._state = _START
-        self._token: list[bytes] = []  # pieces of a token that is not over
-        self._token_size = 0
-        self._tokens: list[tuple[int, bytes]] = []  # of a message that is not over
-        self._size = 0
-        self._braces = 0
-        self._brackets = 0
-        self._out: list[Item] = []
+        self._lexer: Lexer | None = None  # made when first needed
+        self._idle = True
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is half received."""
-        return self._state == _START and not self._tokens
-
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Item]:
+    def feed(self, data: bytes | bytearray | memoryview) -> "list[Item]":
         """Take bytes; return the values and ParseErrors that they complete."""
         data = bytes(data)
-        out = self._out = []
-        begin = 0 if self.idle else self._slow(data, 0, until_idle=True)
+        out: list[Item] = []
+        begin = 0
+        if not self._idle:
+            begin = self._slow(data, 0, out, until_idle=True)
         if begin < len(data):
-            begin = self._fast(data, begin, out)
+            begin = _fast(data, begin, out)
         if begin < len(data):
-            self._slow(data, begin)
+            self._slow(data, begin, out)
         return out
 
-    def flush(self) -> list[Item]:
+    def flush(self) -> "list[Item]":
         """End of input: return what the rest makes, and start anew."""
-        self._out = []
-        step = _ROWS[self._state][0]
-        if self._state not in (_START, _RECOVERY):
-            self._receive(step - _AGAIN if step & _AGAIN else _ERROR, self._take(b""))
-        if self._tokens:
-            self._finish()
-        out = self._out
-        self.__init__()  # type: ignore[misc]
+        out: list[Item] = []
+        if self._lexer is not None:
+            self._lexer.flush(out)
+        self._lexer, self._idle = None, True
         return out
 
-    def _fast(self, data: bytes, begin: int, out: list[Item]) -> int:
-        """Parse whole objects with Python's scanner; return how far that was certain."""
-        if len(data) > _MOST_FAST or not data.isascii() or b"\\u" in data:
-            return begin
-        if len(data) > MOST_NESTING and data.count(b"{") + data.count(b"[") > MOST_NESTING:
-            return begin
-        text = data.decode("ascii")
-        pos, size = begin, len(text)
-        try:
-            while True:
-                if pos < size and text[pos] != "{":
-                    pos = _BLANK.match(text, pos).end()  # type: ignore[union-attr]
-                if pos == size or text[pos] != "{":
-                    return pos
-                value, pos = _scan(text, pos)
-                out.append(value)
-        except (ValueError, StopIteration, RecursionError):
-            return pos
+    def _slow(self, data: bytes, pos: int, out: "list[Item]", *, until_idle: bool = False) -> int:
+        if self._lexer is None:
+            from blockemu.qmp_server.jsonlex import Lexer
 
-    def _slow(self, data: bytes, pos: int, *, until_idle: bool = False) -> int:
-        """Run the lexer over the bytes; return where it stopped."""
-        begin, size = pos, len(data)
-        state = self._state
-        while pos < size:
-            run = _RUNS.get(state)
-            if run is not None:
-                limit = MOST_BYTES + 1 - self._token_size + begin
-                match = run.match(data, pos, min(size, limit))
-                if match is not None:
-                    pos = match.end()
-                    if state in (_START, _RECOVERY):
-                        begin = pos
-                    elif pos == limit:
-                        begin, state = self._oversized(pos)
-                    if pos == size:
-                        break
-            step = _ROWS[state][data[pos]]
-            if step & _AGAIN:
-                step -= _AGAIN
-            else:
-                pos += 1
-            if step < _ERROR:
-                state = step
-                if state == _START:
-                    begin = pos
-                continue
-            token = self._take(data[begin:pos])
-            begin = pos
-            state = _RECOVERY if step == _ERROR else _START
-            self._receive(step, token)
-            if until_idle and state == _START and not self._tokens:
-                break
-        self._state = state
-        if begin < pos:
-            self._token.append(data[begin:pos])
-            self._token_size += pos - begin
+            self._lexer = Lexer()
+        pos = self._lexer.feed(data, pos, out, until_idle=until_idle)
+        self._idle = self._lexer.idle
         return pos
 
-    def _take(self, last: bytes) -> bytes:
-        if not self._token:
-            return last
-        token = b"".join([*self._token, last])
-        self._token.clear()
-        self._token_size = 0
-        return token
 
-    def _oversized(self, pos: int) -> tuple[int, int]:
-        self._token.clear()
-        self._token_size = 0
-        self._emit(TooMuch("JSON token size limit exceeded"))
-        return pos, _START
-
-    def _receive(self, kind: int, text: bytes) -> None:
-        """Take a token; a message is over when its brackets balance."""
-        if kind == _ERROR:
-            shown = utf8.decode_replacing(text.partition(b"\0")[0])
-            self._emit(StrayToken(f"JSON parse error, stray '{shown}'"))
-            return
-        self._braces += (kind == LCURLY) - (kind == RCURLY)
-        self._brackets += (kind == LSQUARE) - (kind == RSQUARE)
-        if self._size + len(text) + 1 > MOST_BYTES:
-            self._emit(TooMuch("JSON token size limit exceeded"))
-        elif len(self._tokens) + 1 > MOST_TOKENS:
-            self._emit(TooMuch("JSON token count limit exceeded"))
-        elif self._braces + self._brackets > MOST_NESTING:
-            self._emit(TooMuch("JSON nesting depth limit exceeded"))
-        else:
-            self._tokens.append((kind, text))
-            self._size += len(text)
-            if self._braces < 0 or self._brackets < 0 or not (self._braces or self._brackets):
-                self._finish()
-
-    def _finish(self) -> None:
-        try:
-            self._emit(parse(self._tokens))
-        except ParseError as e:
-            self._emit(e)
-
-    def _emit(self, item: Item) -> None:
-        """Emit a value or an error and forget the message."""
-        self._braces = self._brackets = self._size = 0
-        self._tokens.clear()
-        self._out.append(item)
+def _fast(data: bytes, begin: int, out: "list[Item]") -> int:
+    """Parse whole objects with Python's scanner; return how far that was certain."""
+    if len(data) > _MOST_FAST or not data.isascii() or b"\\u" in data:
+        return begin
+    if len(data) > _MOST_NESTING and data.count(b"{") + data.count(b"[") > _MOST_NESTING:
+        return begin
+    text = data.decode("ascii")
+    pos, size = begin, len(text)
+    try:
+        while True:
+            while pos < size and text[pos] in _BLANK:
+                pos += 1
+            if pos == size or text[pos] != "{":
+                return pos
+            value, pos = _scan(text, pos)
+            out.append(value)
+    except (ValueError, StopIteration, RecursionError):
+        return pos

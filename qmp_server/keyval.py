@@ -3,8 +3,7 @@
 import re
 from typing import Any, Final
 
-from blockemu.qmp_server.errors import ProtocolError
-from blockemu.qmp_server.jsonparse import ParseError
+from blockemu.qmp_server.errors import ParseError, ProtocolError
 from blockemu.qmp_server.jsonstream import Parser
 from blockemu.qmp_server.order import in_order
 

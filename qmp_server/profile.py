@@ -3,7 +3,8 @@
 Light on purpose: the greeting needs it before anything else is imported.
 """
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final
 
 Version = tuple[int, ...]
 
@@ -14,8 +15,12 @@ VERSIONS: Final[dict[str, Version]] = {
     "7.2": (7, 2, 22),
 }
 NEWEST: Final = (7, 2, 22)
-INPUT_POLICIES: Final = ("accept", "reject", "crash")
-OUTPUT_POLICIES: Final = ("accept", "hide")
+POLICIES: Final = {
+    "deprecated-input": ("accept", "reject", "crash"),
+    "deprecated-output": ("accept", "hide"),
+    "unstable-input": ("accept", "reject", "crash"),
+    "unstable-output": ("accept", "hide"),
+}
 
 
 def parse_version(text: str) -> Version:
@@ -96,15 +101,6 @@ class Life:
 FOREVER: Final = Life()
 
 
-class Policy(NamedTuple):
-    """What to do about deprecated and unstable interfaces."""
-
-    deprecated_input: str = "accept"
-    deprecated_output: str = "accept"
-    unstable_input: str = "accept"
-    unstable_output: str = "accept"
-
-
 class UnknownProfile(ValueError):
     """The text names no profile or policy; it says so in words fit for a command line."""
 
@@ -112,15 +108,19 @@ class UnknownProfile(ValueError):
 class Profile:
     """A version of the interface, or all of them (``version`` None), and a policy."""
 
-    __slots__ = ("name", "policy", "quiet", "version")
+    __slots__ = ("lenient", "name", "policy", "quiet", "version")
 
     def __init__(
-        self, name: str = "all", version: Version | None = None, policy: Policy | None = None
+        self,
+        name: str = "all",
+        version: Version | None = None,
+        policy: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.version = version
-        self.policy = policy or Policy()
-        self.quiet = self.policy == Policy()  # no policy to apply
+        self.policy = dict(policy or {})  # as in QEMU's -compat; what is absent is accepted
+        self.quiet = set(self.policy.values()) <= {"accept"}
+        self.lenient: Profile = self if self.quiet else Profile(name, version)  # no policy
 
     def __repr__(self) -> str:
         return f"Profile({self.name!r}, {self.policy!r})"
@@ -128,11 +128,12 @@ class Profile:
     @classmethod
     def parse(cls, text: str) -> "Profile":
         """Return the profile of "4.2" or "all,deprecated-input=reject"; raise UnknownProfile."""
-        name, version, policy = "all", None, Policy()
+        name, version = "all", None
+        policy: dict[str, str] = {}
         for item in text.split(","):
             key, is_policy, value = item.partition("=")
             if is_policy:
-                policy = _with_policy(policy, key, value)
+                policy[_checked(key, value)] = value
             elif key in VERSIONS or key == "all":
                 name, version = key, VERSIONS.get(key)
             else:
@@ -164,26 +165,27 @@ class Profile:
             return True
         if self.quiet:
             return False
-        return (self.policy.deprecated_output == "hide" and self.deprecates(life)) or (
-            self.policy.unstable_output == "hide" and life.unstable
+        return (self.policy.get("deprecated-output") == "hide" and self.deprecates(life)) or (
+            self.policy.get("unstable-output") == "hide" and life.unstable
         )
 
     def input_policy(self, life: Life) -> tuple[str, str]:
         """Return the policy against input of this kind and the adjective for its error."""
-        if self.deprecates(life) and self.policy.deprecated_input != "accept":
-            return self.policy.deprecated_input, "Deprecated"
-        if life.unstable and self.policy.unstable_input != "accept":
-            return self.policy.unstable_input, "Unstable"
+        policy = self.policy.get("deprecated-input", "accept")
+        if policy != "accept" and self.deprecates(life):
+            return policy, "Deprecated"
+        policy = self.policy.get("unstable-input", "accept")
+        if policy != "accept" and life.unstable:
+            return policy, "Unstable"
         return "accept", ""
 
 
-def _with_policy(policy: Policy, key: str, value: str) -> Policy:
-    field = key.replace("-", "_")
-    if field not in Policy._fields:
+def _checked(key: str, value: str) -> str:
+    if key not in POLICIES:
         raise UnknownProfile(f"Parameter '{key}' is unexpected")
-    if value not in (INPUT_POLICIES if field.endswith("input") else OUTPUT_POLICIES):
+    if value not in POLICIES[key]:
         raise UnknownProfile(f"Parameter '{key}' does not accept value '{value}'")
-    return policy._replace(**{field: value})
+    return key
 
 
 ALL: Final = Profile()

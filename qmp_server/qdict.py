@@ -1,29 +1,36 @@
 """JSON as QEMU prints it: its key order, its escapes, its spacing (after qobject/json-writer.c)."""
 
-import re
 from json.encoder import encode_basestring_ascii
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from blockemu.qmp_server.order import Buckets, bucket, in_order
-from blockemu.qmp_server.utf8 import NONCHARACTERS
 
-__all__ = ["Buckets", "bucket", "encode", "encode_pretty", "in_order", "quote"]
+if TYPE_CHECKING:
+    import re
 
-_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-f]{4})|.)")
-_PAIR: Final = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\U0001fffe-\U0010ffff]")
+__all__ = ["Buckets", "bucket", "encode", "in_order", "prettify", "quote"]
+
+_MOST: Final = 8192  # kept of what clients may invent
 _keys: dict[str, str] = {}
-_MOST_KEYS: Final = 8192
+_shapes: dict[tuple[str, ...], list[tuple[str, str]]] = {}
 
 
 def quote(text: str) -> str:
     """Return a string in quotes, in ASCII; what is not a Unicode character becomes U+FFFD."""
-    if not text.isascii() and _PAIR.search(text):
-        text = NONCHARACTERS.sub("\ufffd", text)
     quoted = encode_basestring_ascii(text)
-    return _ESCAPE.sub(_upper, quoted) if "\\u" in quoted else quoted
+    return _careful(text) if "\\u" in quoted else quoted
 
 
-def _upper(match: re.Match[str]) -> str:
+def _careful(text: str) -> str:
+    import re
+
+    from blockemu.qmp_server.utf8 import NONCHARACTERS
+
+    quoted = encode_basestring_ascii(NONCHARACTERS.sub("\ufffd", text))
+    return re.sub(r"\\(?:u([0-9a-f]{4})|.)", _upper, quoted)
+
+
+def _upper(match: "re.Match[str]") -> str:
     return match[0] if match[1] is None else "\\u" + match[1].upper()
 
 
@@ -31,10 +38,20 @@ def _key(key: str) -> str:
     """Return a key as printed, colon included."""
     text = _keys.get(key)
     if text is None:
-        if len(_keys) > _MOST_KEYS:
+        if len(_keys) > _MOST:
             _keys.clear()
         text = _keys[key] = quote(key) + ": "
     return text
+
+
+def _shape(keys: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return keys, given in order of insertion, in QEMU's order and as printed."""
+    if len(_shapes) > _MOST:
+        _shapes.clear()
+    shape = [(key, _key(key)) for key in in_order(keys)]
+    if len(keys) < 64:
+        _shapes[keys] = shape
+    return shape
 
 
 def _double(value: float) -> str:
@@ -49,13 +66,9 @@ def encode(value: Any) -> str:
     if kind is int:
         return repr(value)
     if kind is dict:
-        if len(value) > 1:
-            newest_first = [*value][::-1]  # sorting keeps that order within a bucket
-            keys = sorted(newest_first, key=bucket)
-            return "{" + ", ".join([_key(key) + encode(value[key]) for key in keys]) + "}"
-        for key, item in value.items():
-            return "{" + _key(key) + encode(item) + "}"
-        return "{}"
+        keys = tuple(value)
+        shape = _shapes.get(keys) or _shape(keys)
+        return "{" + ", ".join([name + encode(value[key]) for key, name in shape]) + "}"
     if kind is list:
         return "[" + ", ".join([encode(item) for item in value]) + "]"
     return _constant(value)
@@ -75,16 +88,26 @@ def _constant(value: Any) -> str:
     raise TypeError(f"not a JSON value: {value!r}")
 
 
-def encode_pretty(value: Any, indent: str = "") -> str:
-    """Return a plain JSON value over lines; empty lists and objects take two, as in QEMU."""
-    inner = indent + "    "
-    if type(value) is dict:
-        rows = [_key(key) + encode_pretty(value[key], inner) for key in in_order(value)]
-        opening, closing = "{", "}"
-    elif type(value) is list:
-        rows = [encode_pretty(item, inner) for item in value]
-        opening, closing = "[", "]"
-    else:
-        return encode(value)
-    body = ",".join(f"\n{inner}{row}" for row in rows)
-    return f"{opening}{body}\n{indent}{closing}"
+def prettify(text: str) -> str:
+    """Return JSON that ``encode`` made over lines, as a monitor sends it: CR LF, four spaces.
+
+    Empty lists and objects take two lines, as in QEMU.
+    """
+    import re
+
+    out: list[str] = []
+    line = "\r\n"  # as the next line begins
+    empty = False  # whether a container was just opened
+    for piece in re.findall(r'"(?:[^"\\]|\\.)*"|[][{}]|, |[^][{}", ]+|.', text):
+        if piece in ("]", "}"):
+            line = line[:-4]
+            out.append(line + piece)
+            empty = False
+            continue
+        if empty:
+            out.append(line)
+        empty = piece in ("[", "{")
+        if empty:
+            line += "    "
+        out.append(f",{line}" if piece == ", " else piece)
+    return "".join(out)

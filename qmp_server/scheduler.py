@@ -11,6 +11,7 @@ from blockemu.qmp_server.session import Pending, Session
 
 QUEUE_LENGTH: Final = 8  # requests QEMU queues for a monitor with OOB; without, it queues one
 Spawn = Callable[[Coroutine[Any, Any, None]], Any]
+Hold = Callable[[], Coroutine[Any, Any, None] | None]
 
 
 class Lane:
@@ -39,29 +40,40 @@ class Lane:
 
 
 class Dispatcher:
-    """Runs requests; share one between all monitors of a program."""
+    """Runs requests; share one between all monitors of a program.
+
+    ``before`` and ``after`` say what a request, and the reply to one that was awaited, must wait
+    for; they return None where that is nothing.
+    """
 
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
         self._lanes: deque[Lane] = deque()  # those with queued requests, next first
         self._busy = False
         self.stopped = False  # set to take no more requests
+        self.before: Hold = lambda: None
+        self.after: Hold = lambda: None
 
     def submit(self, lane: Lane) -> None:
         """Queue as many of a lane's requests as there is room for; run what can be run."""
         received, session = lane.received, lane.session
-        while received and lane.has_room:
+        while received:
+            free = not (self._busy or self._lanes or self.stopped)  # nobody is before it
+            if not (free or lane.has_room):
+                return
             request = received.popleft()
             if callable(request):  # file descriptors that came with what follows
                 request()
             elif session.is_oob(request):
                 self._out_of_band(lane, request)
+            elif free:
+                self._busy = True
+                if self._execute(lane, request):
+                    self._busy = False
             else:
                 lane.queued.append(request)
                 if lane not in self._lanes:
                     self._lanes.append(lane)
-                if not self._busy:
-                    self._run()
 
     def forget(self, lane: Lane) -> None:
         """Drop the requests of a lane that wait."""
@@ -83,14 +95,34 @@ class Dispatcher:
             request = lane.queued.popleft()
             if lane.queued:
                 self._lanes.append(lane)
-            lane.running = True
-            outcome = lane.session.execute(request, lane.context)
-            if isinstance(outcome, Pending):
-                self._spawn(self._wait(lane, outcome))
+            if not self._execute(lane, request):
                 return
-            lane.running = False
-            lane.send(outcome)
         self._busy = False
+
+    def _execute(self, lane: Lane, request: Any) -> bool:
+        """Run a request; tell whether it is over."""
+        hold = self.before()
+        if hold is not None:
+            lane.running = True
+            self._spawn(self._hold(lane, request, hold))
+            return False
+        outcome = lane.session.execute(request, lane.context)
+        if type(outcome) is bytes:
+            lane.send(outcome)
+            return True
+        assert isinstance(outcome, Pending)
+        lane.running = True
+        self._spawn(self._wait(lane, outcome))
+        return False
+
+    async def _hold(self, lane: Lane, request: Any, hold: Coroutine[Any, Any, None]) -> None:
+        """Run a request later."""
+        await hold
+        outcome = lane.session.execute(request, lane.context)
+        if isinstance(outcome, Pending):
+            await self._wait(lane, outcome)
+        else:
+            self._done(lane, outcome)
 
     async def _wait(self, lane: Lane, pending: Pending) -> None:
         """Await a command, reply, and go on."""
@@ -98,6 +130,12 @@ class Dispatcher:
             reply = lane.session.finish(pending, await pending.coroutine)
         except Exception as e:
             reply = lane.session.fail(pending, e)
+        hold = self.after()
+        if hold is not None:
+            await hold
+        self._done(lane, reply)
+
+    def _done(self, lane: Lane, reply: bytes) -> None:
         lane.running = False
         lane.send(reply)
         self._run()

@@ -13,14 +13,14 @@ from blockemu.qmp_server.errors import (
     CommandNotFound,
     NoOob,
     NotNegotiated,
+    ParseError,
     PolicyCrash,
     ProtocolError,
 )
-from blockemu.qmp_server.jsonparse import ParseError
 from blockemu.qmp_server.jsonstream import Parser
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.profile import ALL, Profile
-from blockemu.qmp_server.qdict import encode, encode_pretty
+from blockemu.qmp_server.qdict import encode, prettify
 
 if TYPE_CHECKING:
     from blockemu.qmp_server.dispatch import Command, Registry
@@ -252,16 +252,15 @@ class Session:
 
     def message(self, value: Any) -> bytes:
         """Return a plain JSON value as a message."""
-        if self.pretty:
-            return (encode_pretty(value).replace("\n", "\r\n") + "\r\n").encode("ascii")
-        return (encode(value) + "\r\n").encode("ascii")
+        text = encode(value)
+        return ((prettify(text) if self.pretty else text) + "\r\n").encode("ascii")
 
     def _success(self, command: "Command", result: Any, ident: Any) -> bytes:
         service = self.service
-        value = command.finish(result, service.profile, self_check=service.self_check)
+        text = command.finish(result, service.profile, self_check=service.self_check)
         if not command.success_response:
             return b""
-        return self._reply("return", value, ident)
+        return self._reply("return", text, ident)
 
     def _failure(self, error: Exception, ident: Any) -> bytes:
         kind = getattr(error, "qmp_class", None)
@@ -269,15 +268,15 @@ class Session:
             self.service.on_bug(error)
             error = InternalError(f"{type(error).__name__}: {error}")
             kind = error.qmp_class
-        return self._reply("error", {"class": kind, "desc": str(error)}, ident)
+        return self._reply("error", encode({"class": kind, "desc": str(error)}), ident)
 
-    def _reply(self, key: str, value: Any, ident: Any) -> bytes:
-        if self.pretty:
-            return self.message({key: value} if ident is _NO_ID else {key: value, "id": ident})
+    def _reply(self, key: str, value: str, ident: Any) -> bytes:
         if ident is _NO_ID:
-            text = f'{{"{key}": {encode(value)}}}\r\n'
+            text = f'{{"{key}": {value}}}'
         elif _ID_FIRST[key]:
-            text = f'{{"id": {encode(ident)}, "{key}": {encode(value)}}}\r\n'
+            text = f'{{"id": {encode(ident)}, "{key}": {value}}}'
         else:
-            text = f'{{"{key}": {encode(value)}, "id": {encode(ident)}}}\r\n'
-        return text.encode("ascii")
+            text = f'{{"{key}": {value}, "id": {encode(ident)}}}'
+        if self.pretty:
+            text = prettify(text)
+        return (text + "\r\n").encode("ascii")

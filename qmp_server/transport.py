@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from blockemu.qmp_server.address import Address, bind, connect, parse_address
+from blockemu.qmp_server.address import Address, parse_address
 from blockemu.qmp_server.profile import ALL, Profile
 from blockemu.qmp_server.scheduler import Dispatcher, Lane
 from blockemu.qmp_server.session import Service, Session
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from blockemu.qmp_server.events import EventHub
 
 RECEIVE: Final = 1 << 16  # bytes at a time
+BACKLOG: Final = 1  # the second client waits there for the first to leave, as QEMU has it
 MOST_UNSENT: Final = 1 << 20  # beyond, no more is read from a client that does not read
 _MOST_FDS: Final = 16
 _FD_SPACE: Final = socket.CMSG_SPACE(_MOST_FDS * array.array("i").itemsize)
@@ -403,6 +404,37 @@ class Server:
                     os.unlink(path)  # noqa: PTH108
         if not self._first.done():
             self._first.cancel()
+
+
+def bind(address: Address) -> socket.socket:
+    """Return a listening socket; raise OSError.  A socket file that is there is replaced."""
+    if address.kind == "unix":
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with suppress(FileNotFoundError):
+            os.unlink(address.path)  # noqa: PTH108
+        listener.bind(address.path)
+    else:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def connect(address: Address) -> socket.socket:
+    """Return a connected socket; raise OSError."""
+    if address.kind == "unix":
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            peer.connect(address.path)
+        except OSError:
+            peer.close()
+            raise
+        return peer
+    return socket.create_connection((address.host or "localhost", int(address.port)))
 
 
 async def serve(monitor: Monitor, where: str | Address | socket.socket) -> Server:

@@ -8,7 +8,7 @@ from blockemu.dirty import ALLOW_READONLY, DirtyBitmap
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.jobs.backup import BackupJob, BackupSettings, create_backup
-from blockemu.jobs.job import Group
+from blockemu.jobs.group import Group
 from blockemu.node import Node
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.backup import (
@@ -63,8 +63,6 @@ class ModeWithoutBitmap(QmpError):
     """A mode for no bitmap."""
 
     template = "Cannot specify bitmap sync mode without a bitmap"
-
-
 
 
 @command(since="2.3")

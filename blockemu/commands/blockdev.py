@@ -1,5 +1,6 @@
 """blockdev-add, blockdev-del and their like."""
 
+import errno
 import os
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 from blockemu import filenames
 from blockemu.backend import Backend, drained
 from blockemu.commands.context import Context
-from blockemu.errors import InvalidParameterValue, NoSuchNode, QmpError
+from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
 from blockemu.graph import Graph
 from blockemu.node import BlockdevOptions, Node
 from blockemu.perm import Perm
@@ -80,22 +81,10 @@ class DeviceInUse(QmpError):
     template = "Device '{}' is in use"
 
 
-class ReadOnlyImage(QmpError):
-    """A read-only image keeps its size."""
+class ResizeFailed(QmpError):
+    """The driver failed for a reason QEMU has no words for."""
 
-    template = "Image is read-only"
-
-
-class CannotResize(QmpError):
-    """The driver cannot change the size."""
-
-    template = "Image format driver does not support resize"
-
-
-class TooBig(QmpError):
-    """The size is beyond what a request can reach."""
-
-    template = "Required too big image size, it must be not greater than {}"
+    template = "Failed to resize the image: {}"
 
 
 class NotRoot(QmpError):
@@ -120,9 +109,6 @@ class CannotChangeBacking(QmpError):
     """The format failed to change its header."""
 
     template = "Could not change backing file to '{}': {}"
-
-
-MAX_LENGTH = 2**63 - 1 - (2**30 - 1)  # BDRV_MAX_LENGTH
 
 
 @command(since="6.1")
@@ -165,7 +151,7 @@ async def block_resize(
     if size < 0:
         raise InvalidParameterValue("size", "a >0 size")
     if any("resize" not in blocker.allowed for blocker in node.blockers):
-        raise DeviceInUse(device)
+        raise DeviceInUse(device or "(null)")  # so says QEMU, too
     backend = Backend(perm=Perm.RESIZE, shared=Perm.ALL)
     graph.insert(backend, node)
     try:
@@ -176,17 +162,12 @@ async def block_resize(
 
 
 async def _truncate(backend: Backend, size: int) -> None:
-    """Change the size with QEMU's words for what may go wrong (bdrv_co_truncate)."""
-    if size > MAX_LENGTH:
-        raise TooBig(MAX_LENGTH)
-    if backend.node.flags.read_only:
-        raise ReadOnlyImage
     try:
         await backend.truncate(size, exact=False)
-    except NotImplementedError:
-        raise CannotResize from None
+    except HostError:
+        raise
     except OSError as e:
-        raise QmpError(f"Failed to resize image: {os.strerror(e.errno or 5)}") from e
+        raise ResizeFailed(os.strerror(e.errno or errno.EIO)) from e
 
 
 @command(since="2.1")
@@ -210,9 +191,9 @@ async def change_backing_file(
     try:
         await image.change_backing_file(backing_file, image.driver)
     except NotImplementedError:
-        raise CannotChangeBacking(backing_file, os.strerror(95)) from None
+        raise CannotChangeBacking(backing_file, os.strerror(errno.ENOTSUP)) from None
     except OSError as e:
-        raise CannotChangeBacking(backing_file, os.strerror(e.errno or 5)) from e
+        raise CannotChangeBacking(backing_file, os.strerror(e.errno or errno.EIO)) from e
     finally:
         if was_read_only:
             await _set_read_only(emu.graph, image, True)

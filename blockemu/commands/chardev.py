@@ -1,13 +1,40 @@
 """Character devices: query-chardev and what goes with ring buffers."""
 
 import base64
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from blockemu.chardevs import BACKENDS, Chardev, RingBuffer
+from blockemu.chardev_options import BACKENDS
+from blockemu.chardevs import (
+    RING_SIZE,
+    Chardev,
+    ChardevExists,
+    FdsUnsupported,
+    FileChardev,
+    MemoryChardev,
+    NullChardev,
+    PipeChardev,
+    RingBuffer,
+    SocketChardev,
+    StdioChardev,
+    check_socket,
+)
 from blockemu.commands.context import Context
-from blockemu.errors import QmpError
+from blockemu.errors import QmpError, Wrapped
 from blockemu.objects import decode_base64
 from blockemu.qmp_server.dispatch import command
-from blockemu.qmp_server.qapi import QEnum, Struct
+from blockemu.schema.chardevs import (
+    AnyChardevBackend,
+    ChardevBackendInfo,
+    ChardevFile,
+    ChardevInfo,
+    ChardevReturn,
+    ChardevRingbuf,
+    ChardevSocket,
+    DataFormat,
+)
+from blockemu.schema.sockets import InetSocketAddress, String, UnixSocketAddress
+from blockemu.sockets import Address, FdAddress, InetAddress, UnixAddress
 
 
 class NoSuchRing(QmpError):
@@ -28,35 +55,6 @@ class NoSize(QmpError):
     template = "size must be greater than zero"
 
 
-class DataFormat(QEnum):
-    """How bytes are written in JSON."""
-
-    UTF8 = "utf8"
-    BASE64 = "base64"
-
-
-class ChardevInfo(Struct):
-    """A chardev.
-
-    @label: its name
-    @filename: what it is connected to
-    @frontend-open: whether somebody uses it
-    """
-
-    label: str
-    filename: str
-    frontend_open: bool
-
-
-class ChardevBackendInfo(Struct):
-    """A kind of chardev.
-
-    @name: its name
-    """
-
-    name: str
-
-
 @command(since="0.14")
 def query_chardev(context: Context) -> list[ChardevInfo]:
     """List the chardevs."""
@@ -73,14 +71,89 @@ def query_chardev_backends(context: Context) -> list[ChardevBackendInfo]:
 
 
 @command(since="1.4")
-def chardev_remove(context: Context, *, id: str) -> None:  # noqa: A002: the wire's name
+def chardev_add(context: Context, *, id: str, backend: AnyChardevBackend) -> ChardevReturn:
+    """Add a chardev.  A socket that waits for its client, or connects, holds up everything."""
+    chardevs = context.chardevs
+    if chardevs.find(id) is not None:
+        raise ChardevExists(id)
+    assert backend.tag is not None
+    try:
+        if backend.tag == "stdio":
+            chardevs.check_stdio()
+        made = _MAKERS[backend.tag](context, _data(backend))
+    except QmpError as e:
+        raise Wrapped(f"Failed to add chardev '{id}'", e) from e
+    chardevs.add(id, made)
+    return ChardevReturn()
+
+
+def _data(case: Any) -> Any:
+    """Return the content of a wrapper, which all cases of both unions are."""
+    return case.data
+
+
+def _file(context: Context, data: ChardevFile) -> Chardev:
+    return FileChardev(data.out, data.in_, append=bool(data.append))
+
+
+def _ringbuf(context: Context, data: ChardevRingbuf) -> Chardev:
+    return RingBuffer(RING_SIZE if data.size is None else data.size)
+
+
+def _memory(context: Context, data: ChardevRingbuf) -> Chardev:
+    return MemoryChardev(RING_SIZE if data.size is None else data.size)
+
+
+def _socket(context: Context, data: ChardevSocket) -> Chardev:
+    address = _address(context, data)
+    server = data.server is not False
+    check_socket(
+        address,
+        server=server,
+        has_reconnect=data.reconnect is not None,
+        has_wait=data.wait is not None,
+    )
+    return SocketChardev(
+        address, server=server, wait=server and bool(data.wait), reconnect=data.reconnect or 0
+    )
+
+
+def _address(context: Context, data: ChardevSocket) -> Address:
+    given: UnixSocketAddress | InetSocketAddress | String = _data(data.addr)
+    if isinstance(given, UnixSocketAddress):
+        return UnixAddress(given.path, bool(given.abstract), given.tight is not False)
+    if isinstance(given, InetSocketAddress):
+        return InetAddress(given.host, given.port)
+    fd = context.named_fds.pop(given.str_, None)
+    if fd is None:
+        raise FdsUnsupported
+    return FdAddress(str(fd))
+
+
+_MAKERS: Mapping[str, Callable[[Context, Any], Chardev]] = {
+    "file": _file,
+    "pipe": lambda context, data: PipeChardev(data.device),
+    "socket": _socket,
+    "null": lambda context, data: NullChardev(),
+    "stdio": lambda context, data: StdioChardev(),
+    "ringbuf": _ringbuf,
+    "memory": _memory,
+}
+
+
+@command(since="1.4")
+def chardev_remove(context: Context, *, id: str) -> None:
     """Remove a chardev that nobody uses."""
     context.chardevs.remove(id)
 
 
 @command(since="1.4")
 def ringbuf_write(
-    context: Context, *, device: str, data: str, format: DataFormat | None = None  # noqa: A002
+    context: Context,
+    *,
+    device: str,
+    data: str,
+    format: DataFormat | None = None,
 ) -> None:
     """Write to a ring buffer."""
     ring = _ring(context.chardevs.find(device), device)
@@ -90,7 +163,11 @@ def ringbuf_write(
 
 @command(since="1.4")
 def ringbuf_read(
-    context: Context, *, device: str, size: int, format: DataFormat | None = None  # noqa: A002
+    context: Context,
+    *,
+    device: str,
+    size: int,
+    format: DataFormat | None = None,
 ) -> str:
     """Take bytes out of a ring buffer."""
     ring = _ring(context.chardevs.find(device), device)

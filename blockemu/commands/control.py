@@ -1,12 +1,14 @@
 """The program and its interface: versions, introspection, run state, the end."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
 
-from blockemu.chardevs import OPTIONS
+from blockemu.chardev_options import OPTIONS
 from blockemu.commands.context import Context
 from blockemu.errors import QmpError
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import QEnum, Struct, Wire
+from blockemu.schema.introspection import AnySchemaInfo
 from blockemu.schema.run_state import StatusInfo
 
 NO_UUID = "00000000-0000-0000-0000-000000000000"
@@ -117,8 +119,17 @@ def query_commands(context: Context) -> list[CommandInfo]:
     return [CommandInfo(name=name) for name in context.registry.names(context.emu.profile)]
 
 
+@command(since="2.5", allow_preconfig=True)
+def query_qmp_schema(context: Context) -> list[AnySchemaInfo]:
+    """Describe all commands, events and types."""
+    from blockemu.qmp_server.introspect import schema  # few clients ask
+
+    entities: Any = schema(context.registry, context.emu.profile)
+    return cast("list[AnySchemaInfo]", entities)  # as plain values
+
+
 @command(since="0.14", allow_preconfig=True)
-def quit(context: Context) -> None:  # noqa: A001: the wire's name
+def quit(context: Context) -> None:
     """End the program."""
     context.shut_down("host-qmp-quit")
 
@@ -159,7 +170,9 @@ _TYPES = {
     "number": CommandLineParameterType.NUMBER,
     "size": CommandLineParameterType.SIZE,
 }
-_COMMAND_LINE = {  # those with their own syntax; the others are described by the schema
+_COMMAND_LINE: Mapping[
+    str, Mapping[str, str]
+] = {  # those with their own syntax; the others are described by the schema
     "mon": {"mode": "string", "chardev": "string", "pretty": "bool"},
     "chardev": OPTIONS,
     "object": {},
@@ -180,10 +193,10 @@ def query_command_line_options(
     ]
 
 
-def _parameters(types: "dict[str, str]") -> list[CommandLineParameterInfo]:
+def _parameters(types: Mapping[str, str]) -> list[CommandLineParameterInfo]:
     return [
         CommandLineParameterInfo(
             name=name, type=_TYPES[kind], default="on" if name == "tight" else None
         )
-        for name, kind in reversed(types.items())
+        for name, kind in reversed(list(types.items()))
     ]

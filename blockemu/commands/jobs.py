@@ -1,9 +1,7 @@
 """query-jobs and what can be done to jobs: job-* and block-job-*."""
 
-import asyncio
-
 from blockemu.commands.context import Context
-from blockemu.errors import QmpError
+from blockemu.errors import DeviceNotActive, QmpError
 from blockemu.jobs.block_job import BlockJob
 from blockemu.jobs.job import Job
 from blockemu.qmp_server.dispatch import command
@@ -17,118 +15,112 @@ class CancelPaused(QmpError):
 
 
 @command(since="3.0")
-def query_jobs(context: Context) -> list[JobInfo]:
+async def query_jobs(context: Context) -> list[JobInfo]:
     """Describe all jobs, the newest first."""
+    await context.emu.jobs.settled()
     return [job.info() for job in context.emu.jobs]
 
 
 @command(since="1.1")
-def query_block_jobs(context: Context) -> list[BlockJobInfo]:
+async def query_block_jobs(context: Context) -> list[BlockJobInfo]:
     """Describe the block jobs, the newest first."""
+    await context.emu.jobs.settled()
     return [job.block_info() for job in context.emu.jobs if isinstance(job, BlockJob)]
 
 
-async def _take_effect() -> None:
-    """Let a job that was entered run to its next wait, as it would in QEMU before the reply."""
-    await asyncio.sleep(0)
+async def _job(context: Context, job_id: str) -> Job:
+    """Look a job up for job-* commands; one that concludes is waited for."""
+    jobs = context.emu.jobs
+    await jobs.settled()
+    return jobs.find(job_id)
 
 
-async def _pause(job: Job) -> None:
-    job.user_pause()
-    await _take_effect()
-
-
-async def _resume(job: Job) -> None:
-    job.user_resume()
-    await _take_effect()
-
-
-async def _complete(job: Job) -> None:
-    job.complete()
-    await _take_effect()
+async def _block_job(context: Context, job_id: str) -> BlockJob:
+    """Look a job up for block-job-* commands."""
+    jobs = context.emu.jobs
+    await jobs.settled()
+    job = jobs.find_block_job(job_id)
+    if not isinstance(job, BlockJob):
+        raise DeviceNotActive(job_id)
+    return job
 
 
 @command(since="3.0")
-async def job_pause(context: Context, *, id: str) -> None:  # noqa: A002: the member's name
+async def job_pause(context: Context, *, id: str) -> None:
     """Let a job stand still."""
-    await _pause(context.emu.jobs.find(id))
+    (await _job(context, id)).user_pause()
 
 
 @command(since="3.0")
-async def job_resume(context: Context, *, id: str) -> None:  # noqa: A002
+async def job_resume(context: Context, *, id: str) -> None:
     """Let a job go on."""
-    await _resume(context.emu.jobs.find(id))
+    (await _job(context, id)).user_resume()
 
 
 @command(since="3.0")
-async def job_cancel(context: Context, *, id: str) -> None:  # noqa: A002
+async def job_cancel(context: Context, *, id: str) -> None:
     """Cancel a job by force."""
-    await context.emu.jobs.find(id).user_cancel(force=True)
-    await _take_effect()
+    await (await _job(context, id)).user_cancel(force=True)
 
 
 @command(since="3.0")
-async def job_complete(context: Context, *, id: str) -> None:  # noqa: A002
+async def job_complete(context: Context, *, id: str) -> None:
     """Complete a job that is ready."""
-    await _complete(context.emu.jobs.find(id))
+    (await _job(context, id)).complete()
 
 
 @command(since="3.0")
-def job_dismiss(context: Context, *, id: str) -> None:  # noqa: A002
+async def job_dismiss(context: Context, *, id: str) -> None:
     """Forget a concluded job."""
-    context.emu.jobs.find(id).dismiss()
+    (await _job(context, id)).dismiss()
 
 
 @command(since="3.0")
-async def job_finalize(context: Context, *, id: str) -> None:  # noqa: A002
+async def job_finalize(context: Context, *, id: str) -> None:
     """Conclude a job that waits for it."""
-    await context.emu.jobs.find(id).finalize()
+    await (await _job(context, id)).finalize()
 
 
 @command(since="1.3")
 async def block_job_pause(context: Context, *, device: str) -> None:
     """Let a block job stand still."""
-    await _pause(context.emu.jobs.find_block_job(device))
+    (await _block_job(context, device)).user_pause()
 
 
 @command(since="1.3")
 async def block_job_resume(context: Context, *, device: str) -> None:
     """Let a block job go on."""
-    await _resume(context.emu.jobs.find_block_job(device))
+    (await _block_job(context, device)).user_resume()
 
 
 @command(since="1.1")
 async def block_job_cancel(context: Context, *, device: str, force: bool | None = None) -> None:
     """Cancel a block job; a ready one is completed without its last step, unless forced."""
-    job = context.emu.jobs.find_block_job(device)
+    job = await _block_job(context, device)
     if job.user_paused and not force:
         raise CancelPaused(device)
     await job.user_cancel(bool(force))
-    await _take_effect()
 
 
 @command(since="1.3")
 async def block_job_complete(context: Context, *, device: str) -> None:
     """Complete a block job that is ready."""
-    await _complete(context.emu.jobs.find_block_job(device))
+    (await _block_job(context, device)).complete()
 
 
 @command(since="2.12")
-def block_job_dismiss(context: Context, *, id: str) -> None:  # noqa: A002
+async def block_job_dismiss(context: Context, *, id: str) -> None:
     """Forget a concluded block job."""
-    context.emu.jobs.find_block_job(id).dismiss()
+    (await _block_job(context, id)).dismiss()
 
 
 @command(since="2.12")
-async def block_job_finalize(context: Context, *, id: str) -> None:  # noqa: A002
+async def block_job_finalize(context: Context, *, id: str) -> None:
     """Conclude a block job that waits for it."""
-    await context.emu.jobs.find_block_job(id).finalize()
+    await (await _block_job(context, id)).finalize()
 
 
 @command(since="1.1")
 async def block_job_set_speed(context: Context, *, device: str, speed: int) -> None:
     """Limit a block job's bytes a second."""
-    job = context.emu.jobs.find_block_job(device)
-    assert isinstance(job, BlockJob)
-    job.set_speed(speed)
-    await _take_effect()
+    (await _block_job(context, device)).set_speed(speed)

@@ -3,15 +3,11 @@
 from typing import Annotated, Any
 
 from blockemu.commands.context import Context
-from blockemu.objects import EventLoop, Objects, SecretCommon
+from blockemu.errors import InvalidParameterValue
 from blockemu.qmp_server.dispatch import command
-from blockemu.qmp_server.qapi import Since, Struct, visit
-from blockemu.qom import (
-    Container,
-    NoSuchClass,
-    Object,
-    list_class_properties,
-)
+from blockemu.qmp_server.qapi import ABSENT, Since, Struct, visit
+from blockemu.qom import NoSuchClass, list_class_properties
+from blockemu.qom_types import TYPES, is_a
 from blockemu.schema.objects import ObjectOptions
 
 
@@ -27,7 +23,7 @@ class ObjectPropertyInfo(Struct):
     name: str
     type: str
     description: str | None = None
-    default_value: Annotated[Any, Since("5.0")] = None
+    default_value: Annotated[Any, Since("5.0")] = ABSENT
 
 
 class ObjectTypeInfo(Struct):
@@ -50,7 +46,7 @@ def object_add(context: Context, options: ObjectOptions) -> None:
 
 
 @command(since="2.0")
-def object_del(context: Context, *, id: str) -> None:  # noqa: A002: the wire's name
+def object_del(context: Context, *, id: str) -> None:
     """Delete an object."""
     context.emu.objects.delete(id)
 
@@ -63,13 +59,13 @@ def qom_list(context: Context, *, path: str) -> list[ObjectPropertyInfo]:
 
 
 @command(since="1.2")
-def qom_get(context: Context, *, path: str, property: str) -> Any:  # noqa: A002
+def qom_get(context: Context, *, path: str, property: str) -> Any:
     """Return a property's value."""
     return context.emu.qom.resolve(path).get(property)
 
 
 @command(since="1.2")
-def qom_set(context: Context, *, path: str, property: str, value: Any) -> None:  # noqa: A002
+def qom_set(context: Context, *, path: str, property: str, value: Any) -> None:
     """Set a property."""
     found = context.emu.qom.resolve(path)
     writable = found.writable(property)
@@ -77,48 +73,26 @@ def qom_set(context: Context, *, path: str, property: str, value: Any) -> None: 
     writable.write(found, visit(writable.hint, value, path=property))
 
 
-# Types, in QEMU's order.  "object" itself is not listed: clients get what they can name.
-_TYPES: dict[str, type[Object]] = {
-    cls.TYPE: cls
-    for cls in (
-        Container,
-        SecretCommon,
-        *(Objects.TYPES[name] for name in ("iothread", "secret")),
-        EventLoop,
-        Objects.TYPES["throttle-group"],
-    )
-}
-
-
 @command(since="1.1")
 def qom_list_types(
-    context: Context,
-    *,
-    implements: str | None = None,
-    abstract: bool | None = None,
+    context: Context, *, implements: str | None = None, abstract: bool | None = None
 ) -> list[ObjectTypeInfo]:
     """List the types of objects, those that implement an interface or derive from a type."""
     return [
-        ObjectTypeInfo(name=name, abstract=cls.ABSTRACT or None, parent=cls.PARENT)
-        for name, cls in _TYPES.items()
-        if (abstract or not cls.ABSTRACT) and _implements(cls, implements)
+        ObjectTypeInfo(name=t.name, abstract=t.abstract or None, parent=t.parent or None)
+        for t in TYPES.values()
+        if (abstract or not t.abstract) and (implements is None or is_a(t, implements))
     ]
-
-
-def _implements(cls: type[Object], name: str | None) -> bool:
-    if name is None or name == "object":
-        return True
-    if name == "user-creatable":
-        return cls is not Container
-    return any(vars(base).get("TYPE") == name for base in cls.__mro__)
 
 
 @command(since="2.12")
 def qom_list_properties(context: Context, *, typename: str) -> list[ObjectPropertyInfo]:
     """List the properties that all objects of a type have."""
-    if typename not in _TYPES:
+    if typename not in TYPES:
         raise NoSuchClass(typename)
-    return _infos(list_class_properties(_TYPES[typename]))
+    if not is_a(TYPES[typename], "object"):
+        raise InvalidParameterValue("typename", "a QOM type")
+    return _infos(list_class_properties(TYPES[typename].cls))
 
 
 def _infos(rows: list[tuple[str, str]]) -> list[ObjectPropertyInfo]:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from blockemu.block_copy import BlockCopy, Call
 from blockemu.dirty import DirtyBitmap
 from blockemu.drivers.copy_before_write import CopyBeforeWrite
-from blockemu.errors import QmpError
+from blockemu.errors import QmpError, Wrapped
+from blockemu.graph import Graph
 from blockemu.jobs.block_job import BlockJob
-from blockemu.jobs.job import Group
+from blockemu.jobs.group import Group
 from blockemu.node import Node
 from blockemu.perm import Perm
-from blockemu.schema.jobs import BlockdevOnError, BlockErrorAction, JobType
 from blockemu.schema.backup import BitmapSyncMode, MirrorSyncMode
+from blockemu.schema.jobs import BlockdevOnError, BlockErrorAction, JobType
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
@@ -103,7 +104,6 @@ class BackupJob(BlockJob):
         self.filter = filter_node
         self.copier: BlockCopy = filter_node.copier
         self._call: Call | None = None
-        self._work: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Copy; for ``sync=none`` only stand by until cancelled."""
@@ -145,26 +145,23 @@ class BackupJob(BlockJob):
             self._call = None
             if self.is_cancelled or not (call.error or call.cancelled):
                 return
-            if call.error and await self._give_up(call):
+            if call.error and not call.cancelled and await self._give_up(call):
                 raise OSError(call.error, os.strerror(call.error))
 
     def _begin(self, length: int) -> Call:
         settings = self.settings
-        call = Call(max_workers=settings.max_workers, max_chunk=settings.max_chunk)
-        self._call = call
-        self._work = asyncio.get_running_loop().create_task(
-            self.copier.copy(0, length, call), name=f"copy of {self.id}"
+        call = Call(
+            max_workers=settings.max_workers, max_chunk=settings.max_chunk, ended=self.enter
         )
-        self._work.add_done_callback(lambda _: self.enter())
+        self._call = call
+        self.copier.start(0, length, call)
         return call
 
     async def _rest(self) -> None:
         """Call the copying off and wait until nothing of it is under way."""
-        if self._call is not None and self._work is not None:
-            if not self._call.finished:
-                self._call.cancel()
-            work, self._work = self._work, None
-            await work
+        if self._call is not None and not self._call.finished:
+            self._call.cancel()
+            await self._call.wait()
 
     async def _give_up(self, call: Call) -> bool:
         settings = self.settings
@@ -172,6 +169,8 @@ class BackupJob(BlockJob):
         action = self.error_action(policy, call.error_is_read, call.error)
         if action is BlockErrorAction.STOP:
             await self.pause_point()
+        elif action is BlockErrorAction.IGNORE:
+            await asyncio.sleep(0)  # an error that comes at once, again and again, blocks nobody
         return action is BlockErrorAction.REPORT
 
     async def on_pause(self) -> None:
@@ -181,6 +180,8 @@ class BackupJob(BlockJob):
     def on_speed(self, speed: int) -> None:
         """Copy no faster."""
         self.copier.set_speed(speed)
+        if self._call is not None:
+            self._call.kick()
 
     async def commit(self) -> None:
         """Bring the bitmap to what was copied."""
@@ -206,7 +207,7 @@ class BackupJob(BlockJob):
         """Take the filter away again."""
         for node in self.drop_nodes():
             await self.graph.release(node)
-        await self.graph.drop_filter(self.filter)
+        await _drop_filter(self.graph, self.filter)
 
 
 async def create_backup(
@@ -216,6 +217,7 @@ async def create_backup(
 
     Raises:
         QmpError: in the words of backup_job_create, block/backup.c; nothing is left changed.
+
     """
     graph = emu.graph
     _check(emu, source, target, settings)
@@ -237,7 +239,7 @@ async def create_backup(
         if bitmap is not None:
             bitmap.reclaim()
         if filter_node is not None:
-            await graph.drop_filter(filter_node)
+            await _drop_filter(graph, filter_node)
         raise
 
 
@@ -266,17 +268,24 @@ async def _insert_filter(
     if name is not None:
         options["node-name"] = name
     options |= {"file": source.name, "target": target.name}
-    node = await emu.opener.open(options)
+    try:
+        node = await emu.opener.open(options)
+    except QmpError as e:
+        raise Wrapped("Could not create node", e, hint=e.hint) from e
     assert isinstance(node, CopyBeforeWrite)
-    node.holds += 1
+    node.holds += 1  # until the job drops it
     try:
         await emu.graph.insert_above(node, source)
     except BaseException:
         node.holds -= 1
         await emu.graph.release(node)
         raise
-    node.holds -= 1
     return node
+
+
+async def _drop_filter(graph: Graph, filter_node: CopyBeforeWrite) -> None:
+    filter_node.holds -= 1
+    await graph.drop_filter(filter_node)
 
 
 def _make_job(
@@ -291,7 +300,7 @@ def _make_job(
     emu.jobs.add(job)
     try:
         job.add_node("main node", filter_node, Perm.NONE, Perm.ALL)
-        filter_node.copier.use_copy_range = True
+        filter_node.copier.copy_range = settings.use_copy_range
         job.set_speed(settings.speed)
         job.add_node("target", target, Perm.NONE, Perm.ALL)
     except BaseException:

@@ -1,12 +1,13 @@
 """Block jobs: jobs that use nodes, have a speed, and deal with I/O errors.  After blockjob.c."""
 
 import errno
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from blockemu.edge import Edge
 from blockemu.errors import InvalidParameterValue
 from blockemu.graph import Graph, block, unblock
-from blockemu.jobs.job import Group, Job
+from blockemu.jobs.group import Group
+from blockemu.jobs.job import Job
 from blockemu.jobs.registry import Jobs
 from blockemu.node import Blocker, Node
 from blockemu.perm import Perm, Role
@@ -89,7 +90,7 @@ class BlockJob(Job):
     def _reason(self) -> str:
         return self.works_on.format(self.type.value)
 
-    def add_node(self, name: str, node: Node[object], perm: Perm, shared: Perm) -> None:
+    def add_node(self, name: str, node: Node[Any], perm: Perm, shared: Perm) -> None:
         """Claim a node: others may not use it but as ``shared`` allows (block_job_add_bdrv)."""
         edge = JobEdge(self, name, perm, shared)
         with Transaction() as transaction:
@@ -98,7 +99,7 @@ class BlockJob(Job):
         self.nodes.insert(0, edge)
         block(node, Blocker(self._reason))
 
-    def drop_nodes(self) -> list[Node[object]]:
+    def drop_nodes(self) -> list[Node[Any]]:
         """Let go of all nodes; return them for ``Graph.release``."""
         nodes = []
         while self.nodes:
@@ -131,9 +132,7 @@ class BlockJob(Job):
 
     # Errors
 
-    def error_action(
-        self, policy: BlockdevOnError, is_read: bool, error: int
-    ) -> BlockErrorAction:
+    def error_action(self, policy: BlockdevOnError, is_read: bool, error: int) -> BlockErrorAction:
         """Decide about an I/O error, tell the user, and pause the job if that is the policy."""
         if policy in _OUT_OF_SPACE:
             stop = error == errno.ENOSPC
@@ -216,5 +215,3 @@ class BlockJob(Job):
     def told_pending(self) -> None:
         """Send BLOCK_JOB_PENDING."""
         self.jobs.emit(BlockJobPending(type=self.type, id=self.id))
-
-

@@ -1,8 +1,8 @@
 """The generic job: a coroutine with pause points, and what happens to it from birth to dismissal.
 
 A kind of job subclasses ``Job`` (or ``BlockJob``) and gives ``run``; what it does at the end is in
-``prepare``, ``commit`` or ``abort``, and ``clean``.  Jobs of one ``Group`` conclude together: all
-well, or all not.  After job.c.
+``prepare``, ``commit`` or ``abort``, and ``clean``.  How the end goes: ``blockemu.jobs.group``.
+After job.c.
 """
 
 import asyncio
@@ -11,9 +11,10 @@ import os
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from blockemu import eager
 from blockemu.clocks import Cancel
+from blockemu.eager import Routine
 from blockemu.errors import QmpError
+from blockemu.jobs.group import Group
 from blockemu.jobs.states import TRANSITIONS, VERBS
 from blockemu.progress import Progress
 from blockemu.schema.jobs import JobInfo, JobStatus, JobStatusChange, JobType, JobVerb
@@ -60,20 +61,12 @@ class JobFailed(Exception):
     """Raised by ``run`` to fail with a text of its own."""
 
 
-class Group:
-    """Jobs that succeed or fail together (JobTxn)."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []  # the newest first
-        self.aborting = False
-
-
 class Job:
     """One job.
 
     ``busy`` says that its coroutine is at work or waits for something it began; when it is not, it
-    waits in ``idle_wait`` for somebody to ``enter`` it.  ``pause_count`` counts who wants it to
-    stand still; ``paused`` says that it does.
+    waits in ``idle_wait`` for somebody to ``enter`` it, and goes on within that call.
+    ``pause_count`` counts who wants it to stand still; ``paused`` says that it does.
     """
 
     type: ClassVar[JobType]
@@ -107,10 +100,9 @@ class Job:
         self.error_text: str | None = None
         self.finished: asyncio.Future[None] | None = None  # for who waits for the end of ``run``
         self.concluded: asyncio.Future[None] | None = None  # for who waits for all of it
-        self._wake: asyncio.Future[None] | None = None
+        self._routine: Routine | None = None
         self._timer: Cancel | None = None
         self._idle: list[asyncio.Future[None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self.group = group or Group()
         self.group.jobs.insert(0, self)
 
@@ -229,12 +221,16 @@ class Job:
         await self.pause_point()
 
     async def _idle_wait(self, nanoseconds: int | None) -> None:
-        self._wake = wake = asyncio.get_running_loop().create_future()
+        assert self._routine is not None
         if nanoseconds is not None:
-            self._timer = self.clock.timer(nanoseconds, self.enter)
+            self._timer = self.clock.timer(nanoseconds, self._timer_rang)
         self.busy = False
         self.went_idle()
-        await wake
+        await self._routine.park()
+
+    def _timer_rang(self) -> None:
+        self._timer = None
+        self._enter()
 
     def went_idle(self) -> None:
         """Wake whoever waits for this job to come to rest."""
@@ -245,7 +241,7 @@ class Job:
 
     async def idle(self) -> None:
         """Wait until no code of the job runs, nor will before its next pause point."""
-        while self.busy and not self.run_ended:
+        while self.busy:
             self._idle.append(asyncio.get_running_loop().create_future())
             await self._idle[-1]
 
@@ -257,7 +253,7 @@ class Job:
 
     def _enter(self, *, if_timer: bool | None = None) -> None:
         """Let the job go on, if it does (or does not) wait for a time, where that is asked."""
-        if not self.started or self.run_ended or self.busy or self._wake is None:
+        if self._routine is None or self.run_ended or self.busy:
             return
         if if_timer is not None and if_timer is not (self._timer is not None):
             return
@@ -265,9 +261,7 @@ class Job:
             self._timer()
             self._timer = None
         self.busy = True
-        wake, self._wake = self._wake, None
-        if not wake.done():
-            wake.set_result(None)
+        self._routine.enter()
 
     def kick(self) -> None:
         """Let a job go on that waits for a time to pass."""
@@ -282,32 +276,32 @@ class Job:
         self.busy = True
         self.paused = False
         self.to(JobStatus.RUNNING)
-        self._spawn(self._entry())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = eager.start(work)
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._routine = Routine(self._entry(), self._ended)
+        self._routine.start()
 
     async def _entry(self) -> None:
         await self.pause_point()
-        try:
-            await self.run()
-        except OSError as e:
-            self.error = e.errno or errno.EIO
-        except JobFailed as e:
-            self.error, self.error_text = errno.EINVAL, str(e)
+        await self.run()
+
+    def _ended(self, error: BaseException | None) -> None:
+        """Hear that the work is over; the conclusion is for the next turn of the loop."""
+        if isinstance(error, JobFailed):
+            self.error, self.error_text = errno.EINVAL, str(error)
+        elif isinstance(error, OSError):
+            self.error = error.errno or errno.EIO
+        elif error is not None:
+            self.error = errno.EIO
+            self.jobs.report(self, error)
         self.run_ended = True
         self.busy = True
-        asyncio.get_running_loop().call_soon(self._exit)
+        self.jobs.conclude(self._exit)
 
-    def _exit(self) -> None:
+    def _exit(self) -> Coroutine[Any, Any, None]:
         self.busy = False
         self.went_idle()
         if self.finished is not None and not self.finished.done():
             self.finished.set_result(None)
-        self._spawn(self._completed())
+        return self.group.completed(self)
 
     def pause(self) -> None:
         """Ask the job to stand still, once more."""
@@ -361,29 +355,28 @@ class Job:
         if self.status is JobStatus.CONCLUDED:
             self._dismiss()
             return
-        self._cancel_async(force)
+        self.cancel_async(force)
         if not self.started:
-            await self._completed()
+            await self.jobs.concluding(self.group.completed(self))
         elif self.run_ended:
             # The coroutine is over; what is left of the job is its conclusion.
             if self.force_cancel:
-                await self._group_abort()
+                await self.jobs.concluding(self.group.abort(self))
         else:
             self._enter()
 
     async def cancel_sync(self) -> None:
-        """Cancel by force and wait until the job is gone from the list, or concluded."""
-        if self.status is JobStatus.CONCLUDED:
-            self._dismiss()
-            return
-        self.concluded = asyncio.get_running_loop().create_future()
-        await self.cancel(True)
-        if self.status not in (JobStatus.CONCLUDED, JobStatus.NULL):
-            await self.concluded
+        """Cancel by force and wait until the job is concluded, and gone from the list."""
+        if self.status is not JobStatus.CONCLUDED:
+            self.concluded = asyncio.get_running_loop().create_future()
+            await self.cancel(force=True)
+            if self.status not in (JobStatus.CONCLUDED, JobStatus.NULL):
+                await self.concluded
         if self.status is JobStatus.CONCLUDED:
             self._dismiss()
 
-    def _cancel_async(self, force: bool) -> None:
+    def cancel_async(self, force: bool) -> None:
+        """Mark the job as cancelled; the caller lets it go on."""
         force = self.on_cancel(force)
         if self.user_paused:
             self.on_user_resume()
@@ -396,7 +389,7 @@ class Job:
     async def finalize(self) -> None:
         """Conclude a job that waits for the user's word."""
         self.apply_verb(JobVerb.FINALIZE)
-        await self._do_finalize()
+        await self.jobs.concluding(self.group.finalize(self))
 
     def dismiss(self) -> None:
         """Forget a concluded job."""
@@ -408,9 +401,10 @@ class Job:
         assert self.status is JobStatus.CREATED
         self._dismiss()
 
-    # The end
+    # The end, as ``Group`` has it
 
-    def _update_error(self) -> None:
+    def update_error(self) -> None:
+        """Make a cancel an error, and go to ABORTING if there is one."""
         if not self.error and self.is_cancelled:
             self.error = errno.ECANCELED
         if self.error:
@@ -418,89 +412,36 @@ class Job:
                 self.error_text = os.strerror(self.error)
             self.to(JobStatus.ABORTING)
 
-    async def _completed(self) -> None:
-        self._update_error()
-        if self.error:
-            await self._group_abort()
-        else:
-            await self._group_success()
-
-    async def _group_success(self) -> None:
-        self.to(JobStatus.WAITING)
-        group = list(self.group.jobs)
-        if not all(job.is_completed for job in group):
-            return
-        for job in group:
-            job.to(JobStatus.PENDING)
-            if not job.auto_finalize:
-                job.told_pending()
-        if all(job.auto_finalize for job in group):
-            await self._do_finalize()
-
-    async def _do_finalize(self) -> None:
-        for job in list(self.group.jobs):
-            if not job.error:
-                try:
-                    await job.prepare()
-                except OSError as e:
-                    job.error = e.errno or errno.EIO
-                job._update_error()
-            if job.error:
-                await self._group_abort()
-                return
-        for job in list(self.group.jobs):
-            await job._finalize_single()
-
-    async def _group_abort(self) -> None:
-        group = self.group
-        if group.aborting:
-            return
-        group.aborting = True
-        for job in group.jobs:
-            if job is not self:
-                job._cancel_async(True)
-        while group.jobs:
-            job = group.jobs[0]
-            if not job.is_completed:
-                await job._finish()
-            await job._finalize_single()
-
-    async def _finish(self) -> None:
-        """Wait for the end of ``run`` of a job that is being cancelled along with its group."""
+    async def finish(self) -> None:
+        """Wait for the end of the work of a job that is being cancelled along with its group."""
         if not self.started:
-            await self._completed()
+            self.update_error()
             return
         self.finished = asyncio.get_running_loop().create_future()
         self._enter()
         await self.finished
-        if not self.is_completed:
-            self._update_error()
+        self.update_error()
 
-    async def _finalize_single(self) -> None:
-        self._update_error()
-        if self.error:
-            await self.abort()
-        else:
-            await self.commit()
-        await self.clean()
-        if self.started:
-            if self.is_cancelled:
-                self.told_cancelled()
-            else:
-                self.told_completed()
-        if self in self.group.jobs:
-            self.group.jobs.remove(self)
+    async def end(self) -> None:
+        """Make the result final or undo it, and clean up; nothing here can stop a conclusion."""
+        for step in (self.abort if self.error else self.commit, self.clean):
+            try:
+                await step()
+            except Exception as e:
+                self.jobs.report(self, e)
+
+    def conclude(self) -> None:
+        """Be over, and go away unless the user wants to see to that."""
         self.to(JobStatus.CONCLUDED)
-        if self.concluded is not None and not self.concluded.done():
-            self.concluded.set_result(None)
         if self.auto_dismiss or not self.started:
             self._dismiss()
+        if self.concluded is not None and not self.concluded.done():
+            self.concluded.set_result(None)
 
     def _dismiss(self) -> None:
         self.busy = self.paused = False
         self.run_ended = True
-        if self in self.group.jobs:
-            self.group.jobs.remove(self)
+        self.group.leave(self)
         self.to(JobStatus.NULL)
         self.jobs.forget(self)
         self.release()

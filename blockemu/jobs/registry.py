@@ -1,8 +1,16 @@
-"""The jobs of one emulator, by id."""
+"""The jobs of one emulator, by id, and when they may conclude.
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+QEMU replies to a command one turn of its main loop after it was carried out, and nothing comes
+between the steps of a conclusion.  So whoever serves commands waits for ``before`` one and for
+``after`` it.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from blockemu.clocks import Clock
+from blockemu.eager import Routine
 from blockemu.errors import DeviceNotActive, QmpError
 from blockemu.graph import id_wellformed
 from blockemu.jobs.job import Job
@@ -48,6 +56,8 @@ class Jobs:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._jobs: dict[str, Job] = {}
+        self._concluding = 0
+        self._settled: list[asyncio.Future[None]] = []
 
     @property
     def clock(self) -> Clock:
@@ -93,7 +103,64 @@ class Jobs:
             raise DeviceNotActive(job_id)
         return self._jobs[job_id]
 
+    # Conclusions
+
+    def conclude(self, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a conclusion in the next turn of the loop."""
+        self._concluding += 1
+        asyncio.get_running_loop().call_soon(self._begin, begin)
+
+    def _begin(self, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        Routine(begin(), self._concluded).start()
+
+    def _concluded(self, error: BaseException | None = None) -> None:
+        self._concluding -= 1
+        if not self._concluding:
+            for waiter in self._settled:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._settled.clear()
+        if error is not None:
+            self.report(None, error)
+
+    async def concluding(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await a command that may conclude a job, and let ``settled`` know."""
+        self._concluding += 1
+        try:
+            await work
+        finally:
+            self._concluded()
+
+    async def settled(self) -> None:
+        """Wait until no job is in the middle of its conclusion."""
+        while self._concluding:
+            self._settled.append(asyncio.get_running_loop().create_future())
+            await self._settled[-1]
+
+    async def turn(self) -> None:
+        """Let one turn of the loop pass, and all conclusions that begin in it."""
+        await asyncio.sleep(0)
+        await self.settled()
+
+    def before(self) -> Coroutine[Any, Any, None] | None:
+        """Return what a command is to wait for; None if that is nothing."""
+        return self.settled() if self._concluding else None
+
+    def after(self) -> Coroutine[Any, Any, None] | None:
+        """Return what the reply to a command is to wait for; None if that is nothing."""
+        return self.turn() if self._jobs or self._concluding else None
+
+    def report(self, job: Job | None, error: BaseException) -> None:
+        """Tell of an error that is nobody's but ours; the job fails, the others go on."""
+        name = f"job '{job.id}'" if job is not None else "a job's conclusion"
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"{name} failed unexpectedly", "exception": error}
+        )
+
     async def cancel_all(self) -> None:
         """Cancel all jobs and wait for their ends (job_cancel_sync_all)."""
-        while self._jobs:
+        while True:
+            await self.settled()
+            if not self._jobs:
+                return
             await next(iter(self)).cancel_sync()

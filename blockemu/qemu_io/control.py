@@ -115,6 +115,7 @@ async def sigraise(io: "Interpreter", options: Options) -> int:
     number = io.size(text)
     if number > signal.NSIG:
         raise SignalTooLarge(text)
+    io.output.flush()
     if 0 < number < signal.NSIG:
         signal.raise_signal(number)
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blockemu.errors import QmpError
+from blockemu.errors import HostError, QmpError
 from blockemu.extents import ALLOCATED, Extents
 from blockemu.perm import Perm
 from blockemu.qemu_io.options import Options
@@ -31,12 +31,6 @@ SECTOR = 512
 PREALLOCATION = ("off", "metadata", "falloc", "full")
 MAP_LINE = "{} (0x{:x}) bytes {} at offset {} (0x{:x})\n"
 MAP_WORDS = {True: "    allocated", False: "not allocated"}
-
-
-class Unresizable(QmpError):
-    """The driver cannot change its size."""
-
-    template = "Image format driver does not support resize"
 
 
 class NoMediumInserted(QmpError):
@@ -91,10 +85,10 @@ async def _truncate(backend: "Backend", size: int, prealloc: str) -> None:
         raise NoMediumInserted
     try:
         await backend.truncate(size, prealloc=prealloc)
-    except NotImplementedError:
-        raise Unresizable from None
+    except HostError:
+        raise
     except OSError as e:
-        raise ResizeFailed(e.strerror) from None
+        raise ResizeFailed(os.strerror(e.errno or errno.EIO)) from None
 
 
 async def runs(backend: "Backend", offset: int, end: int) -> AsyncIterator[Extents]:

@@ -24,6 +24,7 @@ class Output:
     out: Callable[[str], None]
     err: Callable[[str], None]
     report: Callable[[str], None]
+    flush: Callable[[], None] = lambda: None  # if standard output is held back
 
 
 class Interpreter:

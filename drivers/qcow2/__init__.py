@@ -9,6 +9,11 @@ One image is spread over the modules of this package::
               writeback: metadata goes to disk in stages
 """
 
+import errno
+import os
+import struct
+import sys
+from dataclasses import replace
 from typing import Any
 
 from blockemu.drivers.qcow2.image import Image
@@ -25,6 +30,7 @@ from blockemu.drivers.qcow2.writer import Writer
 from blockemu.drivers.qcow2.zeroer import Zeroer
 from blockemu.edge import Edge
 from blockemu.extents import Extents
+from blockemu.images.qcow2.bitmaps import FLAGS_AT, IN_USE
 from blockemu.images.qcow2.constants import DIRTY, KNOWN_AUTOCLEAR, MAGIC
 from blockemu.images.qcow2.header import Header
 from blockemu.node import Flags, Limits, Node
@@ -87,13 +93,31 @@ class Qcow2(Node[Qcow2Options]):
         if unknown or image.extensions.stale_bitmaps:
             header.autoclear_features &= KNOWN_AUTOCLEAR
             await image.write_header()
+        await self._disown_bitmaps()
         if header.incompatible_features & DIRTY:
             await repair(image, self.writeback)
 
+    async def _disown_bitmaps(self) -> None:
+        """Say that the stored bitmaps are not up to date: nothing here keeps them so."""
+        image, ext = self.image, self.image.extensions.bitmaps
+        if ext is None or all(bitmap.in_use for bitmap in image.bitmaps):
+            return
+        for i, bitmap in enumerate(image.bitmaps):
+            image.bitmaps[i] = used = replace(bitmap, flags=bitmap.flags | IN_USE)
+            at = ext.directory_offset + bitmap.at + FLAGS_AT
+            await image.file.pwrite(at, struct.pack(">I", used.flags))
+        await image.file.flush()
+
     async def close(self) -> None:
         """Write back what changed."""
+        if "image" not in vars(self):
+            return  # it could not be opened
         if self.image.writable and not self.image.broken:
-            await self.writeback.close()
+            try:
+                await self.writeback.close()
+            except OSError as e:
+                why = os.strerror(e.errno or errno.EIO)
+                print(f"Failed to flush the L2 table cache: {why}", file=sys.stderr, flush=True)
 
     async def reopen(self, options: Qcow2Options, flags: Flags, transaction: Transaction) -> None:
         """Take over new options; write back before becoming read-only."""
@@ -114,7 +138,7 @@ class Qcow2(Node[Qcow2Options]):
     @property
     def length(self) -> int:
         """The disk's size."""
-        return self.image.length
+        return self.image.length if "image" in vars(self) else 0
 
     @property
     def below(self) -> Edge | None:
@@ -128,7 +152,7 @@ class Qcow2(Node[Qcow2Options]):
 
     def specific_info(self) -> ImageInfoSpecificQCow2Wrapper:
         """Describe the image."""
-        return specific_info(self.image.header, self.image.extensions, [])
+        return specific_info(self.image.header, self.image.extensions, self.image.bitmaps)
 
     def image_info(self) -> dict[str, Any]:
         """Return whether refcounts may be wrong, and the internal snapshots."""
@@ -172,8 +196,8 @@ class Qcow2(Node[Qcow2Options]):
 
     async def flush(self) -> None:
         """Write back the tables."""
-        self.image.check_alive()
-        await self.writeback.flush()
+        if not self.image.broken:  # else there is nothing that could be flushed
+            await self.writeback.flush()
 
     async def truncate(
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False

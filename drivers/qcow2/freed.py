@@ -65,6 +65,7 @@ class Freed:
         self._in_flight = in_flight
         self._waiting: list[tuple[int, Discard, I64]] = []
         self.count = 0  # clusters that wait
+        self.ranges = 0  # how often a range was freed; all metadata is
 
     def add(self, clusters: I64, reason: Discard) -> None:
         """Let go of clusters, by their index in the file."""
@@ -74,6 +75,7 @@ class Freed:
 
     def add_range(self, first: int, count: int, reason: Discard) -> None:
         """Let go of clusters in a row."""
+        self.ranges += 1
         self.add(np.arange(first, first + count, dtype=np.int64), reason)
 
     def cut(self) -> Callable[[], list[tuple[Discard, I64]]]:

@@ -10,7 +10,9 @@ from blockemu.drivers.qcow2 import mapping, refcounts
 from blockemu.drivers.qcow2.events import BlockImageCorrupted
 from blockemu.drivers.qcow2.freed import Discard, Freed, InFlight
 from blockemu.drivers.qcow2.options import Settings
+from blockemu.drivers.qcow2.overlap import Overlap
 from blockemu.edge import Edge
+from blockemu.images.qcow2.bitmaps import StoredBitmap
 from blockemu.images.qcow2.constants import CORRUPT, DIRTY
 from blockemu.images.qcow2.extensions import Extensions, pack_first_cluster
 from blockemu.images.qcow2.geometry import Geometry
@@ -45,12 +47,16 @@ class Image:
         self.backing_file: str | None = None
         self.snapshots: list[Snapshot] = []
         self.snapshot_bytes = 0
+        self.bitmaps: list[StoredBitmap] = []  # as in the file
         self.in_flight = InFlight()
         self.freed = Freed(self.in_flight)
         self.refcounts = refcounts.Refcounts(self.geometry, self.freed, settings.refcount_blocks)
         self.mapping = mapping.Mapping(
             self.geometry, self.refcounts, self.freed, settings.l2_tables
         )
+        self.overlap = Overlap(self)
+        self.mapping.suspects = self.overlap.touches
+        self.refcounts.suspects = self.overlap.uncounted
         self.broken = False  # corruption was met while writing: nothing works any more
         self._told = False
 
@@ -100,30 +106,46 @@ class Image:
         try:
             await self.refcounts.ready(self.file)
         except refcounts.Unaligned as e:
-            offset, index = e.args
-            raise await self.corrupt(
-                f"Refblock offset {offset:#x} unaligned (reftable index: {c_hex(index)})"
-            ) from None
+            raise await self.bad_block(e) from None
 
-    async def corrupt(
-        self, message: str, *, fatal: bool = True, offset: int = -1, size: int = -1
-    ) -> OSError:
+    async def check_overlap(self, host: int, length: int) -> None:
+        """Raise EIO if guest data would be written over metadata."""
+        name = self.overlap.name(host, length)
+        if name is not None:
+            message = f"Preventing invalid write on metadata (overlaps with {name})"
+            raise await self.corrupt(message, offset=host, size=length)
+
+    async def bad_block(self, error: refcounts.Unaligned) -> OSError:
+        """Tell of a refcount block that is at no cluster; return the error to raise."""
+        offset, index = error.args
+        return await self.corrupt(
+            f"Refblock offset {offset:#x} unaligned (reftable index: {c_hex(index)})"
+        )
+
+    async def corrupt(self, message: str, *, offset: int = -1, size: int = -1) -> OSError:
         """Tell the world that the image is corrupt; return the error to raise.
 
-        If that is fatal and the image is writable, it is marked so and cannot be used any more
-        (after qcow2_signal_corruption).
+        If the image is writable, it is marked so and cannot be used any more.
         """
-        error = OSError(errno.EIO, os.strerror(errno.EIO))
+        if self.report_corruption(message, fatal=True, offset=offset, size=size):
+            await self.write_header()
+        return OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def report_corruption(
+        self, message: str, *, fatal: bool, offset: int = -1, size: int = -1
+    ) -> bool:
+        """Tell the world that the image is corrupt, on standard error and by an event.
+
+        After qcow2_signal_corruption: told once as something that can be lived with, and once as
+        fatal, if the image is writable.  Returns whether the header is to be written.
+        """
         fatal = fatal and self.writable
         if self._told and (not fatal or self.header.incompatible_features & CORRUPT):
-            return error
+            return False
         self._told = True
-        if fatal:
-            text = f"qcow2: Marking image as corrupt: {message}; further corruption events"
-            text += " will be suppressed"
-        else:
-            text = f"qcow2: Image is corrupt: {message}; further non-fatal corruption events"
-            text += " will be suppressed"
+        what = "Marking image as corrupt" if fatal else "Image is corrupt"
+        kind = "corruption events" if fatal else "non-fatal corruption events"
+        text = f"qcow2: {what}: {message}; further {kind} will be suppressed"
         print(text, file=sys.stderr, flush=True)
         self.node.services.emit(
             BlockImageCorrupted(
@@ -139,8 +161,7 @@ class Image:
             self.header.incompatible_features |= CORRUPT
             self.broken = True
             self.node.changed()
-            await self.write_header()
-        return error
+        return fatal
 
     def _device_name(self) -> str:
         return next((getattr(e, "title", "") for e in self.node.parents if e.parent is None), "")

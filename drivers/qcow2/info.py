@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from blockemu.images.qcow2 import constants as c
+from blockemu.images.qcow2.bitmaps import AUTO, IN_USE, StoredBitmap
 from blockemu.images.qcow2.extensions import Extensions
 from blockemu.images.qcow2.header import Header
 from blockemu.images.qcow2.snapshots import Snapshot
@@ -72,10 +73,22 @@ class ImageInfoSpecificQCow2Wrapper(SpecificInfo, tag="qcow2"):
 
 
 def specific_info(
-    header: Header, extensions: Extensions, bitmaps: list[Qcow2BitmapInfo]
+    header: Header, extensions: Extensions, bitmaps: list[StoredBitmap]
 ) -> ImageInfoSpecificQCow2Wrapper:
     """Describe an image."""
     return ImageInfoSpecificQCow2Wrapper(data=_describe(header, extensions, bitmaps))
+
+
+def _bitmap_info(bitmap: StoredBitmap) -> Qcow2BitmapInfo:
+    flags = [
+        name
+        for bit, name in (
+            (IN_USE, Qcow2BitmapInfoFlags.IN_USE),
+            (AUTO, Qcow2BitmapInfoFlags.AUTO),
+        )
+        if bitmap.flags & bit
+    ]
+    return Qcow2BitmapInfo(name=bitmap.name, granularity=1 << bitmap.granularity_bits, flags=flags)
 
 
 def snapshot_info(snapshots: list[Snapshot]) -> list[SnapshotInfo] | None:
@@ -96,7 +109,7 @@ def snapshot_info(snapshots: list[Snapshot]) -> list[SnapshotInfo] | None:
 
 
 def _describe(
-    header: Header, extensions: Extensions, bitmaps: list[Qcow2BitmapInfo]
+    header: Header, extensions: Extensions, bitmaps: list[StoredBitmap]
 ) -> ImageInfoSpecificQCow2:
     """Version 2 has no more to tell than its refcounts' width."""
     bits = 1 << header.refcount_order
@@ -115,6 +128,6 @@ def _describe(
         lazy_refcounts=bool(header.compatible_features & c.LAZY_REFCOUNTS),
         corrupt=bool(header.incompatible_features & c.CORRUPT),
         refcount_bits=bits,
-        bitmaps=bitmaps or None,
+        bitmaps=[_bitmap_info(bitmap) for bitmap in bitmaps] or None,
         compression_type=Qcow2CompressionType.ZSTD if zstd else Qcow2CompressionType.ZLIB,
     )

@@ -1,5 +1,7 @@
 """The L1 table and the L2 tables at hand."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard, Freed
@@ -14,11 +16,12 @@ from blockemu.requests import Request
 class L2:
     """One L2 table; ``bitmaps`` tell about subclusters, None if the image has none."""
 
-    __slots__ = ("bitmaps", "entries")
+    __slots__ = ("bitmaps", "entries", "suspect")
 
     def __init__(self, entries: Table, bitmaps: Table | None) -> None:
         self.entries = entries
         self.bitmaps = bitmaps
+        self.suspect = False  # some of its clusters lie where metadata does
 
 
 class Unaligned(Exception):
@@ -49,6 +52,7 @@ class Mapping:
         self.writing: set[int] = set()  # tables on their way to the file: not to be dropped
         self.dirty_l1: tuple[int, int] | None = None
         self.allocating: list[Request] = []  # guest clusters, allocated but not yet mapped
+        self.suspects: Callable[[Table], bool] = lambda entries: False
         self._simple = not geometry.extended and not geometry.data_file
         nothing = np.zeros(geometry.l2_size, np.uint64)
         nothing.flags.writeable = False
@@ -79,6 +83,7 @@ class Mapping:
         else:
             table = self._empty
         if index not in self.tables:  # else another request was faster, and may have changed it
+            table.suspect = host != 0 and self.suspects(table.entries)
             self._make_room()
             self._keep(index, table)
         return self.tables[index]
@@ -180,7 +185,7 @@ class Mapping:
 
     def _keep(self, index: int, table: L2) -> None:
         self.tables[index] = table
-        if self._simple:
+        if self._simple and not table.suspect:
             self.views[index] = table.entries.data
 
     def forget(self, index: int) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from blockemu.errors import QmpError
 from blockemu.images.errors import FormatError
 from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2 import errors
+from blockemu.images.qcow2.bitmaps import StoredBitmap, check_directory_size, parse_directory
 from blockemu.images.qcow2.extensions import Extensions, NeedMoreError, parse_extensions
 from blockemu.images.qcow2.header import (
     Header,
@@ -27,6 +29,16 @@ from blockemu.images.qcow2.tables import Table
 from blockemu.node import Node
 from blockemu.perm import Role
 
+_LEAKED = "\nSome clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+STALE_BITMAPS = (
+    "a program lacking bitmap support modified this file, so all bitmaps are now considered "
+    "inconsistent" + _LEAKED
+)
+STALE_BITMAPS_V2 = (
+    "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without "
+    "persistent bitmap support; so now they must all be considered inconsistent" + _LEAKED
+)
+MAX_LENGTH = (1 << 63) - (1 << 30)  # of any disk (BDRV_MAX_LENGTH)
 FIRST_LOOK = 65536  # bytes of the first cluster that are read at first
 
 
@@ -58,6 +70,12 @@ class RawNeedsDataFile(QmpError):
     """The raw bit without a data file."""
 
     template = "data-file-raw requires a data file"
+
+
+class DiskTooLong(QmpError):
+    """The disk's size cannot be counted in bytes."""
+
+    template = "Could not refresh total sector count: File too large"
 
 
 class KeyNeeded(QmpError):
@@ -93,7 +111,6 @@ async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
     check_tables(header)
     l1 = await _words(file, header.l1_table_offset, header.l1_size, "Could not read L1 table")
     chosen = settings(options, header, node.flags)
-    _check_key(options, header)
     table_words = header.refcount_table_clusters << header.cluster_bits - 3
     reftable = await _words(
         file, header.refcount_table_offset, table_words, "Could not initialize refcount handling"
@@ -106,15 +123,22 @@ async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
     image.refcounts.fresh = image.geometry.clusters(file.fresh_length())
     image.refcounts.reserved = image.refcounts.fresh
     await _open_data_file(node, options, header, extensions)
-    _refuse_encryption(header, extensions)
+    _check_encryption(options, header, extensions)
     image.backing_file = await _backing_file(file, header)
-    image.snapshots = await _snapshots(file, header)
+    image.snapshots, image.snapshot_bytes = await _snapshots(file, header)
+    image.bitmaps = await _bitmaps(file, image)
+    if image.length > MAX_LENGTH:
+        raise DiskTooLong
+    if extensions.stale_bitmaps:
+        node.services.warn(STALE_BITMAPS if header.version >= 3 else STALE_BITMAPS_V2)
     return image
 
 
 async def _read(file: Edge, offset: int, length: int, what: str) -> memoryview:
     data = memoryview(bytearray(length))
     try:
+        if offset + length > MAX_LENGTH:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         await file.pread(offset, data)
     except OSError as e:
         raise CannotRead(what, os.strerror(e.errno or errno.EIO)) from e
@@ -126,35 +150,33 @@ async def _words(file: Edge, offset: int, count: int, what: str) -> Table:
     return np.frombuffer(raw, ">u8").astype(np.uint64)
 
 
-async def _extensions(file: Edge, header: Header, front: memoryview) -> Extensions:
+async def _extensions(
+    file: Edge, header: Header, front: memoryview, into: Extensions | None = None
+) -> Extensions:
     try:
-        return parse_extensions(front, header)
+        return parse_extensions(front, header, into)
     except NeedMoreError:
         whole = await _read(file, 0, header.extensions_end + 8, "Could not read header")
-        return parse_extensions(whole, header)
+        return parse_extensions(whole, header, into)
 
 
 async def _feature_names(file: Edge, header: Header, front: memoryview) -> bytes:
-    """Return the table of feature names, if it can be found before something is wrong."""
-    lenient = parse_header(header.pack())
-    try:
-        return (await _extensions(file, lenient, front)).feature_table
-    except FormatError:
-        return b""
+    """Return the table of feature names, if there is one before something is wrong."""
+    found = Extensions()
+    with suppress(FormatError):
+        await _extensions(file, header, front, found)
+    return found.feature_table
 
 
-def _check_key(options: Qcow2Options, header: Header) -> None:
+def _check_encryption(options: Qcow2Options, header: Header, extensions: Extensions) -> None:
+    """Refuse an encrypted image."""
+    if header.crypt_method == c.CRYPT_LUKS and extensions.crypto is None:
+        raise errors.MissingCrypto(header.crypt_method)
     if header.crypt_method == c.CRYPT_NONE:
         return
     if getattr(options.encrypt, "key_secret", None) is None:
         raise KeyNeeded
-
-
-def _refuse_encryption(header: Header, extensions: Extensions) -> None:
-    if header.crypt_method == c.CRYPT_LUKS and extensions.crypto is None:
-        raise errors.MissingCrypto(header.crypt_method)
-    if header.crypt_method:
-        raise NotSupported
+    raise NotSupported
 
 
 async def _open_data_file(
@@ -193,9 +215,19 @@ async def _backing_file(file: Edge, header: Header) -> str | None:
     return bytes(data).split(b"\0")[0].decode(errors="surrogateescape")
 
 
-async def _snapshots(file: Edge, header: Header) -> list[Snapshot]:
-    if not header.nb_snapshots:
+async def _bitmaps(file: Edge, image: Image) -> list[StoredBitmap]:
+    ext = image.extensions.bitmaps
+    if ext is None:
         return []
+    check_directory_size(ext.directory_size)
+    what = "Failed to read bitmap directory"
+    data = await _read(file, ext.directory_offset, ext.directory_size, what)
+    return parse_directory(data, ext.nb_bitmaps, image.length, image.geometry.cluster_size)
+
+
+async def _snapshots(file: Edge, header: Header) -> tuple[list[Snapshot], int]:
+    if not header.nb_snapshots:
+        return [], 0
     size = FIRST_LOOK
     while True:
         what = "Failed to read snapshot table"

@@ -151,6 +151,12 @@ class BadL2EntrySize(QmpError):
     template = "L2 cache entry size must be a power of two between 512 and the cluster size ({})"
 
 
+class NegativeSize(QmpError):
+    """An option for a size below zero: its name."""
+
+    template = "Parameter '{}' expects a non-negative number below 2^64"
+
+
 class CacheTooBig(QmpError):
     """Which cache."""
 
@@ -205,6 +211,9 @@ def settings(options: Qcow2Options, header: Header, flags: Flags) -> Settings:
         QmpError: they do not fit, or each other.
 
     """
+    for name in ("cache_size", "l2_cache_size", "l2_cache_entry_size", "refcount_cache_size"):
+        if (getattr(options, name) or 0) < 0:
+            raise NegativeSize(name.replace("_", "-"))
     l2_bytes, entry, refcount_bytes = cache_sizes(options, header)
     if max(l2_bytes // entry, MIN_L2_ENTRIES) > _INT_MAX:
         raise CacheTooBig("L2")
@@ -246,12 +255,11 @@ def cache_sizes(options: Qcow2Options, header: Header) -> tuple[int, int, int]:
     cluster = header.cluster_size
     entry_bytes = header.geometry().entry_size
     most = -(-(-(-header.size // cluster) * entry_bytes) // cluster) * cluster
-    l2_set = DEFAULT_L2_CACHE if options.l2_cache_size is None else options.l2_cache_size & _U64
+    l2_set = DEFAULT_L2_CACHE if options.l2_cache_size is None else options.l2_cache_size
     l2 = min(most, l2_set)
-    refcounts = (options.refcount_cache_size or 0) & _U64
-    entry = cluster if options.l2_cache_entry_size is None else options.l2_cache_entry_size & _U64
+    refcounts = options.refcount_cache_size or 0
+    entry = cluster if options.l2_cache_entry_size is None else options.l2_cache_entry_size
     if whole is not None:
-        whole &= _U64
         if options.l2_cache_size is not None and options.refcount_cache_size is not None:
             raise TooManyCacheSizes
         if options.l2_cache_size is not None and l2_set > whole:
@@ -275,9 +283,6 @@ def cache_sizes(options: Qcow2Options, header: Header) -> tuple[int, int, int]:
     return l2, entry, refcounts
 
 
-_U64 = (1 << 64) - 1
-
-
 def _overlap_check(value: Any) -> bool:
     mode = value.template if isinstance(value, Qcow2OverlapCheckFlags) else value
     return mode is not Qcow2OverlapCheckMode.NONE
@@ -296,4 +301,5 @@ def _check_encryption(options: Qcow2Options, header: Header) -> None:
             if wanted is not None and wanted != has:
                 raise OtherEncryption(has, wanted)
         case _:
-            raise BadEncryption(header.crypt_method)
+            method = header.crypt_method
+            raise BadEncryption(method - (method >> 31 << 32))  # told as a signed number

@@ -98,7 +98,7 @@ class Planner:
         geometry = self.image.geometry
         index = offset >> geometry.table_bits
         table = self.image.mapping.tables.get(index)
-        if table is None or (offset + length - 1) >> geometry.table_bits != index:
+        if table is None or table.suspect or (offset + length - 1) >> geometry.table_bits != index:
             return None
         inside = geometry.cluster_size - 1
         found = self.reader.runs(table, offset, length)
@@ -168,7 +168,7 @@ class Planner:
         for entry, edge in ends:
             if edge & inside and not (image.refcounts.is_fresh() and self._reads_zero(entry)):
                 return None
-        if mapping.crowded():
+        if mapping.crowded() or image.refcounts.lying:
             return None
         try:
             span = Span(table, index, first, count, offset, offset + length)

@@ -6,6 +6,7 @@ block of the first free cluster in memory; if that is not, it says so and ``read
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -47,6 +48,8 @@ class Refcounts:
         self.fresh = 0
         self.reserved = 0
         self._missing = 0
+        self.suspects: Callable[[int, Counts], bool] = lambda first, counts: False
+        self.lying = False  # some metadata is said to be free
 
     # Taking
 
@@ -105,11 +108,25 @@ class Refcounts:
 
         The block ``last_block`` must be at hand.
         """
-        at = self.take_beyond(1)
         if index not in self.blocks:
-            self._new_block(index, at)
+            at = self._extend(self._end(), 1)
+            if index not in self.blocks:  # it is not the one that counts what is at the end
+                self._set_ones(at, at + 1)
+                self._new_block(index, at)
         block = self.blocks[index]
         block[:] = np.maximum(block, counts.astype(block.dtype))
+
+    def drop_block(self, index: int) -> None:
+        """Do without a block at hand, if it counts nothing but itself."""
+        block, own = self.blocks[index], self.host(index) >> self.geometry.cluster_bits
+        used = np.flatnonzero(block) + index * self.per
+        if len(used) > 1 or (len(used) == 1 and int(used[0]) != own):
+            return
+        del self.blocks[index]
+        self.dirty.discard(index)
+        self._enter(index, 0)
+        if not len(used):  # it is counted by another block
+            self.freed.add_range(own, 1, Discard.ALWAYS)
 
     def last_used(self) -> int:
         """Return the last cluster in use; the block ``last_block`` must be at hand."""
@@ -165,7 +182,8 @@ class Refcounts:
         await file.pread(host, raw)
         if index not in self.blocks:  # else another request was faster, and may have changed it
             self._make_room()
-            self.blocks[index] = unpack_counts(raw, self.geometry.refcount_order)
+            self.blocks[index] = counts = unpack_counts(raw, self.geometry.refcount_order)
+            self.lying |= self.suspects(index * self.per, counts)
         return self.blocks[index]
 
     def _make_room(self) -> None:
@@ -282,7 +300,10 @@ class Refcounts:
     def _new_block(self, index: int, at: int) -> None:
         self.blocks[index] = empty_counts(self.geometry.refcount_order, self.per)
         self.dirty.add(index)
-        self.table[index] = at << self.geometry.cluster_bits
+        self._enter(index, at << self.geometry.cluster_bits)
+
+    def _enter(self, index: int, host: int) -> None:
+        self.table[index] = host
         low, high = self.dirty_entries or (index, index + 1)
         self.dirty_entries = min(low, index), max(high, index + 1)
 

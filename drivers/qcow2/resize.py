@@ -137,23 +137,34 @@ class Resizer:
     async def _preallocate(self, old: int, length: int, mode: str) -> None:
         """Allocate clusters for what is new, and room for them in the file."""
         image = self.image
-        geometry, refcounts = image.geometry, image.refcounts
-        bits = geometry.cluster_bits
-        end = length
+        geometry, refcounts, bits = image.geometry, image.refcounts, image.geometry.cluster_bits
+        first, last = old >> bits, geometry.clusters(length)
+        table = await image.table(old >> geometry.table_bits)
+        at = first & geometry.l2_size - 1
+        if first < last and has_offset(table.entries[at : at + 1], geometry.data_file)[0]:
+            first += 1  # the last cluster so far, which is only partly new
+        if first >= last:
+            return
+        host, end = 0, length
         if not geometry.data_file:
-            first, last = old >> bits, geometry.clusters(length)
-            await refcounts.block(refcounts.last_block, image.file)
             await self.writeback.flush()
+            await refcounts.block(refcounts.last_block, image.file)
             host = refcounts.take_beyond(last - first)
-            refcounts.reserved = refcounts.fresh  # what mode says is what the file gets
-            used = await self._map_new(first, last, host)
-            image.freed.add_range(host + used, last - first - used, Discard.NEVER)
-            end = host + used << bits
-        else:
-            await self._map_new(old >> bits, geometry.clusters(length), 0)
-        grow = "off" if mode == "metadata" else mode
+            end = host + last - first << bits
+            refcounts.reserved = refcounts.fresh  # the mode tells what the file gets
         if end > image.data.fresh_length():
-            await image.data.truncate(end, exact=False, prealloc=grow)
+            grow = "off" if mode == "metadata" else mode
+            try:
+                await image.data.truncate(end, exact=False, prealloc=grow)
+            except (QmpError, OSError) as e:
+                if not geometry.data_file:
+                    image.freed.add_range(host, last - first, Discard.OTHER)
+                if isinstance(e, QmpError):
+                    raise Failed("Failed to resize underlying file", e) from e
+                raise
+        used = await self._map_new(first, last, host)
+        if not geometry.data_file:
+            image.freed.add_range(host + used, last - first - used, Discard.NEVER)
 
     async def _map_new(self, first: int, last: int, host: int) -> int:
         """Map guest clusters that have none to those from ``host`` on; return how many."""
@@ -201,7 +212,16 @@ class Resizer:
             mapping.set_l1(index, 0)
             image.freed.add_range(host >> bits, 1, Discard.ALWAYS)
         await self._step("Failed to reduce the number of L2 tables", self.writeback.flush())
+        await self._step("Failed to discard unused refblocks", self._drop_blocks())
         await self._cut_file()
+
+    async def _drop_blocks(self) -> None:
+        """Do without the refcount blocks that count nothing but themselves."""
+        refcounts = self.image.refcounts
+        for index in np.flatnonzero(refcounts.table).tolist():
+            await refcounts.block(index, self.image.file)
+            refcounts.drop_block(index)
+        await self.writeback.flush()
 
     async def _cut_file(self) -> None:
         """Make the file end with the last cluster in use."""

@@ -10,6 +10,8 @@ What is written is how things stand when the flush begins; changes from then on 
 """
 
 import asyncio
+import errno
+import os
 import struct
 import sys
 from collections.abc import Iterable
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image
+from blockemu.drivers.qcow2.refcounts import Unaligned
 from blockemu.images.qcow2.constants import DIRTY, OFFSET
 from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
 from blockemu.images.qcow2.refcount import pack_counts
@@ -151,11 +154,15 @@ class Writeback:
         """
         image = self.image
         for reason, clusters in freed:
-            if image.passes(reason):
-                await self._discard(await image.refcounts.last_users(clusters, image.file))
-            wrong = await image.refcounts.drop(clusters, image.file)
+            try:
+                if image.passes(reason):
+                    await self._discard(await image.refcounts.last_users(clusters, image.file))
+                wrong = errno.EINVAL if await image.refcounts.drop(clusters, image.file) else 0
+            except Unaligned as e:
+                wrong = (await image.bad_block(e)).errno or 0
             if wrong:
-                print("qcow2_free_clusters failed: Invalid argument", file=sys.stderr, flush=True)
+                text = f"qcow2_free_clusters failed: {os.strerror(wrong)}"
+                print(text, file=sys.stderr, flush=True)
         order = image.geometry.refcount_order
         for i in sorted(image.refcounts.dirty):
             data = pack_counts(image.refcounts.blocks[i], order)

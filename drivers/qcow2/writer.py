@@ -189,11 +189,14 @@ class Writer:
             if owned[0]:
                 run = self.reader.runs(table, offset, length)[0]
                 await self._check_owned(run)
+                if table.suspect:
+                    await image.check_overlap(run.host, run.length)
                 if run.kind == NORMAL:
                     return Room(run.length, run.host)
                 count = self.geometry.clusters((offset & (1 << bits) - 1) + run.length)
             else:
                 count = int(owned.argmax()) or count
+                await self._check_new_entries(table, offset, count)
             cluster = offset >> bits
             other = image.mapping.clash(cluster, cluster + count)
             if other is not None:
@@ -217,6 +220,15 @@ class Writer:
         """Tell of each entry whether it has a cluster that is this image's alone."""
         alone: NDArray[np.bool_] = entries & _OWNED == _COPIED
         return alone & has_offset(entries, self.geometry.data_file)
+
+    async def _check_new_entries(self, table: L2, offset: int, count: int) -> None:
+        """Raise EIO if entries that are to be replaced make no sense (after calculate_l2_meta)."""
+        if table.bitmaps is None:
+            return
+        start = offset >> self.bits << self.bits
+        for run in self.reader.runs(table, start, count << self.bits):
+            if run.kind == INVALID:
+                await self._check_owned(run)
 
     async def _check_owned(self, run: Run) -> None:
         """Raise EIO for entries that make no sense (after handle_copied)."""
@@ -258,6 +270,9 @@ class Writer:
         if new is None:
             return None
         host, fresh, commit = new
+        if self.image.refcounts.lying:
+            at = host + (offset & (1 << bits) - 1)
+            await self._check_new(at, span.end - offset, commit)
         end = span.end
         cluster = offset >> bits << bits
         self._widen(span)
@@ -268,6 +283,13 @@ class Writer:
             commit(False)
             raise
         return Room(end - offset, at, head, tail, commit)
+
+    async def _check_new(self, host: int, length: int, commit: Commit) -> None:
+        try:
+            await self.image.check_overlap(host, length)
+        except OSError:
+            commit(False)
+            raise
 
     def allocate(self, span: Span, *, exact: bool = False) -> tuple[int, bool, Commit] | None:
         """Take clusters for a span, shortened if there are fewer in a row; they are mapped later.
@@ -347,7 +369,13 @@ class Writer:
             return np.zeros(0, np.int64)
         packed = entries & np.uint64(COMPRESSED_FLAG) != 0
         plain = entries[~packed & has_offset(entries, self.geometry.data_file)]
-        clusters: I64 = (plain & np.uint64(OFFSET)).astype(np.int64) >> bits
+        offsets = plain & np.uint64(OFFSET)
+        unaligned = offsets & np.uint64((1 << bits) - 1) != 0
+        if unaligned.any():
+            unfit = int(offsets[int(unaligned.argmax())])
+            self.image.report_corruption(f"Cannot free unaligned cluster {unfit:#x}", fatal=False)
+            offsets = offsets[~unaligned]
+        clusters: I64 = offsets.astype(np.int64) >> bits
         if not packed.any():
             return clusters
         offset, length = compressed_extents(entries[packed], self.geometry)
@@ -422,6 +450,7 @@ class Writer:
         backing = self.image.backing
         empty_below = backing is None or start >= backing.length
         for run in self.reader.runs(table, start, end - start):
+            await self.reader.check(run)
             if run.kind in (NORMAL, COMPRESSED, INVALID):
                 return False
             if run.kind in BELOW and not empty_below:

@@ -45,15 +45,19 @@ class NeedMoreError(Exception):
     """The extensions go on beyond the bytes given."""
 
 
-def parse_extensions(data: bytes | memoryview, header: Header) -> Extensions:
+def parse_extensions(
+    data: bytes | memoryview, header: Header, into: Extensions | None = None
+) -> Extensions:
     """Read the extensions from the image's first bytes.
+
+    ``into`` has what was found before something is wrong.
 
     Raises:
         FormatError: an extension is wrong.
         NeedMoreError: ``data`` ends before the extensions do; give all up to ``extensions_end``.
 
     """
-    found = Extensions()
+    found = Extensions() if into is None else into
     at, end = header.header_length, header.extensions_end
     while at < end:
         if at + 8 > len(data):

@@ -43,8 +43,12 @@ class NeedMoreError(Exception):
     """The table goes on beyond the bytes given."""
 
 
-def parse_snapshots(data: bytes | memoryview, count: int, disk_size: int) -> list[Snapshot]:
+def parse_snapshots(
+    data: bytes | memoryview, count: int, disk_size: int
+) -> tuple[list[Snapshot], int]:
     """Read ``count`` snapshots; ``disk_size`` is what old entries without one are taken to have.
+
+    Returns them and the table's size in bytes.
 
     Raises:
         FormatError: the table is larger than it may be.
@@ -66,7 +70,7 @@ def parse_snapshots(data: bytes | memoryview, count: int, disk_size: int) -> lis
         table.append(_snapshot(head, extra, names, disk_size))
         if at > c.MAX_SNAPSHOT_BYTES:
             raise errors.SnapshotTableTooBig
-    return table
+    return table, at
 
 
 def _part(data: bytes | memoryview, at: int, length: int) -> bytes:

@@ -25,7 +25,7 @@ def _qcow2(path: Path, backing: str | None = None, fmt: str | None = None) -> No
 def prepare(folder: Path) -> None:
     """Make images whose headers name their backing files in many ways."""
     (folder / "dir").mkdir()
-    for name in ("base.raw", "dir/base.raw", "a:b.raw", "dir/a:b.raw", "odd\tname\"é.raw"):
+    for name in ("base.raw", "dir/base.raw", "a:b.raw", "dir/a:b.raw", 'odd\tname"é.raw'):
         (folder / name).write_bytes(bytes(65536))
     _qcow2(folder / "base.qcow2")
     _qcow2(folder / "dir/base.qcow2")
@@ -195,7 +195,11 @@ def daemon(folder: Path, program: Any) -> Any:
 def _case(graph: list[Json]) -> str:
     name = graph[-1].get("file", {}) if isinstance(graph[-1].get("file", {}), dict) else {}
     number = name["filename"].rpartition("b")[2].partition(".")[0] if "filename" in name else ""
-    return f"{graph[-1]['file']['filename']} {BACKING[int(number)][0]}"[:90] if number.isdigit() else json.dumps(graph[-1])[:90]
+    return (
+        f"{graph[-1]['file']['filename']} {BACKING[int(number)][0]}"[:90]
+        if number.isdigit()
+        else json.dumps(graph[-1])[:90]
+    )
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=_case)

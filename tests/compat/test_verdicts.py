@@ -1,7 +1,9 @@
 """Good and bad input to every command: ours gives the real daemon's verdict, in its words."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compat.daemon import Blockemu, Daemon
@@ -44,6 +46,25 @@ def reply(played: Played, index: int) -> str:
     return f"no answer; {played.died}"
 
 
+def differences(ours: str, real: str) -> Iterator[str]:
+    """Say in which members two replies differ, or that only their order does."""
+    try:
+        yield from _walk("", json.loads(ours), json.loads(real))
+    except ValueError:
+        yield f"ours {ours}"
+
+
+def _walk(path: str, ours: Any, real: Any) -> Iterator[str]:
+    if isinstance(ours, dict) and isinstance(real, dict):
+        for key in dict.fromkeys([*ours, *real]):
+            yield from _walk(f"{path}.{key}", ours.get(key, "absent"), real.get(key, "absent"))
+    elif isinstance(ours, list) and isinstance(real, list) and len(ours) == len(real):
+        for i, pair in enumerate(zip(ours, real, strict=True)):
+            yield from _walk(f"{path}[{i}]", *pair)
+    elif ours != real:
+        yield f"{path}: ours {ours!r}, real {real!r}"
+
+
 def test_the_table_is_large_enough_to_mean_something() -> None:
     good = sum(case.good for group in GROUPS for case in group.cases)
     assert good >= 50
@@ -56,7 +77,8 @@ def test_verdict_is_the_real_daemons(group: Group, index: int, verdicts: Verdict
     case = group.cases[index]
     real = reply(verdicts(group, group.oracle), index)
     assert real.startswith('{"return"' if case.good else '{"error"'), f"the table is wrong: {case}"
-    assert reply(verdicts(group, Blockemu), index) == real, str(case)
+    ours = reply(verdicts(group, Blockemu), index)
+    assert ours == real, f"{case}\n" + "\n".join(differences(ours, real))
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)

@@ -13,7 +13,9 @@ from contract.disks import DISKS, Disk, Guest
 class Opens(Protocol):
     """Opens the disk under test for a guest."""
 
-    def __call__(self, *, plans: bool = True, folder: str = "") -> AbstractAsyncContextManager[Guest]: ...
+    def __call__(
+        self, *, plans: bool = True, folder: str = ""
+    ) -> AbstractAsyncContextManager[Guest]: ...
 
 
 @pytest.fixture(params=DISKS, ids=str)

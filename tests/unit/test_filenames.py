@@ -26,13 +26,23 @@ from blockemu.errors import QmpError
         ("a:", "base", "a:base"),
     ],
 )  # fmt: skip
-def test_names_are_relative_to_a_folder_and_keep_its_protocol(base: str, name: str, combined: str) -> None:
+def test_names_are_relative_to_a_folder_and_keep_its_protocol(
+    base: str, name: str, combined: str
+) -> None:
     assert paths.combine(base, name) == combined
 
 
 @pytest.mark.parametrize(
     ("name", "has"),
-    [("a:b", True), (":", True), ("a/b:c", False), ("/a:b", False), ("a", False), ("", False), ("./a:b", False)],
+    [
+        ("a:b", True),
+        (":", True),
+        ("a/b:c", False),
+        ("/a:b", False),
+        ("a", False),
+        ("", False),
+        ("./a:b", False),
+    ],
 )
 def test_a_protocol_ends_at_the_first_colon_before_any_slash(name: str, has: bool) -> None:
     assert paths.has_protocol(name) is has
@@ -40,7 +50,14 @@ def test_a_protocol_ends_at_the_first_colon_before_any_slash(name: str, has: boo
 
 @pytest.mark.parametrize(
     ("name", "path"),
-    [("file:a", "a"), ("file:/a:b", "/a:b"), ("file:a:b", "./a:b"), ("file:file:a", "./file:a"), ("a", "a"), ("file:", "")],
+    [
+        ("file:a", "a"),
+        ("file:/a:b", "/a:b"),
+        ("file:a:b", "./a:b"),
+        ("file:file:a", "./file:a"),
+        ("a", "a"),
+        ("file:", ""),
+    ],
 )
 def test_a_stripped_prefix_does_not_uncover_another(name: str, path: str) -> None:
     assert paths.strip_protocol(name, "file:") == path
@@ -52,9 +69,18 @@ def test_a_stripped_prefix_does_not_uncover_another(name: str, path: str) -> Non
         ('{"driver": "raw"}', {"driver": "raw"}),
         ("{'driver': 'raw'}", {"driver": "raw"}),
         ("{}", {}),
-        ('{"file.driver": "file", "file.filename": "x"}', {"file": {"driver": "file", "filename": "x"}}),
-        ('{"file": {"driver": "file"}, "file.filename": "x"}', {"file": {"driver": "file", "filename": "x"}}),
-        ('{"file.driver": "file", "file": {"driver": "nbd", "host": "h"}}', {"file": {"driver": "file", "host": "h"}}),
+        (
+            '{"file.driver": "file", "file.filename": "x"}',
+            {"file": {"driver": "file", "filename": "x"}},
+        ),
+        (
+            '{"file": {"driver": "file"}, "file.filename": "x"}',
+            {"file": {"driver": "file", "filename": "x"}},
+        ),
+        (
+            '{"file.driver": "file", "file": {"driver": "nbd", "host": "h"}}',
+            {"file": {"driver": "file", "host": "h"}},
+        ),
         ('{"file": {"server.type": "unix"}}', {"file": {"server": {"type": "unix"}}}),
         ('{"children.0": "a", "children.1": "b"}', {"children": ["a", "b"]}),
         ('{"children.0.driver": "raw"}', {"children": [{"driver": "raw"}]}),
@@ -74,7 +100,10 @@ def test_json_names_nest_as_dotted_keys_do(text: str, options: Any) -> None:
         ("{} {}", "Could not parse the JSON options: Expecting at most one JSON value"),
         ("[]", "Invalid JSON object given"),
         ("1", "Invalid JSON object given"),
-        ('{"file": "x", "file.driver": "raw"}', "Cannot reference an existing block device with additional options or a new filename"),
+        (
+            '{"file": "x", "file.driver": "raw"}',
+            "Cannot reference an existing block device with additional options or a new filename",
+        ),
     ],
 )
 def test_what_is_not_one_object_is_refused(text: str, error: str) -> None:

@@ -29,8 +29,6 @@ BITMAPS = Group(
 + block-dirty-bitmap-add {{"node": "q", "name": "g512", "granularity": 512}}
 + block-dirty-bitmap-add {{"node": "q", "name": "g2g", "granularity": 2147483648}}
 - block-dirty-bitmap-add {{"node": "q", "name": "p", "persistent": 1}}
-+ block-dirty-bitmap-add {{"node": "q", "name": "p", "persistent": true}}
-- block-dirty-bitmap-add {{"node": "old", "name": "p", "persistent": true}}
 - block-dirty-bitmap-add {{"node": "n", "name": "p", "persistent": true}}
 + block-dirty-bitmap-add {{"node": "n", "name": "p", "persistent": false, "disabled": true}}
 + block-dirty-bitmap-add {{"node": "z", "name": "p"}}
@@ -39,7 +37,6 @@ BITMAPS = Group(
 - block-dirty-bitmap-add {{"node": "q", "name": "d", "disabled": "no"}}
 + block-dirty-bitmap-add {{"node": "q", "name": "d", "disabled": true}}
 + block-dirty-bitmap-add {{"node": "q", "name": "{_LONG}"}}
-- block-dirty-bitmap-add {{"node": "q", "name": "{_LONG}y", "persistent": true}}
 - block-dirty-bitmap-add {{"node": "n", "name": "{_LONG}y"}}
 - block-dirty-bitmap-clear {{"node": "q", "name": "absent"}}
 - block-dirty-bitmap-clear {{"node": "absent", "name": "b"}}
@@ -71,7 +68,6 @@ BITMAPS = Group(
 + x-debug-block-dirty-bitmap-sha256 {{"node": "q", "name": "g512"}}
 - block_resize {{"node-name": "n", "size": 1000}}
 + block_resize {{"node-name": "q", "size": 131072}}
-+ block-dirty-bitmap-remove {{"node": "q", "name": "p"}}
 + block_resize {{"node-name": "q", "size": 65536}}
 + query-named-block-nodes {{"flat": true}}
 + x-debug-block-dirty-bitmap-sha256 {{"node": "q", "name": "b"}}

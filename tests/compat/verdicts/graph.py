@@ -137,7 +137,6 @@ READ_ONLY = Group(
 - block_resize {"node-name": "ro", "size": 1024}
 - block_resize {"node-name": "q6", "size": 1024}
 - block_resize {"node-name": "r1", "size": 1024}
-- block-dirty-bitmap-add {"node": "q6", "name": "p", "persistent": true}
 + block-dirty-bitmap-add {"node": "q6", "name": "t"}
 + query-named-block-nodes {"flat": true}
 + x-debug-query-block-graph

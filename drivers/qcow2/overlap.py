@@ -1,0 +1,107 @@
+"""Guarding metadata: guest data must not be written over it, whatever tables and refcounts say.
+
+QEMU checks each write.  Here tables are checked once, when they are loaded, since what is allocated
+later cannot lie where something else does, unless refcounts lie: those are checked when their block
+is loaded.  Only a table or block that failed the check has its writes looked at one by one.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from blockemu.images.qcow2.constants import COMPRESSED, COPIED, OFFSET, REFTABLE_OFFSET
+from blockemu.images.qcow2.tables import Table, run_starts
+
+if TYPE_CHECKING:
+    from blockemu.drivers.qcow2.freed import I64
+    from blockemu.drivers.qcow2.image import Image
+
+NAMES: Final = (  # in the order in which one of several is told
+    "qcow2_header",
+    "active L1 table",
+    "active L2 table",
+    "refcount table",
+    "refcount block",
+    "snapshot table",
+    "inactive L1 table",
+    "bitmap directory",
+)
+_COPIED, _OFFSET = np.uint64(COPIED), np.uint64(OFFSET)
+_NONE = np.zeros(0, np.int64)
+_OWNED = np.uint64(COPIED | COMPRESSED)
+
+
+class Overlap:
+    """Knows where metadata lies, by cluster index."""
+
+    def __init__(self, image: "Image") -> None:
+        self.image = image
+        self.bits = image.geometry.cluster_bits
+        self._clusters: I64 = np.zeros(0, np.int64)
+        self._what: I64 = np.zeros(0, np.int64)
+        self._known_at = -1  # Freed.ranges when it was worked out: metadata may have moved since
+
+    def name(self, host: int, length: int) -> str | None:
+        """Return what metadata a range of the file has, None if there is none."""
+        if not self.image.settings.overlap_check or self.image.geometry.data_file:
+            return None
+        self._refresh()
+        first = int(self._clusters.searchsorted(host >> self.bits))
+        last = int(self._clusters.searchsorted((host + length - 1) >> self.bits, "right"))
+        return NAMES[int(self._what[first:last].min())] if last > first else None
+
+    def touches(self, entries: Table) -> bool:
+        """Tell whether clusters that may be written in place lie where metadata does."""
+        if not self.image.settings.overlap_check or self.image.geometry.data_file:
+            return False
+        owned = entries[entries & _OWNED == _COPIED] & _OFFSET
+        if not len(owned):
+            return False
+        self._refresh()
+        begins = run_starts(owned, 1 << self.bits)
+        low = owned[begins].astype(np.int64) >> self.bits
+        count = np.diff(begins, append=len(owned))
+        first = self._clusters.searchsorted(low)
+        last = self._clusters.searchsorted(low + count)
+        return bool((first != last).any())
+
+    def uncounted(self, first: int, counts: "np.ndarray[tuple[int], np.dtype[np.generic]]") -> bool:
+        """Tell whether refcounts from a cluster on say of metadata that it is free."""
+        if not self.image.settings.overlap_check:
+            return False
+        self._refresh()
+        inside = (self._clusters >= first) & (self._clusters < first + len(counts))
+        return bool((counts[self._clusters[inside] - first] == 0).any())
+
+    def _refresh(self) -> None:
+        image = self.image
+        if self._known_at == image.freed.ranges:
+            return
+        self._known_at = image.freed.ranges
+        header, mapping, refcounts = image.header, image.mapping, image.refcounts
+        parts = [
+            self._range(0, 1),
+            self._range(mapping.l1_offset, len(mapping.l1) * 8),
+            self._entries(mapping.l1, OFFSET),
+            self._range(refcounts.table_offset, len(refcounts.table) * 8),
+            self._entries(refcounts.table, REFTABLE_OFFSET),
+            self._range(header.snapshots_offset, image.snapshot_bytes),
+        ]
+        inactive = [self._range(s.l1_table_offset, s.l1_size * 8) for s in image.snapshots]
+        parts.append(np.concatenate(inactive) if inactive else _NONE)
+        ext = image.extensions.bitmaps
+        parts.append(self._range(ext.directory_offset, ext.directory_size) if ext else _NONE)
+        clusters = np.concatenate(parts)
+        what = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        order = np.argsort(clusters, kind="stable")
+        self._clusters, self._what = clusters[order], what[order]
+
+    def _range(self, offset: int, length: int) -> "I64":
+        if length <= 0:
+            return _NONE
+        return np.arange(offset >> self.bits, (offset + length - 1 >> self.bits) + 1)
+
+    def _entries(self, table: Table, mask: int) -> "I64":
+        hosts = table & np.uint64(mask)
+        found: I64 = hosts[hosts != 0].astype(np.int64) >> self.bits
+        return found

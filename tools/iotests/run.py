@@ -1,0 +1,121 @@
+"""Run QEMU's own tests on our programs.
+
+    python tools/iotests/run.py                     all tests, qcow2 and raw; writes the document
+    python tools/iotests/run.py -f raw -d 001 002   two tests, with what differs
+    python tools/iotests/run.py --real              all, with QEMU's programs only: to compare with
+    python tools/iotests/run.py --check             the list of what must pass; fails if one does not
+    python tools/iotests/run.py --update            add what passed in the runs so far to that list
+"""
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import report
+import suite
+from report import Case
+from sandbox import PROGRAMS, Result, Setup, all_tests, default_machine, launchers, run_test
+
+OURS = "io"  # what there is of ours; a subset may be asked for
+
+
+def main() -> int:
+    """Do what the command line says; return the exit status."""
+    args = arguments().parse_args()
+    try:
+        folder = suite.find(args.suite)
+    except suite.NoSuite as e:
+        print(f"iotests: {e}", file=sys.stderr)
+        return 2
+    results_file = suite.cache() / "results.json"
+    known = report.load(results_file)
+    if args.update:
+        report.add_passing(known)
+        return 0
+    ours = "" if args.real else args.ours
+    cases = report.passing() if args.check else chosen(args, folder, ours)
+    results = run_all(cases, folder, args)
+    known |= results
+    report.save(results_file, known)
+    if not args.check and not args.tests and not args.real:
+        report.write_document(known, ours, suite.VERSION)
+    return conclude(results, strict=args.check)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(description="Run QEMU's own tests on our programs.")
+    parser.add_argument("tests", nargs="*", metavar="TEST", help="which (default: all)")
+    parser.add_argument("-f", "--format", action="append", help="image format (qcow2 and raw)")
+    parser.add_argument("-o", "--ours", default=OURS, help=f"programs joined by +: {list(PROGRAMS)}")
+    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("-t", "--timeout", type=float, default=120, help="seconds for a test")
+    parser.add_argument("--minutes", type=float, default=0, help="begin no test after that long")
+    parser.add_argument("-d", "--diff", action="store_true", help="show what differs")
+    parser.add_argument("--suite", type=Path, help="QEMU's source, if it is here already")
+    parser.add_argument("--real", action="store_true", help="run QEMU's programs only")
+    parser.add_argument("--check", action="store_true", help="run the list of what must pass")
+    parser.add_argument("--update", action="store_true", help="add to that list, run nothing")
+    return parser
+
+
+def chosen(args: argparse.Namespace, folder: Path, ours: str) -> list[Case]:
+    """Return the cases that were asked for."""
+    tests = all_tests(folder)
+    unknown = set(args.tests) - set(tests)
+    if unknown:
+        raise SystemExit(f"no such test: {' '.join(sorted(unknown))}")
+    formats = args.format or ["qcow2", "raw"]
+    return [Case(ours, fmt, test) for fmt in formats for test in args.tests or tests]
+
+
+def run_all(cases: list[Case], folder: Path, args: argparse.Namespace) -> dict[Case, Result]:
+    """Run cases, several at a time."""
+    setups = {key: setup(*key, folder, args) for key in {(case.ours, case.fmt) for case in cases}}
+    end = time.monotonic() + args.minutes * 60 if args.minutes else float("inf")
+
+    def one(case: Case) -> Result:
+        if time.monotonic() > end:
+            return Result("fail", "not begun: no time left")
+        result = run_test(case.test, setups[case.ours, case.fmt])
+        show(case, result, diff=args.diff)
+        return result
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        return dict(zip(cases, pool.map(one, cases), strict=True))
+
+
+def setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> Setup:
+    """Return what a test runs on."""
+    programs = launchers(ours.split("+") if ours else [], suite.cache() / "bin" / (ours or "real"))
+    machine = default_machine(programs["QEMU_PROG"])
+    return Setup(folder, programs, fmt, machine=machine, timeout=args.timeout)
+
+
+def show(case: Case, result: Result, *, diff: bool) -> None:
+    """Print how a test went."""
+    used = "" if result.used or result.status == "notrun" or not case.ours else "(used none of ours)"
+    why = report.shortened(result.why).strip("`")
+    line = f"{case.fmt:6} {case.test:32} {result.status:6} {result.seconds:6.1f}  {why} {used}"
+    shown = [line.rstrip(), *(result.diff if diff else ())]
+    print("\n".join(shown), flush=True)
+
+
+def conclude(results: dict[Case, Result], *, strict: bool) -> int:
+    """Count; a list of what must pass fails if anything in it does not."""
+    counts = {
+        status: sum(result.status == status for result in results.values())
+        for status in ("pass", "fail", "notrun")
+    }
+    print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    lost = [case for case, result in results.items() if result.status != "pass"]
+    if strict and lost:
+        print("no longer passing:", *(f"{case.fmt}/{case.test}" for case in lost))
+    return 1 if strict and lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

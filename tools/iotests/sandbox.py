@@ -1,0 +1,250 @@
+"""Running one test: as the suite's own runner does, but shut off from all others.
+
+A test gets folders of its own, a process group of its own, and an end: whatever it leaves running
+is killed, also what has left the process group (each process knows the test's folder from its
+environment).  The suite itself is only read.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from difflib import unified_diff
+from pathlib import Path
+
+PROGRAMS = {  # short name: (variable, QEMU's program, our main function)
+    "io": ("QEMU_IO_PROG", "qemu-io", "blockemu.io_main"),
+    "qsd": ("QSD_PROG", "qemu-storage-daemon", "blockemu.__main__"),
+    "qemu": ("QEMU_PROG", "qemu-system-x86_64", "blockemu.qemu_main"),
+    "img": ("QEMU_IMG_PROG", "qemu-img", "blockemu.img_main"),
+    "nbd": ("QEMU_NBD_PROG", "qemu-nbd", "blockemu.nbd_main"),
+}
+LAUNCHER = """\
+#!{python}
+import os, sys
+log = os.open(os.environ["BLOCKEMU_USED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.write(log, b"{name}\\n")
+os.close(log)
+from {module} import main
+sys.exit(main())
+"""
+NOT_GENERIC = frozenset({"bochs", "cloop", "dmg", "vvfat"})
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What tests run on: the suite, the programs by variable, the image format and protocol."""
+
+    suite: Path
+    programs: Mapping[str, str]
+    fmt: str
+    protocol: str = "file"
+    machine: str = ""
+    timeout: float = 120  # seconds for one test
+
+
+@dataclass
+class Result:
+    """How a test went: ``pass``, ``fail`` or ``notrun``, and why; ``used``: ours that it ran."""
+
+    status: str
+    why: str = ""
+    seconds: float = 0.0
+    used: list[str] = field(default_factory=list)
+    diff: list[str] = field(default_factory=list)
+
+
+def launchers(ours: list[str], folder: Path) -> dict[str, str]:
+    """Return all programs by variable, launchers of those that shall be ours made in ``folder``.
+
+    Launchers are called like QEMU's programs: some tests compare the name in error messages.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    programs = {}
+    for short, (variable, name, module) in PROGRAMS.items():
+        if short in ours:
+            path = folder / name
+            path.write_text(LAUNCHER.format(python=sys.executable, name=name, module=module))
+            path.chmod(0o755)
+            programs[variable] = str(path)
+        else:
+            real = shutil.which(name)
+            if real is None:
+                raise SystemExit(f"{name} is not installed")
+            programs[variable] = real
+    return programs
+
+
+def default_machine(qemu: str) -> str:
+    """Ask for the machine that a program has if none is said, by its shortest name."""
+    shown = subprocess.run([qemu, "-machine", "help"], check=True, capture_output=True, text=True)
+    lines = shown.stdout.splitlines()
+    name = next((line.split()[0] for line in lines if line.endswith(" (default)")), "")
+    alias = (line.split()[0] for line in lines if line.endswith(f" (alias of {name})"))
+    return next(alias, name) if name else ""
+
+
+def all_tests(suite: Path) -> list[str]:
+    """Return the names of the suite's tests, in order."""
+    numbered = [path.name for path in suite.glob("[0-9][0-9][0-9]")]
+    named = [p.name for p in (suite / "tests").iterdir() if (p.parent / f"{p.name}.out").is_file()]
+    return sorted(numbered) + sorted(named)
+
+
+def path_of(suite: Path, test: str) -> Path:
+    """Return where a test is."""
+    return suite / test if (suite / test).is_file() else suite / "tests" / test
+
+
+def run_test(test: str, setup: Setup) -> Result:
+    """Run a test."""
+    file = path_of(setup.suite, test)
+    reference = reference_of(file, setup)
+    if not reference.is_file():
+        return Result("notrun", "no reference output")
+    with scratch() as folder:
+        env = environment(setup, folder)
+        begun = time.monotonic()
+        status = play(file, env, folder / "out", setup.timeout)
+        result = judge(test, status, reference, folder, setup)
+        result.seconds = round(time.monotonic() - begun, 1)
+        if (folder / "used").exists():
+            result.used = sorted(set((folder / "used").read_text().split()))
+        return result
+
+
+def reference_of(file: Path, setup: Setup) -> Path:
+    """Return the expected output, which may depend on the format or the machine."""
+    for suffix in (f"out.{setup.fmt}", f"{setup.machine}.out"):
+        reference = file.with_name(f"{file.name}.{suffix}")
+        if reference.is_file():
+            return reference
+    return file.with_name(f"{file.name}.out")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a folder with ``test`` and ``sock`` in it; its path is short, for sockets' sake."""
+    folder = Path(tempfile.mkdtemp(prefix="io-"))
+    for name in ("test", "sock"):
+        (folder / name).mkdir()
+    try:
+        yield folder
+    finally:
+        kill_leftovers(folder)
+        subprocess.run(["chmod", "-R", "u+rwX", folder], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def environment(setup: Setup, folder: Path) -> dict[str, str]:
+    """Return the environment that tests rely on."""
+    suite, fmt = setup.suite, setup.fmt
+    io_options = "--cache writeback --aio threads"
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "GDB_OPTIONS")}
+    env |= setup.programs
+    env |= {
+        "PYTHONPATH": f"{suite}:{suite.parent.parent / 'python'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHON": system_python(),
+        "TEST_DIR": str(folder / "test"),
+        "SOCK_DIR": str(folder / "sock"),
+        "SAMPLE_IMG_DIR": str(suite / "sample_images"),
+        "QEMU_OPTIONS": "-nodefaults -display none -accel qtest",
+        "QEMU_IO_OPTIONS": f"{io_options} -f {fmt}" if fmt != "luks" else io_options,
+        "QEMU_IO_OPTIONS_NO_FMT": io_options,
+        "IMGFMT": fmt,
+        "IMGPROTO": setup.protocol,
+        "AIOMODE": "threads",
+        "CACHEMODE": "writeback",
+        "CACHEMODE_IS_DEFAULT": "true",
+        "IMGFMT_GENERIC": "false" if fmt in NOT_GENERIC else "true",
+        "IMGOPTSSYNTAX": "true" if fmt == "luks" else "false",
+        "QEMU_DEFAULT_MACHINE": setup.machine,
+        "MALLOC_PERTURB_": str(random.randrange(1, 255)),
+        "BLOCKEMU_USED": str(folder / "used"),
+    }
+    if fmt == "luks":
+        env |= {"IMGKEYSECRET": "123456", "IMGOPTS": "iter-time=10"}
+    if fmt == "vmdk":
+        env["IMGOPTS"] = "zeroed_grain=on"
+    return env
+
+
+def system_python() -> str:
+    """Return the Python for tests: not the one of our virtual environment, which has other uses."""
+    return "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
+
+
+def play(file: Path, env: Mapping[str, str], output: Path, timeout: float) -> int | None:
+    """Run a test's program; return its exit status, None if it took too long."""
+    with file.open("rb") as f:
+        is_python = f.readline().rstrip() == b"#!/usr/bin/env python3"
+    command = [env["PYTHON"], str(file)] if is_python else [str(file)]
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=file.parent,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def kill_leftovers(folder: Path) -> None:
+    """Kill the processes that have ``folder`` in their environment: the test's daemons."""
+    mark = f"TEST_DIR={folder}/".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if mark in b"\0" + (entry / "environ").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+def judge(test: str, status: int | None, reference: Path, folder: Path, setup: Setup) -> Result:
+    """Compare what a test printed with what it should have."""
+    skipped = folder / "test" / f"{test}.notrun"
+    if status == 0 and skipped.is_file():
+        return Result("notrun", skipped.read_text().strip())
+    diff = differences(reference, folder / "out", folder)
+    if status is None:
+        return Result("fail", f"not done after {setup.timeout:.0f} s", diff=diff)
+    if status != 0:
+        return Result("fail", first_line(diff) or f"exit status {status}", diff=diff)
+    if diff:
+        return Result("fail", first_line(diff), diff=diff)
+    return Result("pass")
+
+
+def differences(reference: Path, output: Path, folder: Path) -> list[str]:
+    """Return a unified diff; blanks at the ends of lines do not count."""
+    expected, got = (
+        [line.rstrip() for line in path.read_text(errors="replace").split("\n")]
+        for path in (reference, output)
+    )
+    lines = unified_diff(expected, got, "expected", "got", lineterm="")
+    return [line.replace(str(folder), "FOLDER") for line in lines]
+
+
+def first_line(diff: list[str]) -> str:
+    """Return the first line of a diff that is ours alone, or else the first that is missing."""
+    body = diff[2:]
+    ours = next((line[1:].strip() for line in body if line[:1] == "+" and line[1:].strip()), "")
+    missing = next((line[1:].strip() for line in body if line[:1] == "-" and line[1:].strip()), "")
+    return ours or (f"missing: {missing}" if missing else "")
