@@ -1,6 +1,6 @@
 """The command line as getopt_long reads it: in order, abbreviated, in the C library's words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 PROGRAM = "blockemu"
@@ -19,12 +19,13 @@ class Option(NamedTuple):
 
 
 def scan(
-    argv: list[str], long: Mapping[str, bool], short: Mapping[str, str], whole: frozenset[str]
+    argv: Iterable[str], long: Mapping[str, bool], short: Mapping[str, str], whole: frozenset[str]
 ) -> Iterator[Option]:
     """Yield the options in ``argv``; what is none comes with an empty name.
 
     ``long`` tells of each name whether it takes an argument, ``short`` gives the long name of each
-    letter.  Names in ``whole`` cannot be abbreviated.  All after ``--`` is left alone.
+    letter.  Names in ``whole`` cannot be abbreviated.  All after ``--`` is left alone: it is still to
+    come if ``argv`` is an iterator.
 
     Raises:
         UsageError: at the option that is wrong.

@@ -210,6 +210,9 @@ class BlockCopy:
                     break
                 found += 1
                 status = await self._classify(piece)
+                if call.cancelled:  # meanwhile: a wait for the speed would not be ended
+                    self._end(piece, good=False)
+                    break
                 if self.skip_unallocated and not status & ALLOCATED:
                     self._end(piece, good=True)
                 elif not call.ignore_speed and (delay := self.limit.delay(0)) > 0:

@@ -42,7 +42,7 @@ class Emulator:
         self.jobs = Jobs(self)
         self.qom = Tree()
         self.objects = Objects(self.qom)
-        self.fdsets = FdSets()
+        self.fdsets = FdSets(lambda: not self.machine.running)
         self.machine = Machine(self.emit)
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning

@@ -7,7 +7,7 @@ name makes a duplicate whose access mode matches; a set without either goes away
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from blockemu.errors import QmpError
@@ -62,10 +62,12 @@ class FdSets:
     """All sets of an emulator.
 
     ``monitors`` is the number of connected monitors: a set that nobody uses lives only as long as
-    one is there, so that a client that dies leaves no descriptors behind.
+    one is there, so that a client that dies leaves no descriptors behind.  While ``keeps`` says so,
+    as a stopped machine does, descriptors stay whatever happens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: Callable[[], bool] = lambda: False) -> None:
+        self._keeps = keeps
         self._sets: dict[int, FdSet] = {}
         self.monitors = 0
 
@@ -157,7 +159,7 @@ class FdSets:
     def _clean(self, fdset: FdSet) -> None:
         unused = not fdset.duplicates and self.monitors == 0
         for member in list(fdset.members):
-            if member.removed or unused:
+            if (member.removed or unused) and not self._keeps():
                 os.close(member.fd)
                 fdset.members.remove(member)
         if not fdset.members and not fdset.duplicates:

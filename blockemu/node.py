@@ -263,6 +263,9 @@ class Node(ABC, Generic[O]):
         """Write another backing file name into the header; NotImplementedError: no such format."""
         raise NotImplementedError
 
+    async def materialise(self) -> None:
+        """Make storage look as if nothing of the work on it had been put off."""
+
     def gather_filename(self) -> None:
         """Set ``exact_filename`` from the options, if they can be said by one plain name."""
         name = getattr(self.options, "filename", None)

@@ -48,6 +48,22 @@ def parse_options(
     return found
 
 
+def parse_any(text: str, warn: Callable[[str], None]) -> dict[str, str]:
+    """Return the options in ``text``, whatever their names.
+
+    Raises:
+        QmpError: ``id`` is among them and no identifier; ``warn`` hears of bare flags.
+    """
+    found = {}
+    for key, value, flag in _pairs(text, ""):
+        if key == "id" and not is_identifier(value):
+            raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
+        if flag and key not in ("help", "?"):
+            warn(f"short-form boolean option '{flag}' deprecated\nPlease use {key}={value} instead")
+        found[key] = value
+    return found
+
+
 def _pairs(text: str, implied: str) -> list[tuple[str, str, str]]:
     """Return (key, value, flag as written) of each item; ``,,`` is a comma in a value."""
     pairs = []

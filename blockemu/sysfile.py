@@ -198,6 +198,7 @@ class FileLeaf(Leaf):
         while done < len(buf):
             got = os.preadv(self.fd, (buf[done:],), offset + done)
             if not got:
+                buf[done:] = bytes(len(buf) - done)
                 return
             done += got
 

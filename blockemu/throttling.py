@@ -85,10 +85,9 @@ class ThrottleConfig:
         """
         new = dict(self.values)
         for name, value in values.items():
-            is_length = name.endswith("-length")
-            if is_length and value > _LENGTH_MOST:
+            if name.endswith("-length") and value > _LENGTH_MOST:
                 raise ThrottleLength(name, _LENGTH_MOST)
-            new[name] = value % (1 << (32 if is_length else 64))
+            new[name] = value % (1 << 64)  # a negative one is too high then
         return replace(self, values=new)
 
     def check(self) -> None:

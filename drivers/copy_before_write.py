@@ -67,12 +67,15 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
     copier: BlockCopy
     snapshot_error = 0  # errno that broke the snapshot, if the policy is to break that
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._bitmaps: list[DirtyBitmap] = []
+        self._late: set[asyncio.Task[None]] = set()  # copies that took longer than the timeout
+
     async def open(self) -> None:
         """Begin with everything, or what the bitmap says, still to be saved."""
-        self._bitmaps: list[DirtyBitmap] = []
         self._policy = self.options.on_cbw_error or OnCbwError.BREAK_GUEST_WRITE
         self._timeout = (self.options.cbw_timeout or 0) * 1_000_000_000
-        self._late: set[asyncio.Task[None]] = set()
         size = self._cluster_size()
         # Nameless, yet queries show them: what is to be copied, what was saved, what may be read.
         for owner in (self.file.node, self, self):

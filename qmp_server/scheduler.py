@@ -24,7 +24,7 @@ class Lane:
         self.received: deque[Any] = deque()
         self.queued: deque[Any] = deque()
         self.running = False
-        self.on_idle: Callable[[], None] = lambda: None
+        self.on_progress: Callable[[], None] = lambda: None  # all that was received is queued
 
     @property
     def idle(self) -> bool:
@@ -55,35 +55,41 @@ class Dispatcher:
         self.after: Hold = lambda: None
 
     def submit(self, lane: Lane) -> None:
-        """Queue as many of a lane's requests as there is room for; run what can be run."""
-        received, session = lane.received, lane.session
-        while received:
-            free = not (self._busy or self._lanes or self.stopped)  # nobody is before it
-            if not (free or lane.has_room):
-                return
+        """Run a lane's requests, or queue as many as there is room for."""
+        received = lane.received
+        while received and not (self._busy or self._lanes or self.stopped):  # nobody is before it
             request = received.popleft()
-            if callable(request):  # file descriptors that came with what follows
-                request()
-            elif session.is_oob(request):
-                self._out_of_band(lane, request)
-            elif free:
+            if not self._aside(lane, request):
                 self._busy = True
                 if self._execute(lane, request):
                     self._busy = False
-            else:
+        if received:
+            self._refill(lane)
+
+    def _refill(self, lane: Lane) -> None:
+        while lane.received and lane.has_room:
+            request = lane.received.popleft()
+            if not self._aside(lane, request):
                 lane.queued.append(request)
-                if lane not in self._lanes:
-                    self._lanes.append(lane)
+        if lane.queued and lane not in self._lanes:
+            self._lanes.append(lane)
+
+    def _aside(self, lane: Lane, request: Any) -> bool:
+        """Deal with what is not queued; tell whether it was that."""
+        if callable(request):  # file descriptors that came with what follows
+            request()
+            return True
+        if not lane.session.is_oob(request):
+            return False
+        reply = lane.session.execute(request, lane.context)
+        assert isinstance(reply, bytes), "commands that run out of band do not wait"
+        lane.send(reply)
+        return True
 
     def forget(self, lane: Lane) -> None:
         """Drop the requests of a lane that wait."""
         lane.received.clear()
         lane.queued.clear()
-
-    def _out_of_band(self, lane: Lane, request: Any) -> None:
-        reply = lane.session.execute(request, lane.context)
-        assert isinstance(reply, bytes), "commands that run out of band do not wait"
-        lane.send(reply)
 
     def _run(self) -> None:
         """Run requests until one waits or none is left."""
@@ -93,11 +99,16 @@ class Dispatcher:
             if not lane.queued:
                 continue
             request = lane.queued.popleft()
-            if lane.queued:
-                self._lanes.append(lane)
-            if not self._execute(lane, request):
+            over = self._execute(lane, request)
+            self._progressed(lane)
+            if not over:
                 return
         self._busy = False
+
+    def _progressed(self, lane: Lane) -> None:
+        self._refill(lane)
+        if not lane.received:
+            lane.on_progress()
 
     def _execute(self, lane: Lane, request: Any) -> bool:
         """Run a request; tell whether it is over."""
@@ -138,7 +149,5 @@ class Dispatcher:
     def _done(self, lane: Lane, reply: bytes) -> None:
         lane.running = False
         lane.send(reply)
+        self._progressed(lane)
         self._run()
-        self.submit(lane)
-        if lane.idle:
-            lane.on_idle()

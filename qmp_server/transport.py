@@ -103,7 +103,7 @@ class Connection:
         self._eof = False
         self._on_closed = on_closed
         self._lane = Lane(self.session, monitor.context_factory(self), self._send)
-        self._lane.on_idle = self._went_idle
+        self._lane.on_progress = self._progressed
 
     def start(self, *, greeted: bool = False) -> None:
         """Greet the client, unless that was done, and listen to it."""
@@ -181,9 +181,10 @@ class Connection:
             self._corked = False
             self._flush()
 
-    def _went_idle(self) -> None:
+    def _progressed(self) -> None:
         if self._eof:
-            self._close_input()
+            if self._lane.idle:
+                self._close_input()
         elif len(self._unsent) <= MOST_UNSENT:
             self._resume()
 

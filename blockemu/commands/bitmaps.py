@@ -81,7 +81,7 @@ def add_bitmap(emu: Emulator, options: BlockDirtyBitmapAdd) -> tuple[Node[Any], 
     node = emu.graph.lookup(options.node)
     granularity = options.granularity
     if granularity is None:
-        granularity = default_granularity(_cluster_size(node))
+        granularity = default_granularity(node.cluster_size)
     elif granularity < MIN_GRANULARITY or granularity & (granularity - 1):
         raise BadGranularity
     if options.persistent:
@@ -134,14 +134,6 @@ async def settle(node: Node[Any]) -> None:
     """
     for root in list(node.roots()):
         await root.settle()
-
-
-def _cluster_size(node: Node[Any]) -> int | None:
-    """Return the cluster size that a node reports, or the one it filters (bdrv_get_info)."""
-    size: int | None = node.image_info().get("cluster-size")
-    if not size and node.filtered is not None:
-        return _cluster_size(node.filtered.node)
-    return size
 
 
 def _device_or_node_name(node: Node[Any]) -> str:

@@ -30,14 +30,18 @@ from blockemu.schema.nodes import (
 
 
 @command(since="2.0")
-def query_named_block_nodes(context: Context, *, flat: bool | None = None) -> list[BlockDeviceInfo]:
+async def query_named_block_nodes(
+    context: Context, *, flat: bool | None = None
+) -> list[BlockDeviceInfo]:
     """Describe all nodes, the newest first; ``flat``: without the images below each."""
+    await _materialise(context.emu)
     return [describe_node(node, flat=bool(flat)) for node in context.emu.graph]
 
 
 @command(since="0.14")
-def query_block(context: Context) -> list[BlockInfo]:
+async def query_block(context: Context) -> list[BlockInfo]:
     """Describe the devices."""
+    await _materialise(context.emu)
     return [_describe_backend(backend) for backend in _visible(context.emu)]
 
 
@@ -68,6 +72,11 @@ def x_debug_query_block_graph(context: Context) -> XDbgBlockGraph:
         for edge in reversed(node.children.values()):
             drawing.edge(node, edge)
     return drawing.finished()
+
+
+async def _materialise(emu: Emulator) -> None:
+    for node in list(emu.graph):
+        await node.materialise()
 
 
 def _visible(emu: Emulator) -> Iterator[Backend]:

@@ -31,7 +31,14 @@ from blockemu.drivers.qcow2.zeroer import Zeroer
 from blockemu.edge import Edge
 from blockemu.extents import Extents
 from blockemu.images.qcow2.bitmaps import FLAGS_AT, IN_USE
-from blockemu.images.qcow2.constants import DIRTY, KNOWN_AUTOCLEAR, MAGIC
+from blockemu.images.qcow2.constants import (
+    DATA_FILE_RAW,
+    DIRTY,
+    KNOWN_AUTOCLEAR,
+    MAGIC,
+    MAX_BACKING_NAME,
+)
+from blockemu.images.qcow2.extensions import HeaderFullError
 from blockemu.images.qcow2.header import Header
 from blockemu.node import Flags, Limits, Node
 from blockemu.route import NO_ROUTE, Commit, Route, Segments
@@ -133,7 +140,30 @@ class Qcow2(Node[Qcow2Options]):
 
         transaction.on_commit(commit)
 
+    async def change_backing_file(self, filename: str | None, fmt: str | None) -> None:
+        """Write another backing file name into the header (qcow2_change_backing_file)."""
+        image = self.image
+        raw_data = bool(image.header.autoclear_features & DATA_FILE_RAW)
+        if filename and (raw_data or len(os.fsencode(filename)) > MAX_BACKING_NAME):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        old = image.backing_file, image.extensions.backing_format
+        image.backing_file = filename or None
+        image.extensions.backing_format = fmt if filename else None
+        try:
+            await image.write_header()
+        except (HeaderFullError, OSError) as e:
+            image.backing_file, image.extensions.backing_format = old
+            code = (e.errno if isinstance(e, OSError) else None) or errno.ENOSPC
+            raise OSError(code, os.strerror(code)) from e
+        self.backing_file = self.auto_backing = image.backing_file
+        self.backing_format = image.extensions.backing_format
+
     # What queries tell
+
+    async def materialise(self) -> None:
+        """Let the file have the clusters that were only begun (see ``Writeback.reserve``)."""
+        if self.image.writable and not self.image.broken:
+            await self.writeback.reserve()
 
     @property
     def length(self) -> int:

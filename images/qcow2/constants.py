@@ -34,6 +34,7 @@ KNOWN_INCOMPATIBLE: Final = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED
 LAZY_REFCOUNTS: Final = 1 << 0  # compatible features
 BITMAPS: Final = 1 << 0  # autoclear features
 DATA_FILE_RAW: Final = 1 << 1
+MAX_BACKING_NAME: Final = 1023  # bytes
 KNOWN_AUTOCLEAR: Final = BITMAPS | DATA_FILE_RAW
 
 CRYPT_NONE: Final = 0

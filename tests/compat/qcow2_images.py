@@ -38,8 +38,8 @@ _QEMU_IO = {
 }
 
 
-def random_ops(seed: int, count: int, size: int = SIZE) -> list[Op]:
-    """Return requests of all kinds, aligned to this and that."""
+def random_ops(seed: int, count: int, size: int = SIZE, *, whole: bool = False) -> list[Op]:
+    """Return requests of all kinds, aligned to this and that; ``whole``: zeroes to 64 KiB."""
     rng, ops = random.Random(seed), []
     for _ in range(count):
         align = rng.choice([1, 512, 4096, 65536])
@@ -47,7 +47,7 @@ def random_ops(seed: int, count: int, size: int = SIZE) -> list[Op]:
         length = min(rng.choice([1, 512, 4096, 65536, 70000, 200000, 1 << 20]), size - offset)
         kinds = ("write", "zero", "unmap", "discard", "flush", "read")
         kind = rng.choices(kinds, [5, 2, 2, 2, 1, 1])[0]
-        if kind in ("zero", "unmap"):  # only QEMU knows in which order it does parts of a subcluster
+        if whole and kind in ("zero", "unmap"):
             offset, length = offset & -65536, -(-length // 65536) * 65536
             length = min(length, size - offset)
         ops.append(Op(kind, offset, length, rng.randrange(1, 255)))

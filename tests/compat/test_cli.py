@@ -104,7 +104,9 @@ def test_a_bad_command_line_is_refused_in_the_same_words(arguments, program):
     assert (ours.returncode, ours.stdout) == (1, real.stdout)
 
 
-@pytest.mark.parametrize("options", ["--object secret,help", "--object throttle-group,help", "--object iothread,help"])
+@pytest.mark.parametrize(
+    "options", ["--object secret,help", "--object throttle-group,help", "--object iothread,help"]
+)
 def test_help_on_an_object_lists_the_same_properties(options, program):
     program("qemu-storage-daemon")
     real, ours = (run(line, options.split()) for line in (REAL, OURS))
@@ -252,9 +254,13 @@ def test_a_monitor_takes_one_client_after_another(program_line, inherited, tmp_p
 
 @PROGRAMS
 def test_with_wait_the_program_says_so_and_waits(program_line, start, tmp_path):
-    process = start(program_line, "--chardev", "socket,id=s,path=q.sock,server=on", "--monitor", "s")
+    process = start(
+        program_line, "--chardev", "socket,id=s,path=q.sock,server=on", "--monitor", "s"
+    )
     told = process.stderr.readline().decode()
-    assert told.endswith("info: QEMU waiting for connection on: disconnected:unix:q.sock,server=on\n")
+    assert told.endswith(
+        "info: QEMU waiting for connection on: disconnected:unix:q.sock,server=on\n"
+    )
     client = connect(tmp_path / "q.sock").negotiate()
     client.ask('{"execute": "quit"}')
     assert process.wait(DEADLINE) == 0
@@ -304,7 +310,14 @@ def test_standard_input_may_be_a_file(program_line, tmp_path, program):
 def test_several_monitors_of_ours_hear_the_same_events(start, tmp_path):
     ours, theirs = socket.socketpair()
     with theirs:
-        start(OURS, "--qmp", f"fd:{theirs.fileno()}", "--qmp", "unix:q.sock", pass_fds=[theirs.fileno()])
+        start(
+            OURS,
+            "--qmp",
+            f"fd:{theirs.fileno()}",
+            "--qmp",
+            "unix:q.sock",
+            pass_fds=[theirs.fileno()],
+        )
     first = Client(ours).negotiate()
     first.ask('{"execute": "query-status"}')  # start-up is over: the other monitor listens
     second = connect(tmp_path / "q.sock").negotiate()

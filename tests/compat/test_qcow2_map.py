@@ -71,7 +71,7 @@ def both(
 async def test_all_kinds_of_images_are_written_as_by_qemu(tmp_path, program, options):
     program("qemu-io")
     for plans in True, False:
-        ops = random_ops(len(options) + plans, 40)
+        ops = random_ops(len(options) + plans, 25, whole="extended" in options)
         theirs, mine = both(tmp_path, options, ops)
         await ours(mine, ops, plans=plans)
         same(theirs, mine)
@@ -80,7 +80,7 @@ async def test_all_kinds_of_images_are_written_as_by_qemu(tmp_path, program, opt
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])
 @pytest.mark.parametrize("options", BACKED)
 async def test_images_with_a_backing_file_are_written_as_by_qemu(tmp_path, base, options, format_):
-    ops = random_ops(len(options) + 100, 40)
+    ops = random_ops(len(options) + 100, 25, whole="extended" in options)
     theirs, mine = both(tmp_path, options, ops, backing=base(format_))
     await ours(mine, ops)
     same(theirs, mine)

@@ -97,7 +97,7 @@ def play(group: Group, kind: type[Daemon], folder: Path) -> Played:
     if group.files is not None:
         group.files(folder)
     replies: list[Any] = []
-    died = ""
+    died = printed = ""
     events: dict[str, list[str]] = {}
     try:
         with kind(folder, *group.options) as daemon:
@@ -108,9 +108,9 @@ def play(group: Group, kind: type[Daemon], folder: Path) -> Played:
                     _act(daemon, *step)
             events = transcript.events_by_job(daemon.transcript)
             assert daemon.stop() == 0, f"{kind.kind} ended badly: {daemon.errors()}"
+            printed = _TIMES.sub("ops; …", daemon.printed())
     except (Died, AssertionError, OSError) as error:
         died = str(error) or type(error).__name__
-    printed = _TIMES.sub("ops; …", (folder / "stdout.log").read_text(errors="replace"))
     return Played(replies, events, _contents(folder), printed, died)
 
 

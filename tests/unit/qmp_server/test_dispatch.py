@@ -306,6 +306,20 @@ async def test_commands_run_one_at_a_time_over_all_monitors() -> None:
     assert b.idle
 
 
+async def test_a_monitor_that_waited_for_another_gets_all_its_requests_run() -> None:
+    lanes = Lanes()
+    a, b = lanes.lane("a"), lanes.lane("b")
+    progress: list[str] = []
+    b.on_progress = lambda: progress.append("b")
+    lanes.send(a, "thing-slow")
+    lanes.send(b, *["thing-now"] * 5)
+    lanes.gate.set_result(5)
+    await asyncio.gather(*lanes.tasks)
+    assert lanes.log == ['a {"return": 5}', *['b {"return": "now"}'] * 5]
+    assert b.idle
+    assert progress
+
+
 async def test_out_of_band_commands_pass_a_waiting_one_but_not_a_full_queue() -> None:
     lanes = Lanes()
     a = lanes.lane("a", oob=True)

@@ -1,0 +1,86 @@
+"""Resizing leaves our images as qemu-img resize does its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from compat.qcow2_images import Op, create, guest, qemu_io, run, same
+
+from blockemu.errors import QmpError
+
+MEGA = 1 << 20
+BEFORE = [
+    Op("write", 500000, 2 * MEGA, 5),
+    Op("write", 5 * MEGA + 3, 70000, 6),
+    Op("write", 8190 << 10, 1000, 6),
+]
+SIZES = [
+    (16 * MEGA, "off"),
+    (16 * MEGA, "metadata"),
+    (16 * MEGA, "falloc"),
+    (16 * MEGA, "full"),
+    (3 * MEGA, "off"),
+    (MEGA + 512, "off"),
+    (8 * MEGA, "off"),
+    (300 << 30, "off"),
+]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}-{s[1]}")
+@pytest.mark.parametrize("options", ["", "extended_l2=on", "compat=0.10", "DATA", "cluster_size=4k"])
+async def test_resized_as_by_qemu(tmp_path, program, options, size):
+    program("qemu-io")
+    length, mode = size
+    theirs, mine = tmp_path / "theirs.qcow2", tmp_path / "ours.qcow2"
+    for path in theirs, mine:
+        create(path, options, size=8191 << 10)
+        qemu_io(path, BEFORE)
+    how = "--shrink", f"--preallocation={mode}", "-f", "qcow2"
+    run("qemu-img", "resize", "-q", *how, theirs, length)
+    async with guest(mine) as (backend, _):
+        await backend.truncate(length, prealloc=mode)
+        assert backend.length == length
+        await backend.pwrite(min(length, 16 * MEGA) - 600, b"\5" * 600)
+    qemu_io(theirs, [Op("write", min(length, 16 * MEGA) - 600, 600, 5)])
+    same(theirs, mine)
+
+
+@pytest.mark.parametrize("options", ["", "compat=0.10"])
+async def test_refused_as_by_qemu(tmp_path, program, options):
+    program("qemu-img")
+    path = tmp_path / "ours.qcow2"
+    create(path, options)
+    async with guest(path) as (backend, _):
+        for length, mode, text in (
+            (1 << 60, "off", "Failed to grow the L1 table: File too large"),
+            (MEGA, "falloc", "Preallocation can't be used for shrinking an image"),
+            (MEGA + 1, "off", "The new size must be a multiple of 512"),
+            (9 * MEGA, "some", "Unsupported preallocation mode 'some'"),
+        ):
+            with pytest.raises(QmpError, match=text.replace("(", ".")):
+                await backend.truncate(length, prealloc=mode)
+    assert json.loads(run("qemu-img", "info", "--output=json", path))["virtual-size"] == 8 * MEGA
+
+
+async def test_version_2_with_snapshots_is_not_resized(tmp_path, program):
+    program("qemu-img")
+    path = tmp_path / "ours.qcow2"
+    create(path, "compat=0.10")
+    run("qemu-img", "snapshot", "-c", "one", path)
+    async with guest(path) as (backend, _):
+        with pytest.raises(QmpError, match="Can't resize a v2 image which has snapshots"):
+            await backend.truncate(16 * MEGA)
+
+
+async def test_what_is_new_reads_as_zeroes_whatever_was_there(tmp_path, program):
+    """QEMU shows what it finds in clusters used before; that is nothing to imitate."""
+    program("qemu-io")
+    path = tmp_path / "ours.qcow2"
+    create(path, "cluster_size=512", size=8191 << 10)
+    qemu_io(path, BEFORE)
+    async with guest(path) as (backend, _):
+        await backend.truncate(16 * MEGA, prealloc="metadata")
+        data = bytearray(16 * MEGA - (8191 << 10))
+        await backend.pread(8191 << 10, data)
+        assert not any(data)
