@@ -23,9 +23,9 @@ def scan(
 ) -> Iterator[Option]:
     """Yield the options in ``argv``; what is none comes with an empty name.
 
-    ``long`` tells of each name whether it takes an argument, ``short`` gives the long name of each
-    letter.  Names in ``whole`` cannot be abbreviated.  All after ``--`` is left alone: it is still to
-    come if ``argv`` is an iterator.
+    ``long`` tells of each name whether it takes an argument, ``short`` gives each letter's name.
+    Names in ``whole`` cannot be abbreviated.  All after ``--`` is left alone: it is still to come
+    if ``argv`` is an iterator.
 
     Raises:
         UsageError: at the option that is wrong.

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from time import monotonic_ns
 from typing import Any
@@ -249,6 +249,22 @@ async def drained(*nodes: Node[Any]) -> AsyncIterator[None]:
     finally:
         for node in nodes:
             node.unquiesce()
+
+
+async def drain(nodes: Iterable[Node[Any]]) -> None:
+    """Bring everything to rest for a moment, as transactions begin (bdrv_drain_all).
+
+    Jobs pause and go on in the order of the nodes that they claim.
+    """
+    roots = [edge for node in nodes for edge in node.parents if edge.parent is None]
+    for edge in roots:
+        edge.quiesce()
+    try:
+        for edge in roots:
+            await edge.idle()
+    finally:
+        for edge in roots:
+            edge.resume()
 
 
 def _wake(waiters: "list[asyncio.Future[None]]") -> None:

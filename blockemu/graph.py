@@ -197,20 +197,21 @@ class Graph:
             refresh(node, transaction=transaction)
 
     async def remove(self, backend: Backend) -> None:
-        """Take a root off its node, and close what nobody else uses.
-
-        Drains twice, as blk_unref and blk_remove_bs do: a job on the node pauses and goes on.
-        """
+        """Take a root off its node, and close what nobody else uses."""
         node = backend.inserted
         if node is None:
             return
-        for _ in range(2):
-            async with drained(node):
-                pass
+        await self.rest(node)
         self._unlink(backend)
         del backend.node
         self.loosen(node)
         await self.release(node)
+
+    async def rest(self, node: Node[Any]) -> None:
+        """Drain a node as often as QEMU does when a root goes away (blk_unref, blk_remove_bs)."""
+        for _ in range(2):
+            async with drained(node):
+                pass
 
     def refresh(self, node: Node[Any], transaction: Transaction) -> None:
         """Work out the permissions of a node and of what is below it."""

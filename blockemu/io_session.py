@@ -159,9 +159,7 @@ class Session:
     def _options(self, text: str) -> dict[str, Any]:
         return parse_any(text, self._io.warn)
 
-    async def _try_open(
-        self, name: str | None, options: dict[str, Any], mode: OpenMode
-    ) -> bool:
+    async def _try_open(self, name: str | None, options: dict[str, Any], mode: OpenMode) -> bool:
         """Open an image; report what goes wrong and tell whether all went well."""
         if self._io.backend is not None:
             self._io.report_error(OpenAlready())

@@ -249,7 +249,11 @@ class Opener:
         if driver is None:
             options["driver"] = await self._probe(given["file"])
             driver = self._driver(options["driver"])
-        return await self._open_driver(driver, options, explicit, flags, given, held, probed)
+        try:
+            return await self._open_driver(driver, options, explicit, flags, given, held, probed)
+        finally:
+            if "file" in given:  # QEMU had a root on it meanwhile
+                await self.graph.rest(given["file"])
 
     async def _open_driver(
         self,

@@ -203,34 +203,14 @@ class Startup:
     # Options that need the emulator
 
     async def _add_object(self, daemon: "Daemon", value: str) -> None:
-        from blockemu.qmp_server.keyval import parse_json, parse_keyval
-        from blockemu.qmp_server.qapi import visit
-        from blockemu.schema.objects import ObjectOptions
+        from blockemu.object_options import ObjectHelp, parse_object
 
-        if value.startswith("{"):
-            given, keyval = parse_json(value), False
+        try:
+            options = parse_object(value, self._settings.profile)
+        except ObjectHelp as e:
+            self._print(str(e))
         else:
-            given, keyval = parse_keyval(value, "qom-type", help_ok=True)[0], True
-            if parse_keyval(value, "qom-type", help_ok=True)[1]:
-                self._object_help(given)
-        daemon.emu.objects.add(
-            visit(ObjectOptions, given, keyval=keyval, profile=self._settings.profile)
-        )
-
-    def _object_help(self, given: dict[str, Any]) -> None:
-        from blockemu.objects import Objects
-        from blockemu.qom import class_properties
-
-        cls = Objects.TYPES.get(given.get("qom-type", ""))
-        if cls is None:
-            self._print(
-                "List of user creatable objects:", *(f"  {name}" for name in sorted(Objects.TYPES))
-            )
-            return
-        options = sorted(
-            f"  {p.name}=<{p.type}>" for p in class_properties(cls).values() if p.write
-        )
-        self._print(f"{cls.TYPE} options:", *options)
+            daemon.emu.objects.add(options)
 
     async def _add_blockdev(self, daemon: "Daemon", value: str) -> None:
         from blockemu.commands.blockdev import blockdev_add

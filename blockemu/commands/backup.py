@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from blockemu.backend import drained
+from blockemu.backend import drain, drained
 from blockemu.commands.context import Context
 from blockemu.dirty import ALLOW_READONLY, DirtyBitmap
 from blockemu.emulator import Emulator
@@ -69,6 +69,7 @@ class ModeWithoutBitmap(QmpError):
 async def blockdev_backup(context: Context, options: BlockdevBackup) -> None:
     """Copy a disk to another node as it is now."""
     emu = context.emu
+    await drain(emu.graph.nodes.values())
     source = emu.graph.lookup(options.device)
     target = emu.graph.lookup(options.target)
     async with drained(source):

@@ -1,10 +1,10 @@
 """Run QEMU's own tests on our programs.
 
-    python tools/iotests/run.py                     all tests, qcow2 and raw; writes the document
-    python tools/iotests/run.py -f raw -d 001 002   two tests, with what differs
-    python tools/iotests/run.py --real              all, with QEMU's programs only: to compare with
-    python tools/iotests/run.py --check             the list of what must pass; fails if one does not
-    python tools/iotests/run.py --update            add what passed in the runs so far to that list
+python tools/iotests/run.py                     all tests, qcow2 and raw; writes the document
+python tools/iotests/run.py -f raw -d 001 002   two tests, with what differs
+python tools/iotests/run.py --real              all, with QEMU's programs only: to compare with
+python tools/iotests/run.py --check             the list of what must pass; fails if one does not
+python tools/iotests/run.py --update            add what passed in the runs so far to that list
 """
 
 import argparse
@@ -50,7 +50,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Run QEMU's own tests on our programs.")
     parser.add_argument("tests", nargs="*", metavar="TEST", help="which (default: all)")
     parser.add_argument("-f", "--format", action="append", help="image format (qcow2 and raw)")
-    parser.add_argument("-o", "--ours", default=OURS, help=f"programs joined by +: {list(PROGRAMS)}")
+    parser.add_argument(
+        "-o", "--ours", default=OURS, help=f"programs joined by +: {list(PROGRAMS)}"
+    )
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("-t", "--timeout", type=float, default=120, help="seconds for a test")
     parser.add_argument("--minutes", type=float, default=0, help="begin no test after that long")
@@ -97,7 +99,9 @@ def setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> Setup:
 
 def show(case: Case, result: Result, *, diff: bool) -> None:
     """Print how a test went."""
-    used = "" if result.used or result.status == "notrun" or not case.ours else "(used none of ours)"
+    used = (
+        "" if result.used or result.status == "notrun" or not case.ours else "(used none of ours)"
+    )
     why = report.shortened(result.why).strip("`")
     line = f"{case.fmt:6} {case.test:32} {result.status:6} {result.seconds:6.1f}  {why} {used}"
     shown = [line.rstrip(), *(result.diff if diff else ())]

@@ -123,7 +123,7 @@ DESCRIPTORS = Group(
 - blockdev-add {"driver": "file", "node-name": "f", "filename": "/dev/fdset/x"}
 - blockdev-add {"driver": "file", "node-name": "f", "filename": "/dev/fdset/3"}
 """,
-    oracle=System,
+    oracle=RunningSystem,
 )
 
 RUN_STATE = Group(
