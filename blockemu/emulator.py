@@ -42,8 +42,8 @@ class Emulator:
         self.jobs = Jobs(self)
         self.qom = Tree()
         self.objects = Objects(self.qom)
-        self.fdsets = FdSets(lambda: not self.machine.running)
-        self.machine = Machine(self.emit)
+        self.machine = machine = Machine(self.emit)
+        self.fdsets = FdSets(lambda: not machine.running)
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output

@@ -263,6 +263,7 @@ def _version(name: str) -> str:
 
 def main() -> int:
     """Run the program; return its exit status."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts threads that we do not need
     sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
     name = os.path.basename(sys.argv[0])  # noqa: PTH119
     if name in ("io_cli.py", "__main__.py", "-c"):

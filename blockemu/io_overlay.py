@@ -20,7 +20,7 @@ async def open_temporary(
     base = await opener.open(options, filename=name, defaults=defaults | {"read-only": True})
     base.holds += 1
     try:
-        fd, path = tempfile.mkstemp(prefix="vl.", dir=os.environ.get("TMPDIR", "/var/tmp"))  # noqa: S108
+        fd, path = tempfile.mkstemp(prefix="vl.", dir=os.environ.get("TMPDIR", "/var/tmp"))
         try:
             with os.fdopen(fd, "wb") as f:
                 f.write(new_image(base.length))

@@ -15,8 +15,6 @@ from blockemu.filenames import nest
 from blockemu.io_cli import OpenMode, Settings
 from blockemu.io_input import Lines
 from blockemu.io_output import StandardOutput
-from blockemu.io_overlay import open_temporary
-from blockemu.object_options import parse_object
 from blockemu.optlist import parse_any
 from blockemu.perm import Perm
 from blockemu.qemu_io.commands import COMMANDS
@@ -81,6 +79,8 @@ class Session:
             QmpError: it cannot be.
 
         """
+        from blockemu.object_options import parse_object  # start-up: few images need one
+
         try:
             self._emu.objects.add(parse_object(text, self._emu.profile))
         except ProtocolError as e:
@@ -193,6 +193,8 @@ class Session:
         if not mode.read_only:
             perm |= Perm.WRITE
         if mode.snapshot:
+            from blockemu.io_overlay import open_temporary  # start-up: seldom asked for
+
             node = await open_temporary(emu.opener, name, options, defaults)
         else:
             node = await emu.opener.open(options, filename=name, defaults=defaults)

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
+from blockemu.errors import InvalidParameterValue
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.qmp_server.qapi import ABSENT, Alternate, QEnum, Since, Struct, Union, members
+from blockemu.qmp_server.scalars import parse_size
 from blockemu.requests import Tracker
 from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
 
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
     from blockemu.transaction import Transaction
 
 BLOCKDEV = Union("BlockdevOptions", "driver")
+SIZE_WANTED = "a non-negative number below 2^64"
+SIZE_HINT = (
+    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+    "and exabytes, respectively.\n"
+)
 
 
 class BlockdevDiscardOptions(QEnum):
@@ -180,6 +187,7 @@ class Node(ABC, Generic[O]):
     protocols: ClassVar[tuple[str, ...]] = ()  # "nbd" for nbd:…; file needs none
     can_reopen: ClassVar[bool] = True
     reopen_options: ClassVar[frozenset[str]] = frozenset()  # driver options that may change
+    size_options: ClassVar[frozenset[str]] = frozenset()  # numbers of bytes: as text, with suffix
     file: "Edge | None" = None
     backing: "Edge | None" = None
 
@@ -229,6 +237,28 @@ class Node(ABC, Generic[O]):
 
     async def close(self) -> None:
         """Release what ``open`` took; nothing is in flight and children are still attached."""
+
+    @classmethod
+    def read_texts(cls, options: dict[str, Any]) -> None:
+        """Turn options that came as text, by a command line or a file name, into what they mean.
+
+        In place, where QAPI's own reading of text would not do: QEMU's drivers take sizes with
+        suffixes there (QEMU_OPT_SIZE), which QMP does not.
+
+        Raises:
+            QmpError: a text makes no sense.
+
+        """
+        for name in cls.size_options:
+            text = options.get(name)
+            if isinstance(text, str):
+                options[name] = _size(name, text)
+
+    @classmethod
+    def join_options(cls, options: dict[str, Any], old: dict[str, Any]) -> None:
+        """Add old options to the new ones of a reopen, flat both (bdrv_join_options)."""
+        for name, value in old.items():
+            options.setdefault(name, value)
 
     def child_role(self, name: str) -> Role:
         """Return the role of a child, as its option declares it."""
@@ -285,7 +315,7 @@ class Node(ABC, Generic[O]):
 
     @property
     def cluster_size(self) -> int | None:
-        """Bytes of the storage's natural unit, 0 if it has none, None if unknown (bdrv_get_info)."""
+        """Bytes of the natural unit, 0 if there is none, None if unknown (bdrv_get_info)."""
         return self.filtered.node.cluster_size if self.filtered is not None else None
 
     @property
@@ -417,3 +447,10 @@ class Node(ABC, Generic[O]):
     async def block_status(self, offset: int, length: int) -> Extents:
         """Describe what follows ``offset``: all runs that one bounded step finds, at least one."""
         return Extents.one(offset, length, DATA | ALLOCATED)
+
+
+def _size(name: str, text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise InvalidParameterValue(name, SIZE_WANTED, hint=SIZE_HINT) from None

@@ -7,7 +7,6 @@ generated names show it: file child, probing, name, driver, backing child.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blockemu import filenames
@@ -16,6 +15,7 @@ from blockemu.errors import QmpError, Wrapped
 from blockemu.graph import Graph
 from blockemu.images.errors import FormatError
 from blockemu.node import BLOCKDEV, Flags, Node, NodeOptions, Services
+from blockemu.node_options import Options, Parent, check_flags, inherit, set_flags
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import InvalidInput, Unexpected, members, visit
 from blockemu.transaction import Transaction
@@ -23,7 +23,6 @@ from blockemu.transaction import Transaction
 if TYPE_CHECKING:
     from blockemu.edge import Edge
 
-Options = dict[str, Any]
 Drivers = Mapping[str, type[Node[Any]]]
 PROBE_SIZE = 2048  # bytes of the file that a format is guessed from
 
@@ -52,20 +51,6 @@ class NeedsFilename(QmpError):
     template = "The '{}' block driver requires a file name"
 
 
-class ForceShareWritable(QmpError):
-    """Sharing everything is for readers only."""
-
-    template = "force-share=on can only be used with read-only images"
-
-
-class DetectZeroesUnmap(QmpError):
-    """Zeroes cannot be dropped if nothing may be."""
-
-    template = (
-        "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap"
-    )
-
-
 class NoBackingSupport(QmpError):
     """The format has no backing files."""
 
@@ -82,16 +67,6 @@ class ChildNeeded(QmpError):
     """A child that the driver needs is not given."""
 
     template = 'A block device must be specified for "{}"'
-
-
-@dataclass(frozen=True)
-class Parent:
-    """What a child that is being opened takes from its parent-to-be."""
-
-    flags: Flags
-    options: Options
-    is_format: bool
-    probes_children: bool  # a child without a driver is probed, not taken as a protocol
 
 
 class Opener:
@@ -266,7 +241,7 @@ class Opener:
         probed: bool,
     ) -> Node[Any]:
         tag = options["driver"]
-        _check_flags(flags)
+        check_flags(flags)
         name = self.graph.new_name(options.get("node-name"))
         roles = self._child_roles(driver)
         typed = self._typed(driver, tag, options)
@@ -339,8 +314,10 @@ class Opener:
             return
         if not node.supports_backing:
             raise NoBackingSupport
-        named = isinstance(given, str) or (given and "filename" in (given.get("file") or ()))
-        if named:  # else the header's name goes with the options, and most drivers mind
+        named = isinstance(given, str) or bool(given and "filename" in (given.get("file") or ()))
+        if (
+            named and given is not None
+        ):  # else the header's name goes with the options, and most drivers mind
             await self._attach_backing(node, key, given, None)
             return
         name = filenames.full_backing_filename(node) or None
@@ -412,6 +389,7 @@ class Opener:
         plain = {k: "child" if k in roles and v is not None else v for k, v in options.items()}
         if "file" in roles:
             plain.setdefault("file", "child")
+        driver.read_texts(plain)
         try:
             typed = visit(driver.Options, plain, keyval=True, drop=BLOCKDEV.discriminator)
         except Unexpected as e:
@@ -441,56 +419,6 @@ class CouldNotProbe(QmpError):
     """The image's beginning cannot be read."""
 
     template = "Could not read image for determining its format: {}"
-
-
-def inherit(role: Role, parent: Parent, options: Options) -> bool:
-    """Fill in what a child takes from its parent; return whether it is a protocol by default.
-
-    After bdrv_inherited_options, block.c.
-    """
-    theirs = parent.options
-    cache = {**theirs.get("cache", {}), **options.get("cache", {})}
-    if cache:
-        options["cache"] = cache
-    _default(options, theirs, "force-share")
-    if role & Role.COW:
-        options.setdefault("read-only", True)
-        options.setdefault("auto-read-only", False)
-    else:
-        _default(options, theirs, "read-only")
-        _default(options, theirs, "auto-read-only")
-    if parent.is_format and not role & Role.COW:
-        options.setdefault("discard", "unmap")
-    return bool((parent.is_format and not role & Role.COW) or role & Role.METADATA)
-
-
-def _default(options: Options, theirs: Options, key: str) -> None:
-    if key not in options and key in theirs:
-        options[key] = theirs[key]
-
-
-def _on(value: Any) -> bool:
-    """Read a bool that may have come by a command line or a json: name."""
-    return value is True or value in ("on", "yes", "true", "y")
-
-
-def set_flags(flags: Flags, options: Options) -> None:
-    """Read the options that every node has (update_flags_from_options, block.c)."""
-    cache = options.get("cache", {})
-    flags.direct = _on(cache.get("direct"))
-    flags.no_flush = _on(cache.get("no-flush"))
-    flags.read_only = _on(options.get("read-only"))
-    flags.auto_read_only = _on(options.get("auto-read-only"))
-    flags.force_share = _on(options.get("force-share"))
-    flags.unmap = options.get("discard") in ("unmap", "on")
-    flags.detect_zeroes = options.get("detect-zeroes", "off")
-
-
-def _check_flags(flags: Flags) -> None:
-    if flags.force_share and not flags.read_only:
-        raise ForceShareWritable
-    if flags.detect_zeroes == "unmap" and not flags.unmap:
-        raise DetectZeroesUnmap
 
 
 def _as_parent(node: Node[Any]) -> Parent:

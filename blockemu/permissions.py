@@ -108,13 +108,11 @@ def _refresh_node(
     node: Node[Any], transaction: Transaction, was_read_only: dict[Node[Any], bool]
 ) -> None:
     perm, shared = node.cumulative_perm()
-    if perm & Perm.WRITES:
-        if node.flags.read_only:
-            raise ReadOnlyNode if was_read_only.get(node, True) else ReadOnlyInUse(node.name)
-    if Perm.WRITE in perm:
-        sectors = -(-node.length // 512)
-        if Perm.RESIZE not in perm and sectors * 512 % node.limits.request_alignment:
-            raise UnalignedImage
+    if perm & Perm.WRITES and node.flags.read_only:
+        raise ReadOnlyNode if was_read_only.get(node, True) else ReadOnlyInUse(node.name)
+    sectors = -(-node.length // 512) if Perm.WRITE in perm and Perm.RESIZE not in perm else 0
+    if sectors * 512 % node.limits.request_alignment:
+        raise UnalignedImage
     node.set_perm(perm, shared, transaction)
     for name, edge in node.children.items():
         needed, left = node.child_perm(name, edge.role, perm, shared)

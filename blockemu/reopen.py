@@ -11,7 +11,7 @@ from typing import Any
 from blockemu.errors import QmpError
 from blockemu.graph import Cycle, FrozenLink, Graph
 from blockemu.node import BLOCKDEV, Flags, Node
-from blockemu.opening import DetectZeroesUnmap, Parent, inherit, set_flags
+from blockemu.node_options import DetectZeroesUnmap, Parent, inherit, set_flags
 from blockemu.perm import Role
 from blockemu.permissions import refresh
 from blockemu.qmp_server.order import in_order
@@ -105,14 +105,14 @@ class Queue:
         known = self.entries.get(node)
         if known is not None or keep:
             old = known.explicit if known is not None else flatten(node.explicit)
-            _join(node, options, old)
+            node.join_options(options, old)
         explicit = dict(options)
         if parent is not None:
             nested = unflatten(options)
             inherit(role, parent, nested)
             options = flatten(nested)
         if keep:
-            _join(node, options, flatten(node.effective))
+            node.join_options(options, flatten(node.effective))
         flags = replace(node.flags)
         set_flags(flags, unflatten(options))
         entry = Entry(node, options, explicit, flags)
@@ -232,15 +232,22 @@ def flatten(options: Mapping[str, Any], prefix: str = "") -> Flat:
 
 
 def unflatten(flat: Flat) -> dict[str, Any]:
-    """Undo ``flatten``; members that are all numbers become a list."""
+    """Undo ``flatten``; members that are all numbers become a list.
+
+    A value whose name is a prefix of others, too, is among them under an empty name.
+    """
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split(".")
         at = nested
         for parent in parents:
-            inner = at.setdefault(parent, {})
-            at = inner if isinstance(inner, dict) else {}
-        at[last] = value
+            if not isinstance(at.setdefault(parent, {}), dict):
+                at[parent] = {"": at[parent]}
+            at = at[parent]
+        if isinstance(at.get(last), dict):
+            at[last][""] = value
+        else:
+            at[last] = value
     return {key: _listed(value) for key, value in nested.items()}
 
 
@@ -251,12 +258,6 @@ def _listed(value: Any) -> Any:
     if items and all(key.isdigit() for key in items):
         return [items[key] for key in sorted(items, key=int)]
     return items
-
-
-def _join(node: Node[Any], options: Flat, old: Flat) -> None:
-    """Add old options, but not those of a child that the new ones replace by a reference."""
-    for key, value in old.items():
-        options.setdefault(key, value)
 
 
 def _extract(options: Flat, name: str) -> Flat:
@@ -276,6 +277,7 @@ def _typed(node: Node[Any], options: Flat) -> Any:
         nested[name] = "child" if name in node.children or name in nested else None
         if nested[name] is None:
             del nested[name]
+    node.read_texts(nested)
     return visit(type(node.options), nested, keyval=True, drop=BLOCKDEV.discriminator)
 
 

@@ -4,8 +4,10 @@ A driver of another distribution announces its module by an entry point of the g
 ``blockemu.drivers``; importing the module makes its classes known, as it does for those here.
 """
 
+import sys
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -41,6 +43,15 @@ def _options(node: type[Node[Any]]) -> Any:
 
 
 def _foreign() -> list[Any]:
-    from importlib.metadata import entry_points  # late: reads a lot of files
+    if not any(_announces_drivers(folder) for folder in sys.path):
+        return []
+    from importlib.metadata import entry_points  # late: to import it takes longer than to look
 
     return [import_module(entry.module) for entry in entry_points(group=ENTRY_POINTS)]
+
+
+def _announces_drivers(folder: str) -> bool:
+    """Tell whether a distribution installed in ``folder`` may have entry points for us."""
+    mark = f"[{ENTRY_POINTS}]".encode()
+    files = Path(folder).glob("*.*-info/entry_points.txt")
+    return any(mark in file.read_bytes() for file in files)

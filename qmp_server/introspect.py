@@ -153,7 +153,8 @@ class Introspection:
         cases = {
             tag: case for tag, case in union.cases.items() if not self.profile.hides(case.life)
         }
-        lives = {tag: case.life for tag, case in cases.items()}
+        # A case's features are its struct's; the name of the case shares its age only.
+        lives = {tag: case.life.without_features() for tag, case in cases.items()}
         tag = self._name((union, "tag"), None, lambda: self._enum(cases, lives.__getitem__))
         info = self._object(fields(base).values())
         info["members"].insert(0, {"name": union.discriminator, "type": tag})

@@ -76,6 +76,12 @@ class Life:
         self.features = features
         self.unstable = "unstable" in features
 
+    def without_features(self) -> "Life":
+        """Return the same ages and no features."""
+        life = Life()
+        life.since, life.deprecated, life.removed = self.since, self.deprecated, self.removed
+        return life
+
     @classmethod
     def of(cls, notes: tuple[Any, ...]) -> "Life":
         """Return the life that the marks among ``notes`` (of an Annotated) describe."""

@@ -3,7 +3,7 @@
 import errno
 import os
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Any
 
 from blockemu import filenames
 from blockemu.backend import Backend, drained
@@ -13,7 +13,7 @@ from blockemu.graph import Graph
 from blockemu.node import BlockdevOptions, Node
 from blockemu.perm import Perm
 from blockemu.qmp_server.dispatch import command
-from blockemu.qmp_server.qapi import Deprecated, dump
+from blockemu.qmp_server.qapi import dump
 from blockemu.reopen import Queue, flatten
 
 
@@ -141,7 +141,7 @@ def _subtree(node: Node[Any]) -> list[Node[Any]]:
 async def block_resize(
     context: Context,
     *,
-    device: Annotated[str | None, Deprecated("5.0")] = None,
+    device: str | None = None,
     node_name: str | None = None,
     size: int,
 ) -> None:

@@ -25,6 +25,7 @@ from blockemu.drivers.qcow2.reader import Reader
 from blockemu.drivers.qcow2.repair import repair
 from blockemu.drivers.qcow2.resize import Resizer
 from blockemu.drivers.qcow2.status import Status
+from blockemu.drivers.qcow2.texts import check_overlap_texts, join
 from blockemu.drivers.qcow2.writeback import Writeback
 from blockemu.drivers.qcow2.writer import Writer
 from blockemu.drivers.qcow2.zeroer import Zeroer
@@ -65,7 +66,21 @@ class Qcow2(Node[Qcow2Options]):
             "cache-clean-interval",
         }
     )
+    size_options = frozenset(
+        {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}
+    )
     image: Image
+
+    @classmethod
+    def read_texts(cls, options: dict[str, Any]) -> None:
+        """Read sizes with suffixes, and how to check for overlaps."""
+        super().read_texts(options)
+        check_overlap_texts(options)
+
+    @classmethod
+    def join_options(cls, options: dict[str, Any], old: dict[str, Any]) -> None:
+        """Add old options to new ones, but not what these contradict."""
+        join(options, old)
 
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:

@@ -34,13 +34,16 @@ def both(tmp_path: Path, program: Callable[[str], str]) -> Both:
             _play(kind, tmp_path / kind.kind, script, options, prepare)
             for kind in (oracle, Blockemu)
         )
-        assert transcript.conversation(ours.transcript) == transcript.conversation(real.transcript)
+        mine, theirs = (transcript.conversation(each.transcript) for each in (ours, real))
+        assert mine == theirs, transcript.told(mine, theirs)
         if racing:
-            assert transcript.events_by_job(ours.transcript) == transcript.events_by_job(
-                real.transcript
-            )
+            by_job, of_real = (transcript.events_by_job(each.transcript) for each in (ours, real))
+            for job in of_real | by_job:
+                mine, theirs = by_job.get(job, []), of_real.get(job, [])
+                assert mine == theirs, transcript.told(mine, theirs)
         else:
-            assert transcript.lines(ours.transcript) == transcript.lines(real.transcript)
+            mine, theirs = (transcript.lines(each.transcript) for each in (ours, real))
+            assert mine == theirs, transcript.told(mine, theirs)
         return real, ours
 
     return run

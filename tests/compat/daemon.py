@@ -19,7 +19,8 @@ from typing import Any
 DEADLINE = 30.0  # seconds; a hang is a failure, nothing is measured by it
 Json = Any
 _GENERATED = re.compile(r"#block\d+")
-_HIDDEN_EVENTS = {"BLOCK_EXPORT_DELETED"}  # the guest's NBD export is our tool, not the script
+# The guest's NBD export is our tool, not the script; ours is a storage daemon, which has no SHUTDOWN.
+_HIDDEN_EVENTS = {"BLOCK_EXPORT_DELETED", "SHUTDOWN"}
 
 
 class Died(AssertionError):

@@ -103,7 +103,9 @@ async def ours(path: Path, op: Op, capfd: pytest.CaptureFixture[str], *, read_on
                 await backend.pread(1 << 20, bytearray(512))
     told = [line for line in capfd.readouterr().err.splitlines() if line]
     corruptions = [line for line in told if "orrupt" in line]
-    assert [e.msg for e in events] == [c.split(": ", 2)[2].split("; further")[0] for c in corruptions]
+    assert [e.msg for e in events] == [
+        c.split(": ", 2)[2].split("; further")[0] for c in corruptions
+    ]
     return sorted(told + said)
 
 

@@ -20,7 +20,14 @@ def flags(path: Path) -> int:
 
 def killed(path: Path) -> None:
     """Write to an image with lazy refcounts and die."""
-    commands = ["write -P 5 1M 4M", "write -P 6 7M 300k", "flush", "discard 2M 1M", "flush", "abort"]
+    commands = [
+        "write -P 5 1M 4M",
+        "write -P 6 7M 300k",
+        "flush",
+        "discard 2M 1M",
+        "flush",
+        "abort",
+    ]
     arguments = [part for c in commands for part in ("-c", c)]
     subprocess.run(["qemu-io", "-f", "qcow2", *arguments, path], capture_output=True)
 

@@ -1,13 +1,11 @@
 """Good and bad input to every command: ours gives the real daemon's verdict, in its words."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compat.daemon import Blockemu, Daemon
-from compat.transcript import text
+from compat.transcript import differences, text
 from compat.verdicts import bitmaps, control, drivers, graph, hostile, jobs
 from compat.verdicts.table import Group, Played, play
 
@@ -44,25 +42,6 @@ def reply(played: Played, index: int) -> str:
     if index < len(played.replies):
         return text(played.replies[index])
     return f"no answer; {played.died}"
-
-
-def differences(ours: str, real: str) -> Iterator[str]:
-    """Say in which members two replies differ, or that only their order does."""
-    try:
-        yield from _walk("", json.loads(ours), json.loads(real))
-    except ValueError:
-        yield f"ours {ours}"
-
-
-def _walk(path: str, ours: Any, real: Any) -> Iterator[str]:
-    if isinstance(ours, dict) and isinstance(real, dict):
-        for key in dict.fromkeys([*ours, *real]):
-            yield from _walk(f"{path}.{key}", ours.get(key, "absent"), real.get(key, "absent"))
-    elif isinstance(ours, list) and isinstance(real, list) and len(ours) == len(real):
-        for i, pair in enumerate(zip(ours, real, strict=True)):
-            yield from _walk(f"{path}[{i}]", *pair)
-    elif ours != real:
-        yield f"{path}: ours {ours!r}, real {real!r}"
 
 
 def test_the_table_is_large_enough_to_mean_something() -> None:

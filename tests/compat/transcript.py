@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 _MARKS = {"command": ">", "reply": "<", "event": "!"}
@@ -49,3 +51,31 @@ def events_by_job(transcript: list[tuple[str, Any]]) -> dict[str, list[str]]:
 
 def _owner(data: dict[str, Any]) -> str:
     return str(data.get("id", data.get("device", "")))
+
+
+def differences(ours: str, real: str) -> Iterator[str]:
+    """Say in which members two replies differ, or that only their order does."""
+    try:
+        yield from _walk("", json.loads(ours), json.loads(real))
+    except ValueError:
+        yield f"ours {ours}"
+
+
+def _walk(path: str, ours: Any, real: Any) -> Iterator[str]:
+    if isinstance(ours, dict) and isinstance(real, dict):
+        for key in dict.fromkeys([*ours, *real]):
+            yield from _walk(f"{path}.{key}", ours.get(key, "absent"), real.get(key, "absent"))
+    elif isinstance(ours, list) and isinstance(real, list) and len(ours) == len(real):
+        for i, pair in enumerate(zip(ours, real, strict=True)):
+            yield from _walk(f"{path}[{i}]", *pair)
+    elif ours != real:
+        yield f"{path}: ours {ours!r}, real {real!r}"
+
+
+def told(ours: list[str], real: list[str]) -> str:
+    """Say where two lists of lines first differ, member by member."""
+    for i, (mine, theirs) in enumerate(zip_longest(ours, real, fillvalue='"nothing"')):
+        if mine != theirs:
+            parts = differences(mine.lstrip("<>! "), theirs.lstrip("<>! "))
+            return "\n".join([f"line {i}: ours {mine[:300]}", f"real {theirs[:300]}", *parts])
+    return ""

@@ -1,10 +1,10 @@
 """Run QEMU's own tests on our programs.
 
-python tools/iotests/run.py                     all tests, qcow2 and raw; writes the document
-python tools/iotests/run.py -f raw -d 001 002   two tests, with what differs
-python tools/iotests/run.py --real              all, with QEMU's programs only: to compare with
-python tools/iotests/run.py --check             the list of what must pass; fails if one does not
-python tools/iotests/run.py --update            add what passed in the runs so far to that list
+python tools/iotests/run.py                    all, qcow2 and raw; writes the document
+python tools/iotests/run.py -f raw -d 001 002  two, with what differs
+python tools/iotests/run.py --real             all, QEMU's programs only: to compare with
+python tools/iotests/run.py --check            what must pass; fails if one does not
+python tools/iotests/run.py --update           add what passed in the runs so far to that
 """
 
 import argparse
@@ -99,11 +99,11 @@ def setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> Setup:
 
 def show(case: Case, result: Result, *, diff: bool) -> None:
     """Print how a test went."""
-    used = (
-        "" if result.used or result.status == "notrun" or not case.ours else "(used none of ours)"
-    )
+    idle = case.ours and result.status != "notrun" and not result.used
     why = report.shortened(result.why).strip("`")
-    line = f"{case.fmt:6} {case.test:32} {result.status:6} {result.seconds:6.1f}  {why} {used}"
+    line = f"{case.fmt:6} {case.test:32} {result.status:6} {result.seconds:6.1f}  {why}"
+    if idle:
+        line += " (used none of ours)"
     shown = [line.rstrip(), *(result.diff if diff else ())]
     print("\n".join(shown), flush=True)
 

@@ -113,7 +113,7 @@ DESCRIPTORS = Group(
 - remove-fd {}
 - remove-fd {"fdset-id": "5"}
 + remove-fd {"fdset-id": 5}
-+ remove-fd {"fdset-id": 5}
+- remove-fd {"fdset-id": 5}
 + query-fdsets
 +@ add-fd
 +@ add-fd {"fdset-id": 3}

@@ -149,7 +149,6 @@ RUNNING = Group(
 - block_resize {"node-name": "cbw", "size": 8388608}
 - change-backing-file {"device": "d", "image-node-name": "d", "backing-file": "x"}
 + blockdev-reopen {"options": [{"driver": "qcow2", "node-name": "s", "file": "sf", "read-only": true}]}
-- blockdev-reopen {"options": [{"driver": "copy-before-write", "node-name": "cbw", "file": "s", "target": "d"}]}
 - job-complete {"id": "j"}
 - job-finalize {"id": "j"}
 - job-dismiss {"id": "j"}

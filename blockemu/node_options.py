@@ -1,0 +1,85 @@
+"""The options that every node has: what they mean, and what children take from parents."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from blockemu.errors import QmpError
+from blockemu.node import Flags
+from blockemu.perm import Role
+
+Options = dict[str, Any]
+
+
+class ForceShareWritable(QmpError):
+    """Sharing everything is for readers only."""
+
+    template = "force-share=on can only be used with read-only images"
+
+
+class DetectZeroesUnmap(QmpError):
+    """Zeroes cannot be dropped if nothing may be."""
+
+    template = (
+        "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap"
+    )
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What a child that is being opened takes from its parent-to-be."""
+
+    flags: Flags
+    options: Options
+    is_format: bool
+    probes_children: bool  # a child without a driver is probed, not taken as a protocol
+
+
+def inherit(role: Role, parent: Parent, options: Options) -> bool:
+    """Fill in what a child takes from its parent; return whether it is a protocol by default.
+
+    After bdrv_inherited_options, block.c.
+    """
+    theirs = parent.options
+    cache = {**theirs.get("cache", {}), **options.get("cache", {})}
+    if cache:
+        options["cache"] = cache
+    _default(options, theirs, "force-share")
+    if role & Role.COW:
+        options.setdefault("read-only", True)
+        options.setdefault("auto-read-only", False)
+    else:
+        _default(options, theirs, "read-only")
+        _default(options, theirs, "auto-read-only")
+    if parent.is_format and not role & Role.COW:
+        options.setdefault("discard", "unmap")
+    return bool((parent.is_format and not role & Role.COW) or role & Role.METADATA)
+
+
+def _default(options: Options, theirs: Options, key: str) -> None:
+    if key not in options and key in theirs:
+        options[key] = theirs[key]
+
+
+def _on(value: Any) -> bool:
+    """Read a bool that may have come by a command line or a json: name."""
+    return value is True or value in ("on", "yes", "true", "y")
+
+
+def set_flags(flags: Flags, options: Options) -> None:
+    """Read the options that every node has (update_flags_from_options, block.c)."""
+    cache = options.get("cache", {})
+    flags.direct = _on(cache.get("direct"))
+    flags.no_flush = _on(cache.get("no-flush"))
+    flags.read_only = _on(options.get("read-only"))
+    flags.auto_read_only = _on(options.get("auto-read-only"))
+    flags.force_share = _on(options.get("force-share"))
+    flags.unmap = options.get("discard") in ("unmap", "on")
+    flags.detect_zeroes = options.get("detect-zeroes", "off")
+
+
+def check_flags(flags: Flags) -> None:
+    """Refuse options that contradict each other (bdrv_open_common, block.c)."""
+    if flags.force_share and not flags.read_only:
+        raise ForceShareWritable
+    if flags.detect_zeroes == "unmap" and not flags.unmap:
+        raise DetectZeroesUnmap
