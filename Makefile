@@ -41,10 +41,9 @@ bench: $(READY) ## measure against the real programs; ARGS="startup" to choose
 fuzz: $(READY) ## long random run of tests/fuzz and tests/property (a short one is in make test)
 	$(PY) -m pytest -q -n 2 --hypothesis-profile=fuzz tests/fuzz tests/property $(ARGS)
 
-iotests: ## QEMU's own iotests against blockemu (not there yet)
-	@echo "Not there yet: running QEMU's iotests needs block jobs and exports beyond blockdev-backup." >&2
-	@echo "Meanwhile tests/compat runs the same scripts on blockemu and on the real daemon: make test" >&2
-	@exit 1
+iotests: $(READY) ## run QEMU's own tests on our programs; ARGS="-f raw -d 001" or "--check"
+	@sh tools/install-programs.sh
+	$(PY) tools/iotests/run.py $(ARGS)
 
 docs: $(READY) ## write docs/reference from the declarations of commands, events and drivers
 	$(PY) tools/write_reference.py docs/reference

@@ -171,7 +171,7 @@ class Program:
         try:
             settings = self._parse(argv)
         except UsageError as e:
-            self._say(str(e))
+            sys.stderr.write(f"{sys.argv[0]}: {e}\n")  # getopt names the program as it was called
             return self._usage()
         except QmpError as e:
             self._say(str(e))

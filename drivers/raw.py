@@ -85,6 +85,8 @@ class Raw(Node[BlockdevOptionsRaw]):
     offset = 0
     size: int | None = None
 
+    size_options = frozenset({"offset", "size"})
+
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:
         """Be any image that is nothing else."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
+from blockemu.drivers.qcow2.mapping import AtHeader
 from blockemu.drivers.qcow2.opening import open_image
 from blockemu.drivers.qcow2.options import Qcow2Options, settings
 from blockemu.drivers.qcow2.planner import Planner
@@ -222,22 +223,28 @@ class Qcow2(Node[Qcow2Options]):
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Write run by run, in place or to new clusters."""
         self.image.check_alive()
-        await self.writer.pwrite(offset, buf)
+        try:
+            await self.writer.pwrite(offset, buf)
+        except AtHeader:  # the others use a context manager, which takes longer
+            raise await self.image.at_header() from None
 
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Allocate for a whole range."""
         self.image.check_alive()
-        return await self.writer.place(offset, length)
+        async with self.image.allocating():
+            return await self.writer.place(offset, length)
 
     async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
         """Mark subclusters as zero."""
         self.image.check_alive()
-        await self.zeroer.write_zeroes(offset, length, flags)
+        async with self.image.allocating():
+            await self.zeroer.write_zeroes(offset, length, flags)
 
     async def discard(self, offset: int, length: int) -> None:
         """Drop whole clusters."""
         self.image.check_alive()
-        await self.zeroer.discard(offset, length)
+        async with self.image.allocating():
+            await self.zeroer.discard(offset, length)
 
     async def flush(self) -> None:
         """Write back the tables."""
@@ -249,7 +256,8 @@ class Qcow2(Node[Qcow2Options]):
     ) -> None:
         """Change the disk's size."""
         self.image.check_alive()
-        await self.resizer.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
+        async with self.image.allocating():
+            await self.resizer.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
 
     async def block_status(self, offset: int, length: int) -> Extents:
         """Describe as much as some L2 tables tell."""

@@ -4,6 +4,8 @@ import errno
 import os
 import struct
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from blockemu.drivers.qcow2 import mapping, refcounts
@@ -121,6 +123,18 @@ class Image:
         return await self.corrupt(
             f"Refblock offset {offset:#x} unaligned (reftable index: {c_hex(index)})"
         )
+
+    @asynccontextmanager
+    async def allocating(self) -> AsyncIterator[None]:
+        """Turn what allocating finds wrong into EIO, and tell of it."""
+        try:
+            yield
+        except mapping.AtHeader:
+            raise await self.at_header() from None
+
+    async def at_header(self) -> OSError:
+        """Tell of an L2 table that would overwrite the header; return the error to raise."""
+        return await self.corrupt("Preventing invalid allocation of L2 table at offset 0")
 
     async def corrupt(self, message: str, *, offset: int = -1, size: int = -1) -> OSError:
         """Tell the world that the image is corrupt; return the error to raise.

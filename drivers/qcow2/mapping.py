@@ -28,6 +28,10 @@ class Unaligned(Exception):
     """An L2 table that is not at a cluster: its offset and L1 index."""
 
 
+class AtHeader(Exception):
+    """An L2 table would get the header's cluster, which something says is free."""
+
+
 class Mapping:
     """From guest to host offsets.
 
@@ -92,6 +96,10 @@ class Mapping:
         """Return an L2 table for writing: allocated if there was none, copied if it is shared.
 
         An existing table must be at hand.  None: a refcount block must be loaded first.
+
+        Raises:
+            AtHeader: the image is corrupt; nothing was allocated.
+
         """
         entry = int(self.l1[index])
         old = entry & OFFSET
@@ -99,6 +107,9 @@ class Mapping:
             taken = self.refcounts.take(1)
             if taken is None:
                 return None
+            if not taken[0]:
+                self.refcounts.put_back(0)
+                raise AtHeader
             bits = self.geometry.cluster_bits
             if old:
                 self.freed.add_range(old >> bits, 1, Discard.OTHER)

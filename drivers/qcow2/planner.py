@@ -5,6 +5,7 @@ few integer operations; the rest goes over runs of L2 entries.
 """
 
 from blockemu.drivers.qcow2.image import Image
+from blockemu.drivers.qcow2.mapping import AtHeader
 from blockemu.drivers.qcow2.reader import BELOW, ZEROES, Reader
 from blockemu.drivers.qcow2.writer import Span, Writer
 from blockemu.images.qcow2.constants import COPIED, KIND, OFFSET, READS_ZERO
@@ -173,7 +174,7 @@ class Planner:
         try:
             span = Span(table, index, first, count, offset, offset + length)
             new = self.writer.allocate(span, exact=True)
-        except OSError:
+        except (OSError, AtHeader):
             return None  # a plan does not raise: the coroutine will
         if new is None:
             return None

@@ -86,6 +86,12 @@ class Refcounts:
             self.dirty.add(index)
             return self._taken(first, got)
 
+    def put_back(self, cluster: int) -> None:
+        """Undo ``take`` of one cluster."""
+        index, local = divmod(cluster, self.per)
+        self.blocks[index][local] = 0
+        self.cursor = min(self.cursor, cluster)
+
     def take_beyond(self, count: int) -> int:
         """Take clusters in a row beyond all that are in use, for a table; return the first.
 

@@ -1,0 +1,267 @@
+"""blockemu-io beside qemu-io: the same argument lists and the same input, the same text and status."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+LAUNCHER = "#!{python}\nimport sys\nfrom blockemu.io_cli import main\nsys.exit(main())\n"
+SPEED = re.compile(r"ops; .* ops/sec\)")
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run came to."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both programs, each in a folder of its own, under the same name."""
+
+    programs: dict[str, Path]
+    folders: dict[str, Path]
+
+    def run(self, who: str, *argv: str, stdin: str = "") -> Ran:
+        done = subprocess.run(
+            [self.programs[who], *argv],
+            cwd=self.folders[who],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        output = SPEED.sub("ops; SPEED", done.stdout)
+        return Ran(done.returncode, output, done.stderr)
+
+    def same(self, *argv: str, stdin: str = "") -> Ran:
+        """Run both; fail unless they agree, and return what both did."""
+        real, ours = (self.run(who, *argv, stdin=stdin) for who in ("real", "ours"))
+        assert ours == real
+        return ours
+
+
+@pytest.fixture
+def pair(tmp_path: Path, program: Callable[[str], str]) -> Pair:
+    """Give both programs, with images raw (1 MiB of 0xaa), empty.qcow2 and top.qcow2 on it."""
+    real, img = Path(program("qemu-io")), program("qemu-img")
+    launcher = tmp_path / "bin" / "qemu-io"
+    launcher.parent.mkdir()
+    launcher.write_text(LAUNCHER.format(python=sys.executable))
+    launcher.chmod(0o755)
+    folders = {}
+    for who in ("real", "ours"):
+        folders[who] = folder = tmp_path / who
+        folder.mkdir()
+        (folder / "raw").write_bytes(b"\xaa" * MIB)
+        create = [img, "create", "-q", "-f", "qcow2"]
+        subprocess.run([*create, "empty.qcow2", "1M"], cwd=folder, check=True)
+        backing = ["-b", "raw", "-F", "raw", "top.qcow2"]
+        subprocess.run([*create, *backing], cwd=folder, check=True)
+    return Pair({"real": real, "ours": launcher}, folders)
+
+
+ARGUMENTS = [
+    ["-c", "quit"],
+    ["-c", "", "-c", "q", "-c", "nonsense"],
+    ["-c", "read 0 512"],
+    ["-c", "nonsense"],
+    ["-f", "raw", "raw", "-c", "read -P 0xaa 0 1M", "-c", "length", "-c", "read -v 0 32"],
+    ["-f", "raw", "raw", "-c", "read -P 0 0 4k"],
+    ["-f", "raw", "raw", "-c", "read 0 4M", "-c", "read 0 512"],
+    ["-f", "raw", "-r", "raw", "-c", "write 0 512"],
+    ["-f", "qcow2", "top.qcow2", "-c", "map", "-c", "write 64k 4k", "-c", "map"],
+    ["-f", "qcow2", "-s", "top.qcow2", "-c", "write -P 1 0 64k", "-c", "read -P 1 0 64k"],
+    ["--format=qcow2", "--snapshot", "--read-only", "top.qcow2", "-c", "read 0 512"],
+    ["raw", "-c", "read 0 512"],
+    ["-r", "raw", "-c", "read 0 512"],
+    ["top.qcow2", "-c", "read -P 0xaa 0 1M"],
+    ["-f", "nonsense", "raw"],
+    ["missing"],
+    ["-f", "qcow2", "raw"],
+    ["-f", "raw", ""],
+    ["-f", "raw", "-U", "raw", "-c", "read 0 512"],
+    ["-f", "raw", "-U", "-r", "raw", "-c", "read 0 512"],
+    ["-d", "nonsense", "raw"],
+    ["-t", "nonsense", "raw"],
+    ["-i", "nonsense", "raw"],
+    ["-i", "native", "-f", "raw", "raw", "-c", "quit"],
+    ["-k", "-f", "raw", "raw", "-c", "quit"],
+    ["-n", "-k", "-f", "raw", "raw", "-c", "read 0 4k"],
+    *([*f"-f raw -t {mode} raw -c".split(), "write 0 4k"] for mode in ("none", "unsafe", "off")),
+    [
+        "-f",
+        "raw",
+        "--cache=directsync",
+        "--discard=on",
+        "--aio=threads",
+        "raw",
+        "-c",
+        "discard 0 4k",
+    ],
+    ["-C", "-r", "-f", "qcow2", "top.qcow2"],
+    ["-f", "raw", "--image-opts", "raw"],
+    ["--image-opts", "driver=raw,file.filename=raw", "-c", "read -P 0xaa 0 512"],
+    ["--image-opts", "driver=qcow2,file.filename=empty.qcow2,l2-cache-size=64k", "-c", "length"],
+    ["--image-opts", "driver=qcow2,file.filename=empty.qcow2,l2-cache-size=64x"],
+    ["--image-opts", "driver=raw,file.filename=raw,size=nonsense"],
+    ["--image-opts", "driver=raw,file.filename=raw,id=0"],
+    ["--image-opts", "driver=raw,file.filename=raw,nonsense=1"],
+    ["--image-opts", "driver=raw,file.filename=raw,read-only=on"],
+    ["--image-opts", "-r", "-U", "driver=raw,file.filename=raw,force-share=off"],
+    ["--image-opts", "raw"],
+    ["--image-opts", "nofoo"],
+    ["--image-opts", "help"],
+    ["--image-opts", "-c", "open -o driver=raw raw", "-c", "open driver=raw,file.filename=raw"],
+    ['json:{"driver":"raw","file":{"driver":"file","filename":"raw"}}', "-c", "read 0 512"],
+    ["json:{", "-c", "quit"],
+    ["json:[]", "-c", "quit"],
+    ["--object", "secret,id=s,data=x", "-c", "quit"],
+    ["--object", "secret,id=s", "-c", "quit"],
+    ["--object", "nonsense,id=s", "-c", "quit"],
+    ["--object", "secret,help"],
+    ["-c", "open raw", "-c", "open raw", "-c", "close", "-c", "close"],
+    ["-c", "open", "-c", "open -o driver=raw", "-c", "open -t nonsense raw"],
+    ["-c", "open -z", "-c", "open a b", "-c", "open -o", "-c", "open missing"],
+    ["-c", "open -r -o driver=raw raw", "-c", "write 0 512", "-c", "read 0 512"],
+    ["-c", "open -o driver=raw,file.filename=raw", "-c", "read 0 512", "-c", "close now"],
+    ["-c", "open -s -n -o driver=qcow2 top.qcow2", "-c", "write 0 64k"],
+    ["-c", "open -d nonsense raw", "-c", "open -i nonsense raw", "-c", "q", "-c", "length"],
+    ["--", "missing"],
+]
+
+
+@pytest.mark.parametrize("argv", ARGUMENTS, ids=" ".join)
+def test_an_argument_list_does_the_same(pair: Pair, argv: list[str]):
+    pair.same(*argv)
+
+
+@pytest.mark.parametrize(
+    "argv", [["-x"], ["-c"], ["--foo"], ["a", "b"], ["--c", "x"]], ids=" ".join
+)
+def test_wrong_usage_is_told_and_help_follows(pair: Pair, argv: list[str]):
+    real, ours = (pair.run(who, *argv) for who in ("real", "ours"))
+    assert (ours.status, ours.errors) == (real.status, real.errors)
+    assert ours.output.startswith("Usage: qemu-io [OPTIONS]... [-c STRING]... [file]\n")
+    assert real.output.startswith("Usage: qemu-io [OPTIONS]... [-c STRING]... [file]\n")
+
+
+def test_typed_lines_are_prompted_for_also_on_a_pipe(pair: Pair):
+    stdin = "read 0 512\nnonsense\n\nclose\nlength\nopen -o driver=raw raw\nlength\nq\nlength\n"
+    ran = pair.same("-f", "raw", "raw", stdin=stdin)
+    assert ran.output.startswith("qemu-io> read 512/512 bytes")
+    assert ran.status == 1
+
+
+def test_input_may_end_without_an_end_of_line(pair: Pair):
+    assert pair.same("-f", "raw", "raw", stdin="length").output == "qemu-io> 1 MiB\nqemu-io> "
+
+
+def test_a_line_that_is_too_long_counts_as_several(pair: Pair):
+    pair.same(stdin="a" * 1500 + " 1\nq\n")
+
+
+def test_input_may_be_a_file(pair: Pair):
+    results = []
+    for who in ("real", "ours"):
+        (pair.folders[who] / "script").write_text("length\nread 0 512\n")
+        with (pair.folders[who] / "script").open() as stdin:
+            done = subprocess.run(
+                [pair.programs[who], "-f", "raw", "raw"],
+                cwd=pair.folders[who],
+                stdin=stdin,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        results.append((done.returncode, SPEED.sub("", done.stdout), done.stderr))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("command", ["abort", "sigraise 9", "sigraise 15", "quit"])
+def test_errors_come_before_output_that_is_held_back(pair: Pair, command: str):
+    outcomes = []
+    for who in ("real", "ours"):
+        done = subprocess.run(
+            [pair.programs[who], "-f", "raw", "raw", "-c", "length", "-c", "no", "-c", command],
+            cwd=pair.folders[who],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        outcomes.append((done.returncode, done.stdout))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_much_output_is_written_in_the_same_blocks(pair: Pair):
+    outputs = []
+    for who in ("real", "ours"):
+        argv = ["-f", "raw", "raw", "-c", "read -v 0 1k", "-c", "no", "-c", "length"]
+        done = subprocess.run(
+            [pair.programs[who], *argv],
+            cwd=pair.folders[who],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        outputs.append(SPEED.sub("", done.stdout).index('command "no" not found'))
+    assert outputs[0] == outputs[1]
+
+
+def test_requests_under_way_are_finished_before_the_end(pair: Pair):
+    ran = pair.same("-f", "raw", "raw", "-c", "aio_write -P 5 0 64k", "-c", "aio_read 64k 4k")
+    assert "wrote 65536/65536" in ran.output
+    assert pair.same("-f", "raw", "raw", "-c", "read -P 5 0 64k").status == 0
+
+
+def test_what_was_written_is_in_the_image_afterwards(pair: Pair):
+    pair.same("-f", "qcow2", "top.qcow2", "-c", "write -P 7 100k 50k", "-c", "discard 512k 64k")
+    img = shutil.which("qemu-img")
+    assert img is not None
+    compare = [img, "compare", "real/top.qcow2", "ours/top.qcow2"]
+    subprocess.run(compare, cwd=pair.folders["ours"].parent, check=True, capture_output=True)
+    subprocess.run([img, "check", pair.folders["ours"] / "top.qcow2"], check=True)
+
+
+def test_a_snapshot_leaves_the_image_alone(pair: Pair):
+    before = (pair.folders["ours"] / "top.qcow2").read_bytes()
+    pair.same("-s", "-f", "qcow2", "top.qcow2", "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M")
+    assert (pair.folders["ours"] / "top.qcow2").read_bytes() == before
+
+
+def test_an_image_that_is_open_can_be_opened_again(pair: Pair):
+    with subprocess.Popen(
+        [pair.programs["ours"], "-f", "raw", "raw"],
+        cwd=pair.folders["ours"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert os.read(holder.stdout.fileno(), 9) == b"qemu-io> "
+        results = []
+        for who in ("real", "ours"):
+            done = subprocess.run(
+                [pair.programs[who], "-f", "raw", "raw", "-c", "quit"],
+                cwd=pair.folders["ours"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            results.append((done.returncode, done.stderr))
+        holder.communicate(b"q\n")
+    assert results == [(0, ""), (0, "")]
