@@ -34,6 +34,16 @@ class Parent:
     probes_children: bool  # a child without a driver is probed, not taken as a protocol
 
 
+def merged(below: Options, above: Options) -> Options:
+    """Return both options; where both say something ``above`` is right, member by member."""
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        nested = isinstance(value, dict) and isinstance(old, dict)
+        out[key] = merged(old or {}, value) if nested else value
+    return out
+
+
 def inherit(role: Role, parent: Parent, options: Options) -> bool:
     """Fill in what a child takes from its parent; return whether it is a protocol by default.
 

@@ -5,17 +5,19 @@ own typed ones.  The order of steps is bdrv_open_inherit's (block.c), because er
 generated names show it: file child, probing, name, driver, backing child.
 """
 
+import errno
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from blockemu import filenames
 from blockemu.backend import Backend
+from blockemu.edge import MAX_LENGTH
 from blockemu.errors import QmpError, Wrapped
 from blockemu.graph import Graph
 from blockemu.images.errors import FormatError
 from blockemu.node import BLOCKDEV, Flags, Node, NodeOptions, Services
-from blockemu.node_options import Options, Parent, check_flags, inherit, set_flags
+from blockemu.node_options import Options, Parent, check_flags, inherit, merged, set_flags
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import InvalidInput, Unexpected, members, visit
 from blockemu.transaction import Transaction
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from blockemu.edge import Edge
 
 Drivers = Mapping[str, type[Node[Any]]]
-PROBE_SIZE = 2048  # bytes of the file that a format is guessed from
+PROBE_SIZE = 512  # bytes of the file that a format is guessed from
 
 
 class UnknownDriver(QmpError):
@@ -151,7 +153,7 @@ class Opener:
         role: Role,
     ) -> Node[Any]:
         if filename is not None and filename.startswith("json:"):
-            options = filenames.parse_json(filename) | options
+            options = merged(filenames.parse_json(filename), options)
             filename = None
         explicit = dict(options)
         flags, protocol = Flags(), False
@@ -296,7 +298,12 @@ class Opener:
         except FormatError as e:
             raise QmpError(str(e)) from e
         except OSError as e:
-            raise CouldNotOpen(_shown(node), os.strerror(e.errno or 5)) from e
+            raise CouldNotOpen(_shown(node), os.strerror(e.errno or errno.EIO)) from e
+        try:
+            if node.length > MAX_LENGTH:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        except OSError as e:
+            raise UnknownLength(os.strerror(e.errno or errno.EIO)) from e
         with Transaction() as transaction:
             self.graph.refresh(node, transaction)
         if not node.flags.no_backing and not node.is_protocol:
@@ -363,7 +370,7 @@ class Opener:
             head = bytearray(size)
             await probe.pread(0, head)
         except OSError as e:
-            raise CouldNotProbe(os.strerror(e.errno or 5)) from e
+            raise CouldNotProbe(os.strerror(e.errno or errno.EIO)) from e
         finally:
             await self.graph.remove(probe)
         return filenames.probe(bytes(head), file.full_filename, self.drivers)
@@ -413,6 +420,12 @@ class CouldNotOpen(QmpError):
     """The driver failed with an errno."""
 
     template = "Could not open {}: {}"
+
+
+class UnknownLength(QmpError):
+    """The image is open, yet nobody can say how long it is."""
+
+    template = "Could not refresh total sector count: {}"
 
 
 class CouldNotProbe(QmpError):

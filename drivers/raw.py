@@ -81,11 +81,10 @@ class Raw(Node[BlockdevOptionsRaw]):
     Options = BlockdevOptionsRaw
     is_format = True
     reopen_options = frozenset({"offset", "size"})
+    size_options = reopen_options
     file: Edge
     offset = 0
     size: int | None = None
-
-    size_options = frozenset({"offset", "size"})
 
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:

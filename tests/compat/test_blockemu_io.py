@@ -154,7 +154,11 @@ def test_an_argument_list_does_the_same(pair: Pair, argv: list[str]):
 )
 def test_wrong_usage_is_told_and_help_follows(pair: Pair, argv: list[str]):
     real, ours = (pair.run(who, *argv) for who in ("real", "ours"))
-    assert (ours.status, ours.errors) == (real.status, real.errors)
+    errors = [
+        ran.errors.replace(str(pair.programs[who]), "PROGRAM")
+        for who, ran in (("real", real), ("ours", ours))
+    ]
+    assert (ours.status, errors[1]) == (real.status, errors[0])
     assert ours.output.startswith("Usage: qemu-io [OPTIONS]... [-c STRING]... [file]\n")
     assert real.output.startswith("Usage: qemu-io [OPTIONS]... [-c STRING]... [file]\n")
 

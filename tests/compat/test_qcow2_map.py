@@ -106,11 +106,12 @@ def with_snapshots(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", ["", "compat=0.10", "cluster_size=4k", "cluster_size=512,refcount_bits=64"]
+    "options",
+    ["", "compat=0.10", "cluster_size=4k", "cluster_size=512,refcount_bits=64", "extended_l2=on"],
 )
 async def test_writing_leaves_internal_snapshots_alone(tmp_path, program, options):
     program("qemu-io")
-    ops = random_ops(3, 40)
+    ops = random_ops(3, 40, whole="extended" in options)
     theirs, mine = both(tmp_path, options, ops, with_snapshots)
     await ours(mine, ops)
     same(theirs, mine)
@@ -123,18 +124,21 @@ async def test_writing_leaves_internal_snapshots_alone(tmp_path, program, option
         assert flat[0] == flat[1]
 
 
+@pytest.mark.parametrize("extended", ["off", "on"])
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
-async def test_compressed_clusters_are_read_and_overwritten(tmp_path, program, compression):
+async def test_compressed_clusters_are_read_and_overwritten(
+    tmp_path, program, compression, extended
+):
     program("qemu-io")
     source = tmp_path / "source.raw"
     run("qemu-img", "create", "-q", "-f", "raw", source, "8M")
     run("qemu-io", "-f", "raw", "-c", "write -P 1 0 1M", "-c", "write -P 4 3M 2M", source)
 
     def prepare(path: Path) -> None:
-        options = f"compression_type={compression}"
+        options = f"compression_type={compression},extended_l2={extended}"
         run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, source, path)
 
-    ops = random_ops(8, 40)
+    ops = random_ops(8, 40, whole=extended == "on")
     theirs, mine = both(tmp_path, "", ops, prepare)
     await ours(mine, ops)
     same(theirs, mine)
