@@ -36,12 +36,16 @@ class Backend(Edge):
         "device",
         "device_id",
         "drain_hooks",
+        "error_actions",
         "in_flight",
         "plans",
         "queues",
+        "removable",
+        "reports_errors",
         "resize_hooks",
         "stats",
         "title",
+        "tray",
         "write_cache",
     )
 
@@ -57,6 +61,10 @@ class Backend(Edge):
         self.title = title  # QEMU's BlockBackend name; empty for one that is not named
         self.device = ""  # QOM path of the device it serves
         self.device_id = ""
+        self.removable = True  # unless a device says that its medium stays
+        self.tray = False
+        self.reports_errors = False  # whether its device has an I/O status
+        self.error_actions = ("report", "enospc")  # of reads, of writes
         self.plans = plans
         self.queues = True
         self.allow_beyond_end = False

@@ -16,6 +16,8 @@ from blockemu.edge import Edge
 from blockemu.fdsets import FdSets
 from blockemu.graph import Graph
 from blockemu.jobs.registry import Jobs
+from blockemu.machine.devices import Devices
+from blockemu.machine.drives import Drives
 from blockemu.node import Node
 from blockemu.objects import Objects
 from blockemu.opening import Opener
@@ -43,6 +45,8 @@ class Emulator:
         self.qom = Tree()
         self.objects = Objects(self.qom)
         self.machine = machine = Machine(self.emit)
+        self.devices = Devices(self.graph, self.qom, self.emit)
+        self.drives = Drives(self.graph, self.opener)
         self.fdsets = FdSets(lambda: not machine.running)
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning

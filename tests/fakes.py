@@ -137,7 +137,7 @@ class Machine:
         said, self.said[:] = list(self.said), []
         return said
 
-    async def __call__(self, name: str, **members: Any) -> Any:
+    async def __call__(self, name: str, /, **members: Any) -> Any:
         """Execute a command as a monitor does; the reply goes into ``said``, too."""
         command = self.registry.get(name)
         assert command is not None, name

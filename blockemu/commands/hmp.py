@@ -8,7 +8,7 @@ from blockemu.backend import Backend
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import Argument, BadLine, Flag, Line, Rest, Values, Word
 from blockemu.emulator import Emulator
-from blockemu.errors import DeviceNotFound, InvalidParameterValue, PermissionConflict, QmpError
+from blockemu.errors import InvalidParameterValue, PermissionConflict, QmpError
 from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.qemu_io.interpreter import Interpreter, Output
@@ -120,7 +120,7 @@ def backend_of_device(emu: Emulator, device_id: str) -> Backend:
     for backend in [*emu.graph.backends.values(), *backends]:
         if device_id and backend.device_id == device_id:
             return backend
-    raise DeviceNotFound(device_id)
+    return emu.devices.backend(device_id)
 
 
 def on_node(emu: Emulator, node: Node[Any]) -> Backend:

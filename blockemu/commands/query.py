@@ -15,6 +15,7 @@ from blockemu.perm import Perm, Role, api_perm_names
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.bitmaps import BlockDirtyInfo
 from blockemu.schema.images import ImageInfo
+from blockemu.schema.jobs import BlockDeviceIoStatus
 from blockemu.schema.nodes import (
     BlockdevCacheInfo,
     BlockDeviceInfo,
@@ -59,7 +60,8 @@ def x_debug_query_block_graph(context: Context) -> XDbgBlockGraph:
     """Draw the graph; numbers count from 1 in order of first mention."""
     drawing = _Drawing()
     for backend in context.emu.graph.backends.values():
-        drawing.node(backend, XDbgBlockGraphNodeType.BLOCK_BACKEND, backend.title)
+        name = backend.title or backend.device
+        drawing.node(backend, XDbgBlockGraphNodeType.BLOCK_BACKEND, name)
         if backend.inserted is not None:
             drawing.edge(backend, backend)
     for job in context.emu.jobs:
@@ -108,7 +110,11 @@ def describe_node(
         iops_rd=0,
         iops_wr=0,
         image=image,
-        cache=BlockdevCacheInfo(writeback=True, direct=flags.direct, no_flush=flags.no_flush),
+        cache=BlockdevCacheInfo(
+            writeback=backend is None or backend.write_cache,
+            direct=flags.direct,
+            no_flush=flags.no_flush,
+        ),
         write_threshold=node.write_threshold,
         dirty_bitmaps=describe_bitmaps(node),
     )
@@ -160,11 +166,19 @@ def _describe_backend(backend: Backend) -> BlockInfo:
         device=backend.title,
         qdev=backend.device_id or None,
         type="unknown",
-        removable=True,
+        removable=backend.removable,
         locked=False,
         inserted=inserted,
+        tray_open=False if backend.tray else None,
+        io_status=BlockDeviceIoStatus.OK if _has_io_status(backend) else None,
         dirty_bitmaps=inserted.dirty_bitmaps if inserted is not None else None,
     )
+
+
+def _has_io_status(backend: Backend) -> bool:
+    """Tell whether an error may stop the machine (blk_iostatus_is_enabled)."""
+    read, write = backend.error_actions
+    return backend.reports_errors and (write in ("enospc", "stop") or read == "stop")
 
 
 def _skip_implicit(node: Node[Any] | None) -> Node[Any] | None:

@@ -68,23 +68,54 @@ class Refcounts:
             index, local = divmod(at, self.per)
             block = self.blocks.get(index)
             if block is None:
-                if index < len(self.table) and self.table[index] & _OFFSET:
+                if self._exists(index):
                     self._missing = index
                     return None
-                self._add_block(index, at)
+                if index < len(self.table):
+                    return self._take_new(at, 0, want, exact=exact)
+                self.cursor = self._extend(at, 1)  # a larger table comes first
                 continue
             local, got = _first_free(block, local, want)
             if not got:
                 self.cursor = (index + 1) * self.per
                 continue
             first = index * self.per + local
+            if got < want and local + got == self.per and self._is_next_new(index):
+                return self._take_new(first, got, want, exact=exact)
             if exact and got < want:
                 return None
-            if (first + got << self.geometry.cluster_bits) - 1 > MAX_HOST_OFFSET:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            self._check_end(first + got)
             block[local : local + got] = 1
             self.dirty.add(index)
             return self._taken(first, got)
+
+    def _is_next_new(self, index: int) -> bool:
+        """Tell whether the block after this one does not exist, and the table has room for it."""
+        return index + 1 < len(self.table) and not self._exists(index + 1)
+
+    def _take_new(
+        self, first: int, got: int, want: int, *, exact: bool
+    ) -> tuple[int, int, bool] | None:
+        """Take ``got`` clusters up to where no block counts any more, and more beyond.
+
+        The block for these follows the last of them (after alloc_refcount_block).
+        """
+        index, per = (first + got) // self.per, self.per
+        more = min(want - got, per - 1)
+        if exact and got + more < want:
+            return None
+        end = first + got + more
+        self._check_end(end + 1)
+        taken = self._taken(first, got + more)
+        self._new_block(index, end)
+        self._set_ones(first, end + 1)
+        self.cursor = end + 1
+        return taken
+
+    def _check_end(self, end: int) -> None:
+        """Raise EFBIG if clusters up to ``end`` would be too many."""
+        if (end << self.geometry.cluster_bits) - 1 > MAX_HOST_OFFSET:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
     def put_back(self, cluster: int) -> None:
         """Undo ``take`` of one cluster."""
@@ -255,15 +286,6 @@ class Refcounts:
         used = [] if block is None else np.flatnonzero(block)[-1:].tolist()
         beyond = last * self.per + (used[0] + 1 if used else 0)
         return max(beyond, self.fresh)
-
-    def _add_block(self, index: int, at: int) -> None:
-        """Make a block for a part of the file that has none, from ``at`` on; it counts itself."""
-        if index >= len(self.table):
-            self.cursor = self._extend(at, 1)
-            return
-        self._new_block(index, at)
-        self._set_ones(at, at + 1)
-        self.cursor = at + 1
 
     def _extend(self, start: int, extra: int) -> int:
         """See that clusters beyond all that are in use can be counted; return where they begin.

@@ -49,34 +49,40 @@ class Zeroer:
             raise NotImplementedError
         head = offset & size - 1
         tail = 0 if end == image.length else -end & size - 1
-        if head or tail:
+        partial = bool(head or tail)
+        if partial:
             await self._check_rest(offset, end, head, tail)
             offset -= head
             end = offset + size
         await self.writer.relieve()
         ticket = image.in_flight.enter()
         try:
-            await self.zeroize(offset, end, flags)
+            await self.zeroize(offset, end, flags, partial=partial)
         finally:
             image.in_flight.leave(ticket)
 
-    async def zeroize(self, offset: int, end: int, flags: int) -> None:
-        """Zero whole subclusters; the last may go beyond the disk's end."""
+    async def zeroize(self, offset: int, end: int, flags: int, *, partial: bool = False) -> None:
+        """Zero whole subclusters; the last may go beyond the disk's end.
+
+        ``partial``: only a part of the one subcluster was asked for, so it must hold nothing still
+        when it is changed: a write to its rest may have been under way.
+        """
         image, geometry = self.image, self.geometry
         if image.header.autoclear_features & DATA_FILE_RAW:
             await image.data.write_zeroes(offset, min(end, image.length) - offset, flags)
         if geometry.version < 3:
-            await self.drop(offset, end, Discard.REQUEST)
+            await self.drop(offset, end, Discard.REQUEST, partial=partial)
             return
         size = geometry.cluster_size
         first = min(end, -(-offset // size) * size)
         if first > offset:
-            await self._zero_subclusters(offset, first)
+            await self._zero_subclusters(offset, first, partial=partial)
         last = end if end >= image.length else max(first, end & -size)
         for index, start, count in self._tables(first, last):
-            await self._zero_clusters(index, start, count, unmap=bool(flags & Write.MAY_UNMAP))
+            unmap = bool(flags & Write.MAY_UNMAP)
+            await self._zero_clusters(index, start, count, unmap=unmap, partial=partial)
         if end > last:
-            await self._zero_subclusters(last, end)
+            await self._zero_subclusters(last, end, partial=partial)
 
     async def discard(self, offset: int, length: int) -> None:
         """Drop whole clusters, so that they read as zeroes (after qcow2_co_pdiscard)."""
@@ -95,10 +101,12 @@ class Zeroer:
         finally:
             image.in_flight.leave(ticket)
 
-    async def drop(self, offset: int, end: int, reason: Discard, *, full: bool = False) -> None:
-        """Drop clusters; ``full``: what is below shows through again."""
+    async def drop(
+        self, offset: int, end: int, reason: Discard, *, full: bool = False, partial: bool = False
+    ) -> None:
+        """Drop clusters; ``full``: what is below shows through again; ``partial``: see above."""
         for index, start, count in self._tables(offset, end):
-            await self._drop_clusters(index, start, count, reason, full=full)
+            await self._drop_clusters(index, start, count, reason, full=full, partial=partial)
 
     # One table at a time
 
@@ -125,9 +133,18 @@ class Zeroer:
             return await self._get(index, first, count)
         return table
 
-    async def _zero_clusters(self, index: int, first: int, count: int, *, unmap: bool) -> None:
+    def _guest(self, index: int, first: int, count: int) -> tuple[int, int]:
+        """Return guest offset and length of some clusters of a table."""
+        bits = self.geometry.cluster_bits
+        return ((index << self.geometry.l2_bits) + first) << bits, count << bits
+
+    async def _zero_clusters(
+        self, index: int, first: int, count: int, *, unmap: bool, partial: bool
+    ) -> None:
         while True:
             table = await self._get(index, first, count)
+            if partial:
+                self._check_empty(table, *self._guest(index, first, count))
             old = table.entries[first : first + count]
             drop = old & _COMPRESSED != 0
             if unmap:
@@ -140,10 +157,12 @@ class Zeroer:
                 return
 
     async def _drop_clusters(
-        self, index: int, first: int, count: int, reason: Discard, *, full: bool
+        self, index: int, first: int, count: int, reason: Discard, *, full: bool, partial: bool
     ) -> None:
         while True:
             table = await self._get(index, first, count)
+            if partial:
+                self._check_empty(table, *self._guest(index, first, count))
             old = table.entries[first : first + count]
             has = (old & _COMPRESSED != 0) | has_offset(old, self.geometry.data_file)
             zero = np.zeros(count, np.bool_) if full else has | (self.image.backing is not None)
@@ -158,7 +177,7 @@ class Zeroer:
             if await self._change(index, first, new, bitmaps, has, reason):
                 return
 
-    async def _zero_subclusters(self, offset: int, end: int) -> None:
+    async def _zero_subclusters(self, offset: int, end: int, *, partial: bool) -> None:
         """Zero some subclusters of one cluster."""
         index, first = divmod(offset >> self.geometry.cluster_bits, self.geometry.l2_size)
         begin = offset & self.geometry.cluster_size - 1
@@ -166,6 +185,8 @@ class Zeroer:
         mask = sub_range(1, begin >> bits, (begin + end - offset) >> bits)
         while True:
             table = await self._get(index, first, 1)
+            if partial:
+                self._check_empty(table, offset, end - offset)
             old = table.entries[first : first + 1]
             assert table.bitmaps is not None
             if old[0] & _COMPRESSED:
@@ -220,7 +241,11 @@ class Zeroer:
         if not (await self._is_zero(offset - head, head) and await self._is_zero(end, tail)):
             raise NotImplementedError
         table = await self.image.table(offset >> self.geometry.table_bits)
-        for run in self.reader.runs(table, offset - head, size):
+        self._check_empty(table, offset - head, size)
+
+    def _check_empty(self, table: L2, offset: int, length: int) -> None:
+        """Raise NotImplementedError if a range holds data of this image's own."""
+        for run in self.reader.runs(table, offset, length):
             if run.kind not in BELOW and run.kind not in ZEROES:
                 raise NotImplementedError
 

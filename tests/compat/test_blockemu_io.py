@@ -269,3 +269,24 @@ def test_an_image_that_is_open_can_be_opened_again(pair: Pair):
             results.append((done.returncode, done.stderr))
         holder.communicate(b"q\n")
     assert results == [(0, ""), (0, "")]
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        ["write 0 2028k", "write 2028k 4k", "write 2032k 4k"],
+        ["write 0 2028k", "write 2028k 8k", "write 2036k 4k"],
+        ["write 0 2024k", "write 2024k 16k", "write 2040k 16k"],
+        ["write 0 1200k", "write 1200k 6000k"],
+    ],
+    ids=" ".join,
+)
+def test_refcount_blocks_lie_behind_the_clusters_that_needed_them(pair: Pair, commands: list[str]):
+    img = shutil.which("qemu-img")
+    assert img is not None
+    small = ["-o", "cluster_size=4k,refcount_bits=64", "small.qcow2", "16M"]
+    for folder in pair.folders.values():
+        subprocess.run([img, "create", "-q", "-f", "qcow2", *small], cwd=folder, check=True)
+    pair.same("-f", "qcow2", "small.qcow2", *(word for c in commands for word in ("-c", c)))
+    real, ours = (pair.folders[who] / "small.qcow2" for who in ("real", "ours"))
+    assert ours.read_bytes() == real.read_bytes()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import CLUSTER, KIB, MIB, Disk, Machine, turns
 
 from blockemu import offload
 from blockemu.bitmap import Bitmap
@@ -20,7 +21,6 @@ from blockemu.node import Write
 from blockemu.perm import Perm, Role
 from blockemu.progress import Progress
 from blockemu.transaction import Transaction
-from fakes import CLUSTER, KIB, MIB, Disk, Machine, turns
 
 SECOND = 1_000_000_000
 
@@ -175,7 +175,9 @@ async def test_what_another_call_failed_to_copy_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize(("kind", "is_read"), [("read", True), ("write", False)])
-async def test_a_failure_says_which_side_and_leaves_the_piece_dirty(kind: str, is_read: bool) -> None:
+async def test_a_failure_says_which_side_and_leaves_the_piece_dirty(
+    kind: str, is_read: bool
+) -> None:
     async with Machine() as machine:
         bench = Bench(machine)
         side = bench.source if is_read else bench.target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fakes import KIB, Disk, Machine, turns
 
 from blockemu.backend import drain, drained
 from blockemu.drivers.raw import Raw
@@ -13,7 +14,6 @@ from blockemu.node import Flags
 from blockemu.perm import Perm, Role
 from blockemu.schema.jobs import JobType
 from blockemu.transaction import Transaction
-from fakes import KIB, Disk, Machine, turns
 
 SIZE = 64 * KIB
 

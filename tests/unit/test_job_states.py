@@ -1,11 +1,11 @@
 """The life of a job: every pair of states, and every command in every state."""
 
 import pytest
+from fakes import Machine
 
 from blockemu.jobs.job import Job, VerbRefused
 from blockemu.jobs.states import TRANSITIONS, VERBS
 from blockemu.schema.jobs import JobStatus, JobType, JobVerb
-from fakes import Machine
 
 # Rows: from; columns: to, in the order of JobStatus.  After JobSTT, job.c.
 MOVES = """

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from fakes import Machine, turns
 
 from blockemu.jobs.group import Group
 from blockemu.jobs.job import (
@@ -20,7 +21,6 @@ from blockemu.jobs.job import (
 )
 from blockemu.jobs.registry import BadJobId, JobIdInUse, JobNotFound
 from blockemu.schema.jobs import JobType
-from fakes import Machine, turns
 
 Work = Callable[["Toy"], Awaitable[None]]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from fakes import KIB, Disk, Machine
+from unit.test_drain import stack
 
 from blockemu.backend import Backend
 from blockemu.errors import PermissionConflict, QmpError, ReadOnlyNode
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.permissions import UnalignedImage, refresh, topological, try_set_perm
 from blockemu.transaction import Transaction
-from fakes import KIB, Disk, Machine
-from unit.test_drain import stack
 
 SIZE = 64 * KIB
 P = Perm

@@ -7,12 +7,12 @@ import errno
 from typing import Any
 
 import pytest
+from fakes import KIB, Disk, Machine, turns
 
 from blockemu.bitmap import Bitmap
 from blockemu.edge import split
 from blockemu.node import Write
 from blockemu.requests import Request, Tracker
-from fakes import KIB, Disk, Machine, turns
 
 SIZE = 64 * KIB
 

@@ -68,6 +68,11 @@ def passing() -> list[Case]:
     return [Case(*words) for words in lines if words and not words[0].startswith("#")]
 
 
+def passes(results: Mapping[Case, Result], case: Case) -> bool:
+    """Tell whether a case passed when it was run last."""
+    return case in results and results[case].status == "pass"
+
+
 def add_passing(results: Mapping[Case, Result]) -> None:
     """Add what passes to the list."""
     new = {case for case, result in results.items() if result.status == "pass" and result.used}

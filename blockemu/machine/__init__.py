@@ -1,0 +1,1 @@
+"""The machine around the block layer: its buses, its devices, its drives.  It has no CPU."""

@@ -1,0 +1,453 @@
+"""Devices on buses, and the backends they use (after softmmu/qdev-monitor.c, hw/block/block.c)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from blockemu.backend import Backend
+from blockemu.errors import InvalidParameterValue, MissingParameter, NodeNotFound, QmpError
+from blockemu.graph import Graph
+from blockemu.machine.types import BY_NAME, DeviceType, Drive
+from blockemu.optlist import IDENTIFIER_HINT, is_identifier, is_on
+from blockemu.perm import Perm
+from blockemu.permissions import try_set_perm
+from blockemu.qmp_server.order import in_order
+from blockemu.qmp_server.qapi import Struct
+from blockemu.qom import Container, NoSuchObject, Object, Tree
+from blockemu.schema.devices import DeviceDeleted
+
+_BOOLS = ("on", "off", "yes", "no", "y", "n", "true", "false")
+_SPECIAL = ("driver", "id", "bus")
+
+
+class UnknownDevice(QmpError):
+    """There is no such type."""
+
+    template = "'{}' is not a valid device model name"
+
+
+class NoBus(QmpError):
+    """Nothing to put it on: (kind of bus, type)."""
+
+    template = "No '{}' bus found for device '{}'"
+
+
+class BusNotFound(QmpError):
+    """The bus that was named does not exist."""
+
+    template = "Bus '{}' not found"
+
+
+class BusFull(QmpError):
+    """The bus that was named takes no more."""
+
+    template = "Bus '{}' is full"
+
+
+class WrongBus(QmpError):
+    """(type as given, kind of bus)."""
+
+    template = "Device '{}' can't go on {} bus"
+
+
+class NoHotplug(QmpError):
+    """The bus takes devices at the start only."""
+
+    template = "Bus '{}' does not support hotplugging"
+
+
+class DuplicateDevice(QmpError):
+    """The id is taken."""
+
+    template = "Duplicate device ID '{}'"
+
+
+class NoSuchProperty(QmpError):
+    """(type, property)."""
+
+    template = "Property '{}.{}' not found"
+
+
+class NotAccepted(QmpError):
+    """A value of an enumeration: (property, value)."""
+
+    template = "Parameter '{}' does not accept value '{}'"
+
+
+class DriveNotFound(QmpError):
+    """Neither a drive nor a node has the name: (type, name)."""
+
+    template = "Property '{}.drive' can't find value '{}'"
+
+
+class DriveTaken(QmpError):
+    """A drive serves one device."""
+
+    template = "Drive '{}' is already in use by another device"
+
+
+class DriveAutomatic(QmpError):
+    """The drive has its device already."""
+
+    template = (
+        "Drive '{}' is already in use because it has been automatically connected to another "
+        "device (did you need 'if=none' in the drive options?)"
+    )
+
+
+class NeedsMedium(QmpError):
+    """A disk without a node."""
+
+    template = "Device needs media, but drive is empty"
+
+
+class DeviceNotFound(QmpError):
+    """No device has this id."""
+
+    qmp_class = "DeviceNotFound"
+    template = "Device '{}' not found"
+
+
+class NotADevice(QmpError):
+    """The path leads to something else."""
+
+    template = "{} is not a hotpluggable device"
+
+
+class UnplugPending(QmpError):
+    """The guest was asked before."""
+
+    template = "Device {} is already in the process of unplug"
+
+
+class NoBackend(QmpError):
+    """The device has no drive."""
+
+    template = "Device does not have a block device backend"
+
+
+class Bus:
+    """A bus: its name, its kind, and what sits on it."""
+
+    def __init__(self, name: str, kind: str, *, most: int = 0, hotplug: bool = True) -> None:
+        self.name = name
+        self.kind = kind
+        self.most = most  # devices it takes; 0: any number
+        self.hotplug = hotplug
+        self.devices: list[Device] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more."""
+        return bool(self.most) and len(self.devices) >= self.most
+
+
+class Device(Object):
+    """A device; ``backend`` is what it reads and writes by."""
+
+    def __init__(self, model: DeviceType, bus: Bus, id_: str) -> None:
+        super().__init__()
+        self.model = model
+        self.bus = bus
+        self.id = id_
+        self.values: dict[str, str] = {}
+        self.backend: Backend | None = None
+        self.child_bus: Bus | None = None
+        self.leaving = False
+
+    @property
+    def owner(self) -> Object:
+        """What has the drive: the device behind a proxy, or else this one."""
+        return self.child("virtio-backend") or self
+
+    @property
+    def called(self) -> str:
+        """What queries call the owner of the drive: its id, or else its path."""
+        return self.id if self.id and self.owner is self else self.owner.path
+
+
+_classes: dict[str, type[Device]] = {}
+
+
+def _class(name: str) -> type[Device]:
+    """Return the class of a type, which states its name to the object tree."""
+    if name not in _classes:
+        _classes[name] = type("Device", (Device,), {"TYPE": name})
+    return _classes[name]
+
+
+class Devices:
+    """The devices of a machine.  It has none, and no buses, until ``build`` gives it some."""
+
+    def __init__(self, graph: Graph, qom: Tree, emit: Callable[[Struct], None]) -> None:
+        self._graph = graph
+        self._qom = qom
+        self._emit = emit
+        self.buses: list[Bus] = []
+        self.started = False  # from then on devices are plugged in while the machine is on
+        self.automatic: set[Backend] = set()  # drives that the machine connects by itself
+        self._anonymous = 0
+        self._scsi = 0
+
+    # Looking up
+
+    def find(self, name: str) -> Device:
+        """Find a device by its id or its path.
+
+        Raises:
+            DeviceNotFound: there is none.
+            NotADevice: the path is something else's.
+
+        """
+        try:
+            found = self._qom.resolve(name if name.startswith("/") else f"/machine/peripheral/{name}")
+        except NoSuchObject:
+            raise DeviceNotFound(name) from None
+        if isinstance(found.parent, Device):
+            found = found.parent if name.startswith("/") else found
+        if not isinstance(found, Device):
+            raise NotADevice(name)
+        return found
+
+    def backend(self, name: str) -> Backend:
+        """Find the backend of a device; a proxy's inner device has it, the proxy has not."""
+        try:
+            device = self.find(name)
+        except NotADevice:
+            raise DeviceNotFound(name) from None
+        by_id = not name.startswith("/") or device.path == name
+        if device.backend is None or (by_id and device.owner is not device):
+            raise NoBackend
+        return device.backend
+
+    def of_backend(self, backend: Backend) -> Device | None:
+        """Return the device that uses a backend."""
+        return next((d for bus in self.buses for d in bus.devices if d.backend is backend), None)
+
+    # Plugging in
+
+    async def add(self, options: Mapping[str, str], *, folder: str = "") -> Device:
+        """Make a device.  ``folder``: where it goes instead of what its id says.
+
+        Raises:
+            QmpError: it cannot be; nothing is left of it.
+
+        """
+        given = options.get("driver")
+        if given is None:
+            raise MissingParameter("driver")
+        model = BY_NAME.get(given)
+        if model is None:
+            raise UnknownDevice(given)
+        bus = self._bus(given, model, options.get("bus"))
+        if self.started and not bus.hotplug:
+            raise NoHotplug(bus.name)
+        device = _class(model.name)(model, bus, options.get("id", ""))
+        self._place(device, folder)
+        try:
+            self._set_properties(device, options)
+            self._realise(device)
+        except BaseException:
+            await self._take_out(device)
+            raise
+        bus.devices.append(device)
+        if model.makes:
+            device.child_bus = Bus(self._bus_name(device), model.makes)
+            self.buses.append(device.child_bus)
+        return device
+
+    def _bus(self, given: str, model: DeviceType, name: str | None) -> Bus:
+        if name is None:
+            fits = (b for b in reversed(self.buses) if b.kind == model.bus and not b.full)
+            found = next(fits, None)
+            if found is None:
+                raise NoBus(model.bus, model.name)
+            return found
+        found = next((b for b in self.buses if b.name == name), None)
+        if found is None:
+            raise BusNotFound(name)
+        if found.kind != model.bus:
+            raise WrongBus(given, found.kind)
+        if found.full:
+            raise BusFull(name)
+        return found
+
+    def _bus_name(self, device: Device) -> str:
+        if device.id:
+            return f"{device.id}.0"
+        self._scsi += 1
+        return f"scsi.{self._scsi - 1}"
+
+    def _place(self, device: Device, folder: str) -> None:
+        machine = self._qom.container("machine")
+        if folder:
+            _folder(machine, "unattached").add_child(folder, device)
+        elif device.id:
+            if not is_identifier(device.id):
+                raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
+            peripheral = _folder(machine, "peripheral")
+            if peripheral.child(device.id) is not None:
+                raise DuplicateDevice(device.id)
+            peripheral.add_child(device.id, device)
+        else:
+            name = f"device[{self._anonymous}]"
+            self._anonymous += 1
+            _folder(machine, "peripheral-anon").add_child(name, device)
+        if device.model.inner:
+            device.add_child("virtio-backend", _inner(device.model.inner))
+
+    def _set_properties(self, device: Device, options: Mapping[str, str]) -> None:
+        for name in in_order(options):
+            if name in _SPECIAL:
+                continue
+            kind = device.model.properties.get(name)
+            value = options[name]
+            if kind is None:
+                raise NoSuchProperty(device.model.name, name)
+            if kind == "bool" and value not in _BOOLS:
+                raise InvalidParameterValue(name, "'on' or 'off'")
+            if kind == "OnOffAuto" and value not in ("on", "off", "auto"):
+                raise NotAccepted(name, value)
+            device.values[name] = value
+            if name == "drive" and value:
+                self._attach(device, value)
+            if name == "iothread" and self._qom.container("objects").child(value) is None:
+                raise DeviceNotFound(value)
+
+    def _attach(self, device: Device, name: str) -> None:
+        """Give a device its backend: a drive's, or a new one on a node (set_drive_helper)."""
+        backend = self._graph.backends.get(name)
+        if backend is not None and backend.device:
+            raise (DriveAutomatic if backend in self.automatic else DriveTaken)(name)
+        if backend is None:
+            try:
+                node = self._graph.lookup_either(None, name)
+            except NodeNotFound:
+                raise DriveNotFound(device.model.model, name) from None
+            backend = Backend()
+            self._graph.insert(backend, node)
+            self._graph.backends[device.owner.path] = backend  # no name begins with a slash
+        backend.device = backend.device_id = device.called
+        device.backend = backend
+
+    def _realise(self, device: Device) -> None:
+        """Check the drive and take the permissions (blkconf_apply_backend_options)."""
+        kind, backend = device.model.drive, device.backend
+        if kind is Drive.NONE:
+            return
+        may_be_empty = kind in (Drive.MEDIUM, Drive.FLOPPY)
+        if backend is None and not may_be_empty:
+            raise QmpError(device.model.no_drive)
+        if backend is None:
+            backend = device.backend = Backend()
+            self._graph.backends[device.owner.path] = backend
+            backend.device = backend.device_id = device.called
+        node = backend.inserted
+        if node is None and not may_be_empty:
+            raise NeedsMedium
+        read_only = kind is Drive.MEDIUM or (
+            kind is not Drive.WRITABLE and node is not None and node.flags.read_only
+        )
+        perm = Perm.CONSISTENT_READ if read_only else Perm.CONSISTENT_READ | Perm.WRITE
+        shared = Perm.CONSISTENT_READ | Perm.WRITE_UNCHANGED
+        if kind in (Drive.DISK, Drive.WRITABLE):
+            shared |= Perm.RESIZE
+        if is_on(device.values.get("share-rw")):
+            shared |= Perm.WRITE
+        if node is None:
+            backend.perm, backend.shared = perm, shared
+        else:
+            try_set_perm(backend, perm, shared)
+        cache = device.values.get("write-cache", "auto")
+        if cache != "auto":
+            backend.write_cache = cache == "on"
+        backend.removable = may_be_empty
+        backend.tray = kind is Drive.MEDIUM
+        backend.reports_errors = kind is not Drive.FLOPPY
+
+    # Unplugging
+
+    async def request_removal(self, name: str) -> Callable[[], Any] | None:
+        """Begin to unplug; return what finishes it at once, None if the guest must consent.
+
+        The guest that nobody runs consents when the machine is reset.
+        """
+        device = self.find(name)
+        if device.leaving:
+            raise UnplugPending(device.id or name)
+        if not device.bus.hotplug:
+            raise NoHotplug(device.bus.name)
+        device.leaving = True
+        if device.bus.kind == "PCI":
+            return None
+        return lambda: self.remove(device)
+
+    async def remove(self, device: Device) -> None:
+        """Take a device out, and what hangs on it; say so."""
+        if device.parent is None:
+            return
+        if device.child_bus is not None:
+            for each in list(device.child_bus.devices):
+                await self.remove(each)
+            self.buses.remove(device.child_bus)
+        device.bus.devices.remove(device)
+        path, inner = device.path, device.child("virtio-backend")
+        inner_path = inner.path if inner is not None else ""
+        await self._take_out(device, drop=True)
+        if inner_path:
+            self._emit(DeviceDeleted(path=inner_path))
+        self._emit(DeviceDeleted(device=device.id or None, path=path))
+
+    async def reset(self) -> None:
+        """Let those go that were waiting for it."""
+        for bus in list(self.buses):
+            for device in [d for d in bus.devices if d.leaving]:
+                await self.remove(device)
+
+    async def _take_out(self, device: Device, *, drop: bool = False) -> None:
+        """Detach from the tree and the drive; ``drop``: a drive goes with its device."""
+        backend, device.backend = device.backend, None
+        if backend is not None:
+            backend.device = backend.device_id = ""
+            backend.removable, backend.reports_errors = True, False
+            anonymous = not backend.title
+            if anonymous or drop:
+                self._forget(backend)
+                self.automatic.discard(backend)
+                await self._graph.remove(backend)
+            elif backend.inserted is not None:
+                try_set_perm(backend, Perm.NONE, Perm.ALL)
+        if device.parent is not None:
+            device.parent.remove_child(device.name)
+
+    def _forget(self, backend: Backend) -> None:
+        for key, each in list(self._graph.backends.items()):
+            if each is backend:
+                del self._graph.backends[key]
+
+    # Drives
+
+    async def delete_drive(self, backend: Backend) -> None:
+        """Take a drive's node away and its name; it stays as long as a device uses it."""
+        await self._graph.remove(backend)
+        device = self.of_backend(backend)
+        if device is None:
+            self._forget(backend)
+            return
+        old, backend.title = backend.title, ""
+        self._graph.backends = {
+            (device.owner.path if key == old else key): each
+            for key, each in self._graph.backends.items()
+        }
+
+
+def _folder(machine: Object, name: str) -> Object:
+    found = machine.child(name)
+    if found is None:
+        found = Container()
+        machine.add_child(name, found)
+    return found
+
+
+def _inner(name: str) -> Object:
+    made: Object = type("Inner", (Object,), {"TYPE": name})()
+    return made

@@ -1,0 +1,116 @@
+"""The runner of QEMU's tests, on a suite of four that are made here."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools" / "iotests"
+TESTS = {
+    "001": ('echo "$IMGFMT $TEST_DIR" | sed "s#$TEST_DIR#DIR#"', "qcow2 DIR  \n"),
+    "002": ("echo one; echo two", "one\nthree\n"),
+    "003": ('echo "no such thing" > "$TEST_DIR/003.notrun"', ""),
+    "004": ('setsid tail -f /dev/null & echo $! > "$PIDS"; exec tail -f /dev/null', ""),
+    "005": ("exit 3", ""),
+}
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    loaded = {name: importlib.import_module(name) for name in ("sandbox", "report", "suite")}
+    yield SimpleNamespace(**loaded)
+    for name in loaded:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def setup(runner, tmp_path: Path):
+    for name, (script, output) in TESTS.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+        (tmp_path / f"{name}.out").write_text(output)
+    (tmp_path / "tests").mkdir()
+    return runner.sandbox.Setup(tmp_path, {}, "qcow2", timeout=60)
+
+
+def test_the_suite_is_listed_in_order(runner, setup):
+    assert runner.sandbox.all_tests(setup.suite) == sorted(TESTS)
+
+
+@pytest.mark.parametrize(
+    ("test", "status", "why"),
+    [
+        ("001", "pass", ""),
+        ("002", "fail", "two"),
+        ("003", "notrun", "no such thing"),
+        ("005", "fail", "exit status 3"),
+    ],
+)
+def test_a_test_is_judged_by_status_output_and_its_own_word(runner, setup, test, status, why):
+    result = runner.sandbox.run_test(test, setup)
+    assert (result.status, result.why) == (status, why)
+
+
+def test_what_a_test_leaves_running_is_killed(runner, setup, tmp_path, monkeypatch):
+    pids = tmp_path / "pids"
+    monkeypatch.setenv("PIDS", str(pids))
+    quick = type(setup)(setup.suite, {}, "qcow2", timeout=1)
+    result = runner.sandbox.run_test("004", quick)
+    assert (result.status, result.why) == ("fail", "not done after 1 s")
+    state = Path(f"/proc/{pids.read_text().strip()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_a_format_may_have_an_output_of_its_own(runner, setup):
+    (setup.suite / "002.out.qcow2").write_text("one\ntwo\n")
+    assert runner.sandbox.run_test("002", setup).status == "pass"
+
+
+def test_only_tests_that_ran_something_of_ours_are_listed(runner, tmp_path, monkeypatch):
+    report, result = runner.report, runner.sandbox.Result
+    monkeypatch.setattr(report, "PASSING", tmp_path / "passing.txt")
+    case = report.Case
+    report.add_passing(
+        {
+            case("io", "raw", "001"): result("pass", used=["qemu-io"]),
+            case("io", "raw", "002"): result("pass"),
+            case("io", "raw", "003"): result("fail", used=["qemu-io"]),
+            case("", "raw", "001"): result("pass"),
+        }
+    )
+    assert report.passing() == [case("io", "raw", "001")]
+
+
+def test_the_document_counts_and_gives_reasons(runner, tmp_path, monkeypatch):
+    report, result = runner.report, runner.sandbox.Result
+    monkeypatch.setattr(report, "DOCUMENT", tmp_path / "compatibility.md")
+    case = report.Case
+    results = {
+        case("io", "raw", "001"): result("pass", used=["qemu-io"]),
+        case("io", "raw", "002"): result("fail", "a | b", used=["qemu-io"]),
+        case("", "raw", "001"): result("pass"),
+        case("", "raw", "002"): result("pass"),
+    }
+    report.write_document(results, "io", "7.2")
+    text = report.DOCUMENT.read_text()
+    assert "raw: 1 of 2 pass; of those that pass with the real programs, 1 of 2." in text
+    assert "| 002 | raw | fail | pass | `a \\| b` |" in text
+
+
+def test_results_are_kept(runner, tmp_path):
+    report, result = runner.report, runner.sandbox.Result
+    kept = {report.Case("io", "raw", "001"): result("fail", "why", 1.5, ["qemu-io"])}
+    report.save(tmp_path / "results.json", kept)
+    assert report.load(tmp_path / "results.json") == kept
+
+
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="versions are Debian's")
+def test_the_newest_of_our_versions_is_taken(runner):
+    shown = "Version: 1:7.2+dfsg-7\nVersion: 1:10.0+ds-1\nVersion: 1:7.2+dfsg-7+deb12u18\n"
+    assert runner.suite.newest(shown) == "1:7.2+dfsg-7+deb12u18"
+    with pytest.raises(runner.suite.NoSuite, match=r"none of apt's sources has qemu 7\.2"):
+        runner.suite.newest("Version: 1:10.0+ds-1\n")
