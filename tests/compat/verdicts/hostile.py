@@ -257,9 +257,12 @@ TRAPPED_READ = Group(
     files=trapped_files,
     untouched=True,
 )
+# With a refcount table that points nowhere all clusters look free; which one QEMU then takes for a
+# write, and whether it is one in use, is chance (its search begins behind the last cluster).
+CHANCE = {"table-entry-past-end"}
 TRAPPED_WRITE = Group(
     "hostile-tables-write",
-    "".join(_trap(name, "write -P 7 0 128k") for name in TRAPS),
+    "".join(_trap(name, "write -P 7 0 128k") for name in TRAPS if name not in CHANCE),
     files=trapped_files,
 )
 
