@@ -112,7 +112,7 @@ class Daemon:
         emu.graph.plans = self._plans
         emu.qom.root.add_child("chardevs", self.chardevs.container)
         emu.fdsets.monitors = self._clients
-        self._dispatcher.before, self._dispatcher.after = emu.jobs.before, emu.jobs.after
+        self._dispatcher.hold = emu.jobs.hold
         realtime = emu.clocks.realtime
         hub = EventHub(
             lambda: time.time_ns() // 1000,
@@ -139,6 +139,11 @@ class Daemon:
                 _log_commands(self._registry, self.log)
             assert self.emu  # whoever asks is about to run a command
         return self._registry
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more commands are to run."""
+        return self._dispatcher.stopped
 
     # Monitors
 

@@ -9,14 +9,13 @@ import errno
 import os
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, ClassVar
 
 from blockemu.errors import HostError
 from blockemu.extents import Extents
-from blockemu.node import Node, Write
+from blockemu.node import DebugEvent, Node, Write
 from blockemu.perm import Perm, Role
-from blockemu.requests import Request
+from blockemu.requests import Request, is_zero, split
 from blockemu.route import NO_ROUTE, Commit, Route, Segments
 
 SECTOR = 512
@@ -225,12 +224,16 @@ class Edge:
         else:
             request = await self._begin_write(offset, len(view), serialise)
         try:
+            if node.debug is not None:
+                await node.debug("pwritev")
             if len(view) <= most:
                 await node.pwrite(offset, view, flags)
             else:
                 for at in range(0, len(view), most):
                     await node.pwrite(offset + at, view[at : at + most], flags)
         finally:
+            if node.debug is not None:
+                await node.debug("pwritev_done")
             self._end_write(request, flags)
             self._wrote(request)
 
@@ -244,7 +247,11 @@ class Edge:
         if not node.flags.unmap:
             flags &= ~Write.MAY_UNMAP
         align = node.limits.request_alignment
-        for start, size in split(offset, length, align, 0):
+        end = offset + length
+        parts = split(offset, length, align, 0)
+        if len(parts) == 2 and offset % align and end % align:  # the two blocks go together
+            parts = [(offset, length)]
+        for start, size in parts:
             if (start | size) & (align - 1):
                 zeroes = memoryview(bytes(size))
                 await self._write_unaligned(start, zeroes, flags & ~Write.MAY_UNMAP, align)
@@ -258,6 +265,8 @@ class Edge:
         flags &= ~Write.SERIALISING
         align = max(limits.write_zeroes_alignment, limits.request_alignment)
         try:
+            if node.debug is not None:
+                await node.debug("pwritev_zero")
             for start, size in split(offset, length, align, limits.max_write_zeroes):
                 try:
                     await node.write_zeroes(start, size, flags)
@@ -268,6 +277,8 @@ class Edge:
                         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
                     await self._write_zero_bytes(start, size, flags & ~Write.MAY_UNMAP)
         finally:
+            if node.debug is not None:
+                await node.debug("pwritev_done")
             self._end_write(request, flags)
             self._wrote(request)
 
@@ -301,9 +312,21 @@ class Edge:
     async def flush(self) -> None:
         """Make finished writes durable, unless the node was opened to ignore that."""
         node = self.node
-        if node.flags.no_flush and not node.children:
-            return
+        child = node.primary
+        if child is not None and child.node.debug is not None and not node.flags.read_only:
+            await self._flush_in_steps(child.node.debug)
+        elif node.children or not node.flags.no_flush:
+            await node.flush()
+
+    async def _flush_in_steps(self, debug: DebugEvent) -> None:
+        """Flush, and tell when what begins (after bdrv_co_flush, block/io.c)."""
+        node, writes = self.node, self.node.writes
+        await debug("flush_to_os")
+        await node.flush_to_os()
+        if not node.flags.no_flush and node.flushed != writes:
+            await debug("flush_to_disk")
         await node.flush()
+        node.flushed = writes
 
     async def truncate(
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
@@ -408,6 +431,7 @@ class Edge:
         return request
 
     def _end_write(self, request: Request, flags: int) -> None:
+        self.node.writes += 1
         if request.end > self.length:
             self._grown()
         if not flags & Write.UNCHANGED:
@@ -433,39 +457,43 @@ class Edge:
             heard(self.fresh_length())
 
     async def _write_unaligned(self, offset: int, view: memoryview, flags: int, align: int) -> None:
+        node, most = self.node, self.node.limits.max_transfer
         start, end = offset & -align, -(-(offset + len(view)) // align) * align
         bounce = memoryview(bytearray(end - start))
         request = await self._begin_write(start, end - start, serialising=True)
         try:
-            await self.node.pread(start, bounce)
+            await self._read_ends(start, bounce, offset - start, end - offset - len(view), align)
             bounce[offset - start :][: len(view)] = view
-            await self.node.pwrite(start, bounce, flags & ~Write.SERIALISING)
+            if node.debug is not None:
+                await node.debug("pwritev")
+            for at in range(0, len(bounce), most):
+                await node.pwrite(start + at, bounce[at : at + most], flags & ~Write.SERIALISING)
         finally:
+            if node.debug is not None:
+                await node.debug("pwritev_done")
             self._end_write(request, flags)
             self._wrote(request)
 
+    async def _read_ends(
+        self, start: int, bounce: memoryview, head: int, tail: int, align: int
+    ) -> None:
+        """Read the blocks of which a write leaves something (after bdrv_padding_rmw_read)."""
+        if head and tail and len(bounce) <= 2 * align:
+            await self._read_block(start, bounce, "head", "tail")
+            return
+        if head:
+            await self._read_block(start, bounce[:align], "head")
+        if tail and (not head or len(bounce) > align):
+            end = start + len(bounce)
+            await self._read_block(end - align, bounce[-align:], "tail")
 
-def split(offset: int, length: int, align: int, most: int) -> list[tuple[int, int]]:
-    """Cut a range into an unaligned head, aligned pieces of at most ``most``, and a tail.
-
-    ``align`` and ``most`` of 0 or 1 mean no wish.
-    """
-    end = offset + length
-    align = align or 1
-    first, last = -(-offset // align) * align, end // align * align
-    if first >= last:  # no aligned part: at most one boundary inside
-        ends = [offset, end] if first >= end or first == offset else [offset, first, end]
-        return [(a, b - a) for a, b in pairwise(ends) if b > a]
-    parts = [(offset, first - offset)] if first > offset else []
-    step = most // align * align if most else last - first
-    parts += [(at, min(step, last - at)) for at in range(first, last, step)]
-    if end > last:
-        parts.append((last, end - last))
-    return parts
-
-
-def is_zero(view: memoryview) -> bool:
-    """Tell whether a buffer holds nothing but zero bytes (bytes.count is a memchr away in C)."""
-    if len(view) and (view[0] or view[-1]):
-        return False
-    return bytes(view).count(0) == len(view)
+    async def _read_block(self, offset: int, view: memoryview, *ends: str) -> None:
+        node, most = self.node, self.node.limits.max_transfer
+        for end in ends:
+            if node.debug is not None:
+                await node.debug(f"pwritev_rmw_{end}")
+        for at in range(0, len(view), most):
+            await node.pread(offset + at, view[at : at + most])
+        for end in ends:
+            if node.debug is not None:
+                await node.debug(f"pwritev_rmw_after_{end}")

@@ -6,7 +6,7 @@ Everything there is belongs to an ``Emulator``, so a process can run many.  What
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from blockemu.backend import drained
@@ -73,6 +73,12 @@ class Emulator:
     ) -> Edge:
         """Open a child for a driver that learned of it by itself."""
         return await self.opener.open_child(parent, name, role, child)
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let work go on that nobody awaits; ``close`` does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     # Life
 

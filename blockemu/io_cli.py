@@ -1,13 +1,12 @@
 """The command line of ``blockemu-io``: qemu-io's.
 
 What runs commands is imported when there is something to run: a start that only ends again takes
-no longer than Python itself.
+hardly longer than Python itself, so there are no dataclasses here.
 """
 
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from blockemu.arguments import Option, UsageError, scan
@@ -78,19 +77,14 @@ class FormatGivenTwice(QmpError):
     template = "--image-opts and -f are mutually exclusive"
 
 
-@dataclass
 class OpenMode:
     """How an image is opened: what the program's options and those of ``open`` have in common."""
 
-    read_only: bool = False
-    snapshot: bool = False
-    copy_on_read: bool = False
-    direct: bool = False
-    no_flush: bool = False
-    write_through: bool = True
-    unmap: bool = True
-    aio: str = "threads"
-    force_share: bool = False
+    def __init__(self) -> None:
+        self.read_only = self.snapshot = self.copy_on_read = self.force_share = False
+        self.direct = self.no_flush = False
+        self.write_through = self.unmap = True
+        self.aio = "threads"
 
     def take(self, letter: str, value: str) -> bool:
         """Note an option, by its letter; tell whether it was one of these.
@@ -138,15 +132,15 @@ def _pick(which: str, value: str, choices: Mapping[str, Any]) -> Any:
     return choices[value]
 
 
-@dataclass
 class Settings:
     """What the command line says."""
 
-    mode: OpenMode = field(default_factory=OpenMode)
-    filename: str | None = None
-    format: str | None = None
-    image_opts: bool = False
-    commands: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.mode = OpenMode()
+        self.filename: str | None = None
+        self.format: str | None = None
+        self.image_opts = False
+        self.commands: list[str] = []
 
 
 class Program:

@@ -59,6 +59,7 @@ class Session:
         self._out = StandardOutput()
         self._emu = Emulator()
         self._emu.warnings = self._warn
+        self._emu.stdout = self._out.write
         self._done = False
         self._image_opts = False
         output = Output(self._out.write, _write_error, self._report, self._out.flush)

@@ -141,6 +141,7 @@ class Services(Protocol):
     pool: "Pool"
     clocks: "Clocks"
     fdsets: "FdSets"
+    stdout: Callable[[str], None]  # what QEMU itself would print there
 
     async def open_child(
         self, parent: "Node[Any]", name: str, role: Role, child: "str | dict[str, Any]"
@@ -159,6 +160,7 @@ class Services(Protocol):
 
 O = TypeVar("O", bound=NodeOptions)  # noqa: E741
 BeforeWrite = Callable[[int, int], Awaitable[None]]
+DebugEvent = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,9 @@ class Node(ABC, Generic[O]):
     size_options: ClassVar[frozenset[str]] = frozenset()  # numbers of bytes: as text, with suffix
     file: "Edge | None" = None
     backing: "Edge | None" = None
+    debug: "DebugEvent | None" = None  # blkdebug's: tell it what requests from above come by
+    writes = 0  # requests that changed something, without those that were planned
+    flushed = 0  # how many of them are on disk, where the child's ``debug`` is told of flushes
 
     def __init__(
         self, name: str, driver: str, options: O, flags: Flags, services: Services
@@ -319,6 +324,11 @@ class Node(ABC, Generic[O]):
         return self.filtered.node.cluster_size if self.filtered is not None else None
 
     @property
+    def vm_state_offset(self) -> int:
+        """Where a machine's state would be stored, beyond the disk's end; 0 if nowhere."""
+        return self.filtered.node.vm_state_offset if self.filtered is not None else 0
+
+    @property
     def can_compress(self) -> bool:
         """Whether compressed writes are possible."""
         return self.filtered is not None and self.filtered.node.can_compress
@@ -429,6 +439,9 @@ class Node(ABC, Generic[O]):
 
     async def flush(self) -> None:
         """Make finished writes durable."""
+
+    async def flush_to_os(self) -> None:
+        """Write to the children what is kept in memory; asked for where events must be in order."""
 
     async def truncate(
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False

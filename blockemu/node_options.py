@@ -32,6 +32,7 @@ class Parent:
     options: Options
     is_format: bool
     probes_children: bool  # a child without a driver is probed, not taken as a protocol
+    is_protocol: bool = False
 
 
 def merged(below: Options, above: Options) -> Options:
@@ -60,9 +61,11 @@ def inherit(role: Role, parent: Parent, options: Options) -> bool:
     else:
         _default(options, theirs, "read-only")
         _default(options, theirs, "auto-read-only")
-    if parent.is_format and not role & Role.COW:
+    if parent.flags.unmap or (parent.is_format and not role & Role.COW):
         options.setdefault("discard", "unmap")
-    return bool((parent.is_format and not role & Role.COW) or role & Role.METADATA)
+    below_format = parent.is_format and not role & Role.COW
+    filtered = parent.is_protocol and role & Role.FILTERED
+    return bool(below_format or role & Role.METADATA or filtered)
 
 
 def _default(options: Options, theirs: Options, key: str) -> None:

@@ -249,7 +249,9 @@ class Opener:
         typed = self._typed(driver, tag, options)
         node = driver(name, tag, typed, flags, self.services)
         node.explicit = {k: v for k, v in explicit.items() if k not in roles}
-        node.effective = {k: v for k, v in options.items() if k not in roles}
+        node.effective = {
+            k: v for k, v in options.items() if k not in roles and k.removeprefix("x-") not in roles
+        }
         node.probed = probed
         node.gather_filename()
         if driver.needs_filename and not node.exact_filename:
@@ -276,9 +278,11 @@ class Opener:
     ) -> None:
         """Open what the options define besides ``file`` and the backing child; attach them all."""
         for child, role in roles.items():
-            if child == "file" or role & Role.COW or options.get(child) is None:
+            said = options.get(child)
+            name = options.get(f"x-{child}")  # as the driver made it of its own file name
+            if child == "file" or role & Role.COW or (said is None and name is None):
                 continue
-            given[child] = await self._child(options[child], None, _as_parent(node), role, held)
+            given[child] = await self._child(said, name, _as_parent(node), role, held)
         for child, below in given.items():
             role = node.child_role(child)
             with Transaction() as transaction:
@@ -394,6 +398,9 @@ class Opener:
         """Make a driver's own options; what defines a child is left out, the child says it all."""
         roles = self._child_roles(driver)
         plain = {k: "child" if k in roles and v is not None else v for k, v in options.items()}
+        for name in roles:
+            if plain.pop(f"x-{name}", None) is not None:
+                plain[name] = "child"
         if "file" in roles:
             plain.setdefault("file", "child")
         driver.read_texts(plain)
@@ -435,7 +442,7 @@ class CouldNotProbe(QmpError):
 
 
 def _as_parent(node: Node[Any]) -> Parent:
-    return Parent(node.flags, node.effective, node.is_format, not node.is_format)
+    return Parent(node.flags, node.effective, node.is_format, not node.is_format, node.is_protocol)
 
 
 def _shown(node: Node[Any]) -> str:

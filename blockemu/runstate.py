@@ -18,6 +18,10 @@ class Machine:
         """Whether it runs."""
         return self.state == RunState.RUNNING
 
+    def hold_launch(self) -> None:
+        """Wait for ``resume`` before the first start."""
+        self.state = RunState.PRELAUNCH
+
     def stop(self, state: RunState = RunState.PAUSED) -> None:
         """Stop, if it runs."""
         if self.running:

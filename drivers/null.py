@@ -67,6 +67,7 @@ class Null(Node[BlockdevOptionsNull]):
     """What both drivers share."""
 
     is_protocol = True
+    size_options = frozenset({"size"})
 
     async def open(self) -> None:
         """Check the numbers."""

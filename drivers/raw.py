@@ -127,6 +127,11 @@ class Raw(Node[BlockdevOptionsRaw]):
         return offset, size
 
     @property
+    def vm_state_offset(self) -> int:
+        """As of the file."""
+        return self.file.node.vm_state_offset
+
+    @property
     def cluster_size(self) -> int | None:
         """The file's (raw_get_info)."""
         return self.file.node.cluster_size
@@ -181,12 +186,16 @@ class Raw(Node[BlockdevOptionsRaw]):
 
     async def pread(self, offset: int, buf: memoryview) -> None:
         """Read from the window."""
+        if self.file.node.debug is not None:
+            await self.file.node.debug("read_aio")
         await self.file.pread(self._at(offset, len(buf), errno.EINVAL), buf)
 
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Write to the window, but not another format's magic where raw was only guessed."""
         if self.probed and offset < PROBED and len(buf):
             self._keep_raw(bytes(buf[:PROBED]))
+        if self.file.node.debug is not None:
+            await self.file.node.debug("write_aio")
         await self.file.pwrite(self._at(offset, len(buf), errno.ENOSPC), buf, flags)
 
     def _keep_raw(self, head: bytes) -> None:

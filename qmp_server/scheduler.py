@@ -42,8 +42,8 @@ class Lane:
 class Dispatcher:
     """Runs requests; share one between all monitors of a program.
 
-    ``before`` and ``after`` say what a request, and the reply to one that was awaited, must wait
-    for; they return None where that is nothing.
+    ``hold`` says what a request, and the reply to one that was awaited, must wait for; it returns
+    None where that is nothing.
     """
 
     def __init__(self, spawn: Spawn) -> None:
@@ -51,8 +51,7 @@ class Dispatcher:
         self._lanes: deque[Lane] = deque()  # those with queued requests, next first
         self._busy = False
         self.stopped = False  # set to take no more requests
-        self.before: Hold = lambda: None
-        self.after: Hold = lambda: None
+        self.hold: Hold = lambda: None
 
     def submit(self, lane: Lane) -> None:
         """Run a lane's requests, or queue as many as there is room for."""
@@ -112,7 +111,7 @@ class Dispatcher:
 
     def _execute(self, lane: Lane, request: Any) -> bool:
         """Run a request; tell whether it is over."""
-        hold = self.before()
+        hold = self.hold()
         if hold is not None:
             lane.running = True
             self._spawn(self._hold(lane, request, hold))
@@ -141,7 +140,7 @@ class Dispatcher:
             reply = lane.session.finish(pending, await pending.coroutine)
         except Exception as e:
             reply = lane.session.fail(pending, e)
-        hold = self.after()
+        hold = self.hold()
         if hold is not None:
             await hold
         self._done(lane, reply)

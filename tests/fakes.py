@@ -125,9 +125,7 @@ class Machine:
         shown = [type(event).event.removeprefix("BLOCK_JOB_")]
         if hasattr(event, "offset"):
             shown.append(f"{event.offset // KIB}/{event.len // KIB}K")
-        for member in ("operation", "action"):
-            if hasattr(event, member):
-                shown.append(getattr(event, member).value)
+        shown += [getattr(event, m).value for m in ("operation", "action") if hasattr(event, m)]
         if getattr(event, "error", None):
             shown.append(event.error)
         self.said.append(" ".join(shown))
@@ -141,8 +139,7 @@ class Machine:
         """Execute a command as a monitor does; the reply goes into ``said``, too."""
         command = self.registry.get(name)
         assert command is not None, name
-        jobs = self.emu.jobs
-        hold = jobs.before()
+        hold = self.emu.jobs.hold()
         if hold is not None:
             await hold
         try:
@@ -155,7 +152,7 @@ class Machine:
             result = e
         else:
             self.said.append("reply")
-        hold = jobs.after()
+        hold = self.emu.jobs.hold()
         if hold is not None:  # the reply comes after what happens in the same turn
             reply = self.said.pop()
             await hold

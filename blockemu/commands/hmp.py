@@ -1,31 +1,17 @@
 """human-monitor-command: the few commands of the human monitor that make sense here."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from blockemu.backend import Backend
+from blockemu.commands import hmp_block
 from blockemu.commands.context import Context
-from blockemu.commands.hmp_line import Argument, BadLine, Flag, Line, Rest, Values, Word
+from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
 from blockemu.emulator import Emulator
 from blockemu.errors import InvalidParameterValue, PermissionConflict, QmpError
 from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.qemu_io.interpreter import Interpreter, Output
 from blockemu.qmp_server.dispatch import command
-
-Write = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class HmpCommand:
-    """A command: ``name`` and maybe another after a bar; ``run`` writes its answer."""
-
-    name: str
-    arguments: tuple[Argument, ...]
-    usage: str
-    help: str
-    run: Callable[[Context, Write, Values], Awaitable[None]]
 
 
 @command(since="0.14", features=("savevm-monitor-nodes",))
@@ -149,4 +135,5 @@ COMMANDS = (
         "-d: [device] is a device ID rather than a drive ID or node name",
         qemu_io,
     ),
+    *hmp_block.COMMANDS,
 )

@@ -1,7 +1,9 @@
 """Lines of the human monitor: a command's name, then its arguments by declared types."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+from blockemu.commands.context import Context
 
 SPACE = " \t\n\v\f\r"
 LONGEST_STRING = 1023
@@ -42,6 +44,18 @@ class Rest:
 
 Argument = Flag | Word | Rest
 Values = dict[str, str | bool]
+Write = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HmpCommand:
+    """A command: ``name`` and maybe another after a bar; ``run`` writes its answer."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    usage: str
+    help: str
+    run: Callable[[Context, Write, Values], Awaitable[None]]
 
 
 class Line:
@@ -69,10 +83,11 @@ class Line:
 
         """
         values: Values = {}
+        letters = {argument.letter for argument in declared if isinstance(argument, Flag)}
         for argument in declared:
             self.skip_space()
             if isinstance(argument, Flag):
-                values[argument.key] = self._flag(name, argument)
+                values[argument.key] = self._flag(name, argument, letters)
             elif isinstance(argument, Word):
                 values[argument.key] = self._word(f"{name}: {argument.what} expected\n")
             else:
@@ -95,11 +110,16 @@ class Line:
             self.at += 1
         return self.text[start : self.at]
 
-    def _flag(self, name: str, flag: Flag) -> bool:
+    def _flag(self, name: str, flag: Flag, letters: set[str]) -> bool:
+        """Take a flag if it is there; another of the command's may be in its place."""
         if self._peek() != "-":
             return False
+        start = self.at
         self.at += 1
         letter = self._next()
+        if letter != flag.letter and letter in letters:
+            self.at = start
+            return False
         if letter != flag.letter:
             end = "\n" if letter else ""  # QEMU prints a NUL there, which ends the text
             raise BadLine(f"{name}: unsupported option -{letter}{end}")

@@ -1,8 +1,8 @@
 """The jobs of one emulator, by id, and when they may conclude.
 
 QEMU replies to a command one turn of its main loop after it was carried out, and nothing comes
-between the steps of a conclusion.  So whoever serves commands waits for ``before`` one and for
-``after`` it.
+between the steps of a conclusion.  So whoever serves commands waits for ``hold`` before one, and
+again before the reply: a job that ended within the command concludes first.
 """
 
 import asyncio
@@ -137,18 +137,9 @@ class Jobs:
             self._settled.append(asyncio.get_running_loop().create_future())
             await self._settled[-1]
 
-    async def turn(self) -> None:
-        """Let one turn of the loop pass, and all conclusions that begin in it."""
-        await asyncio.sleep(0)
-        await self.settled()
-
-    def before(self) -> Coroutine[Any, Any, None] | None:
-        """Return what a command is to wait for; None if that is nothing."""
+    def hold(self) -> Coroutine[Any, Any, None] | None:
+        """Return what a command, and the reply to one, must wait for; None if that is nothing."""
         return self.settled() if self._concluding else None
-
-    def after(self) -> Coroutine[Any, Any, None] | None:
-        """Return what the reply to a command is to wait for; None if that is nothing."""
-        return self.turn() if self._jobs or self._concluding else None
 
     def report(self, job: Job | None, error: BaseException) -> None:
         """Tell of an error that is nobody's but ours; the job fails, the others go on."""

@@ -1,5 +1,6 @@
 """Devices on buses, and the backends they use (after softmmu/qdev-monitor.c, hw/block/block.c)."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ class BusFull(QmpError):
 
 
 class WrongBus(QmpError):
-    """(type as given, kind of bus)."""
+    """(type, kind of bus)."""
 
     template = "Device '{}' can't go on {} bus"
 
@@ -176,7 +177,7 @@ def _class(name: str) -> type[Device]:
 
 
 class Devices:
-    """The devices of a machine.  It has none, and no buses, until ``build`` gives it some."""
+    """The devices of a machine.  It has none, and no buses, until ``furnish`` gives it some."""
 
     def __init__(self, graph: Graph, qom: Tree, emit: Callable[[Struct], None]) -> None:
         self._graph = graph
@@ -187,6 +188,13 @@ class Devices:
         self.automatic: set[Backend] = set()  # drives that the machine connects by itself
         self._anonymous = 0
         self._scsi = 0
+        self._removing = asyncio.Lock()  # one leaves after another
+
+    def furnish(self, buses: list[Bus]) -> None:
+        """Give the machine its buses, and devices their folders."""
+        self.buses = buses
+        for name in ("unattached", "peripheral", "peripheral-anon"):
+            _folder(self._qom.container("machine"), name)
 
     # Looking up
 
@@ -199,7 +207,9 @@ class Devices:
 
         """
         try:
-            found = self._qom.resolve(name if name.startswith("/") else f"/machine/peripheral/{name}")
+            found = self._qom.resolve(
+                name if name.startswith("/") else f"/machine/peripheral/{name}"
+            )
         except NoSuchObject:
             raise DeviceNotFound(name) from None
         if isinstance(found.parent, Device):
@@ -238,7 +248,7 @@ class Devices:
         model = BY_NAME.get(given)
         if model is None:
             raise UnknownDevice(given)
-        bus = self._bus(given, model, options.get("bus"))
+        bus = self._bus(model, options.get("bus"))
         if self.started and not bus.hotplug:
             raise NoHotplug(bus.name)
         device = _class(model.name)(model, bus, options.get("id", ""))
@@ -255,7 +265,7 @@ class Devices:
             self.buses.append(device.child_bus)
         return device
 
-    def _bus(self, given: str, model: DeviceType, name: str | None) -> Bus:
+    def _bus(self, model: DeviceType, name: str | None) -> Bus:
         if name is None:
             fits = (b for b in reversed(self.buses) if b.kind == model.bus and not b.full)
             found = next(fits, None)
@@ -266,7 +276,7 @@ class Devices:
         if found is None:
             raise BusNotFound(name)
         if found.kind != model.bus:
-            raise WrongBus(given, found.kind)
+            raise WrongBus(model.name, found.kind)
         if found.full:
             raise BusFull(name)
         return found
@@ -383,11 +393,15 @@ class Devices:
 
     async def remove(self, device: Device) -> None:
         """Take a device out, and what hangs on it; say so."""
+        async with self._removing:
+            await self._remove(device)
+
+    async def _remove(self, device: Device) -> None:
         if device.parent is None:
             return
         if device.child_bus is not None:
             for each in list(device.child_bus.devices):
-                await self.remove(each)
+                await self._remove(each)
             self.buses.remove(device.child_bus)
         device.bus.devices.remove(device)
         path, inner = device.path, device.child("virtio-backend")
@@ -433,6 +447,7 @@ class Devices:
         if device is None:
             self._forget(backend)
             return
+        backend.error_actions = ("report", "report")  # no reason to stop the guest any more
         old, backend.title = backend.title, ""
         self._graph.backends = {
             (device.owner.path if key == old else key): each

@@ -1,4 +1,7 @@
-"""``-drive``: named backends from the older syntax (after drive_new and blockdev_init, blockdev.c)."""
+"""``-drive``: named backends from the older syntax.
+
+After drive_new and blockdev_init, blockdev.c.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,6 +155,11 @@ class Drives:
         self._graph = graph
         self._opener = opener
         self.places: dict[Backend, Place] = {}
+        self.homeless = ""  # the drive that the machine has no place for
+
+    def named(self, name: str) -> Backend:
+        """Return the drive of that name."""
+        return self._graph.backends[name]
 
     def forget_gone(self) -> None:
         """Drop the places of drives that are no more."""

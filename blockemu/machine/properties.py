@@ -37,13 +37,17 @@ str: failover_pair_id romfile
 link<iothread>: iothread
     """
 )
-VIRTIO_BLK: Final = BLOCK | PCI | _table(
-    """
+VIRTIO_BLK: Final = (
+    BLOCK
+    | PCI
+    | _table(
+        """
 uint32: class cyls heads lcyls lheads lsecs max-discard-sectors max-write-zeroes-sectors secs
 bool: config-wce discard report-discard-granularity request-merging scsi seg-max-adjust
 bool: write-zeroes x-enable-wce-if-config-wce
 uint16: num-queues queue-size
     """
+    )
 )
 VIRTIO_SCSI: Final = PCI | _table(
     """

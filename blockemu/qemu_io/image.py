@@ -20,8 +20,10 @@ from blockemu.qemu_io.refusals import (
     SizeTooLarge,
     Unmappable,
 )
+from blockemu.qemu_io.report import outline
 from blockemu.qemu_io.sizes import size_text
 from blockemu.qemu_io.table import IoCommand
+from blockemu.qmp_server.qapi import dump
 
 if TYPE_CHECKING:
     from blockemu.backend import Backend
@@ -142,15 +144,18 @@ def _print_run(io: "Interpreter", start: int, end: int, there: bool) -> None:
 
 
 async def info(io: "Interpreter", options: Options) -> int:
-    """Print the format, and the cluster size if there are clusters."""
+    """Print the format, and what it tells about itself."""
     node = io.image.inserted
     if node is None:
         return -errno.ENOMEDIUM
     io.print(f"format name: {node.driver}\n" * (2 if node.is_protocol else 1))
-    cluster = node.image_info().get("cluster-size")
-    if cluster is None:
+    if node.cluster_size is None:
         return -errno.ENOTSUP
-    io.print(f"cluster size: {size_text(cluster)}\n")
+    io.print(f"cluster size: {size_text(node.cluster_size)}\n")
+    io.print(f"vm state offset: {size_text(node.vm_state_offset)}\n")
+    specific = node.specific_info()
+    if specific is not None:
+        io.print("Format specific information:\n" + outline(dump(specific)["data"]))
     return 0
 
 

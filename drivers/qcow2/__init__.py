@@ -71,6 +71,7 @@ class Qcow2(Node[Qcow2Options]):
         {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}
     )
     image: Image
+    _wrote_back = False  # by the first half of a flush
 
     @classmethod
     def read_texts(cls, options: dict[str, Any]) -> None:
@@ -135,12 +136,15 @@ class Qcow2(Node[Qcow2Options]):
         """Write back what changed."""
         if "image" not in vars(self):
             return  # it could not be opened
-        if self.image.writable and not self.image.broken:
+        if not self.image.writable or self.image.broken:
+            return
+        for cache in ("L2 table", "refcount block"):  # as QEMU has two, and empties them in turn
             try:
                 await self.writeback.close()
+                return
             except OSError as e:
                 why = os.strerror(e.errno or errno.EIO)
-                print(f"Failed to flush the L2 table cache: {why}", file=sys.stderr, flush=True)
+                print(f"Failed to flush the {cache} cache: {why}", file=sys.stderr, flush=True)
 
     async def reopen(self, options: Qcow2Options, flags: Flags, transaction: Transaction) -> None:
         """Take over new options; write back before becoming read-only."""
@@ -196,6 +200,12 @@ class Qcow2(Node[Qcow2Options]):
         """Bytes of a cluster."""
         return self.image.geometry.cluster_size
 
+    @property
+    def vm_state_offset(self) -> int:
+        """What the last L2 table that the disk needs could map ends there."""
+        bits = self.image.geometry.table_bits
+        return -(-self.image.header.size >> bits) << bits
+
     def specific_info(self) -> ImageInfoSpecificQCow2Wrapper:
         """Describe the image."""
         return specific_info(self.image.header, self.image.extensions, self.image.bitmaps)
@@ -248,8 +258,17 @@ class Qcow2(Node[Qcow2Options]):
 
     async def flush(self) -> None:
         """Write back the tables."""
-        if not self.image.broken:  # else there is nothing that could be flushed
+        if self._wrote_back:
+            self._wrote_back = False
+            await self.writeback.settle()
+        elif not self.image.broken:  # else there is nothing that could be flushed
             await self.writeback.flush()
+
+    async def flush_to_os(self) -> None:
+        """Write back the tables, and leave it to ``flush`` to wait until they are on disk."""
+        if not self.image.broken:
+            await self.writeback.flush(settle=False)
+            self._wrote_back = True
 
     async def truncate(
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False

@@ -22,7 +22,7 @@ from blockemu.images.qcow2.header import INCOMPATIBLE_AT, Header
 from blockemu.images.qcow2.snapshots import Snapshot
 
 if TYPE_CHECKING:
-    from blockemu.node import Node
+    from blockemu.node import DebugEvent, Node
 
 
 class Image:
@@ -70,6 +70,16 @@ class Image:
         edge = self.node.file
         assert edge is not None
         return edge
+
+    @property
+    def debug(self) -> "DebugEvent | None":
+        """What to tell of events, if blkdebug is below and has rules."""
+        return self.file.node.debug
+
+    async def tell(self, event: str) -> None:
+        """Tell blkdebug of an event, where no time is lost by asking for it in vain."""
+        if self.debug is not None:
+            await self.debug(event)
 
     @property
     def data(self) -> Edge:

@@ -83,6 +83,8 @@ class Mapping:
             return known
         host = self.l2_offset(index)
         if host:
+            if file.node.debug is not None:
+                await file.node.debug("l2_load")
             table = self.split(await self._read(host, self.geometry.cluster_size, file))
         else:
             table = self._empty

@@ -112,6 +112,8 @@ async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
     l1 = await _words(file, header.l1_table_offset, header.l1_size, "Could not read L1 table")
     chosen = settings(options, header, node.flags)
     table_words = header.refcount_table_clusters << header.cluster_bits - 3
+    if table_words and file.node.debug is not None:
+        await file.node.debug("reftable_load")
     reftable = await _words(
         file, header.refcount_table_offset, table_words, "Could not initialize refcount handling"
     )

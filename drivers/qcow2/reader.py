@@ -82,6 +82,8 @@ class Reader:
         if entry & _SPECIAL or host & (1 << bits) - 1:
             return False
         if host:
+            if self.image.debug is not None:
+                await self.image.debug("read_aio")
             await self.image.file.pread(host + offset - (cluster << bits), buf)
         else:
             await self._read_below(offset, buf)
@@ -90,6 +92,8 @@ class Reader:
     async def _read_run(self, run: Run, buf: memoryview) -> None:
         if run.kind == NORMAL:
             await self.check(run)
+            if self.image.debug is not None:
+                await self.image.debug("read_aio")
             await self.image.data.pread(run.host, buf)
         elif run.kind in BELOW:
             await self.check(run)
@@ -109,6 +113,8 @@ class Reader:
         """Read from the backing node; beyond its end there are zeroes."""
         backing, have = self.image.backing, 0
         if backing is not None:
+            if self.image.debug is not None:
+                await self.image.debug("read_backing_aio")
             have = max(0, min(len(buf), backing.length - offset))
             if have:
                 await backing.pread(offset, buf[:have])
@@ -121,6 +127,8 @@ class Reader:
         offset = entry & geometry.compressed_offset
         sectors = (entry >> geometry.compressed_shift & geometry.compressed_sectors) + 1
         packed = memoryview(bytearray(sectors * 512 - (offset & 511)))
+        if self.image.debug is not None:
+            await self.image.debug("read_compressed")
         await self.image.file.pread(offset, packed)
         unpack = _unzstd if self.image.header.compression_type == ZSTD else _inflate
         return await self.image.node.pool.run(unpack, packed, geometry.cluster_size)

@@ -216,6 +216,8 @@ class Refcounts:
         if not host:
             return None
         raw = memoryview(bytearray(self.geometry.cluster_size))
+        if file.node.debug is not None:
+            await file.node.debug("refblock_load")
         await file.pread(host, raw)
         if index not in self.blocks:  # else another request was faster, and may have changed it
             self._make_room()

@@ -126,6 +126,7 @@ class Resizer:
             return
         if entries > MAX_L1_BYTES // 8:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        await image.tell("l1_grow_alloc_table")
         await refcounts.block(refcounts.last_block, image.file)
         first = refcounts.take_beyond(image.geometry.clusters(entries * 8))
         l1 = np.zeros(entries, np.uint64)
@@ -206,6 +207,7 @@ class Resizer:
         drop = self.zeroer.drop(start, max(old, start), Discard.ALWAYS, full=True)
         await self._step("Failed to discard cropped clusters", drop)
         keep = geometry.l1_entries(length)
+        await image.tell("l1_shrink_write_table")
         for index in (np.flatnonzero(mapping.l1[keep:]) + keep).tolist():
             host = int(mapping.l1[index]) & OFFSET
             mapping.forget(index)

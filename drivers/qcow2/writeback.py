@@ -14,7 +14,7 @@ import errno
 import os
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
 from blockemu.images.qcow2.refcount import pack_counts
 from blockemu.sysfile import FileLeaf, fallocate
 
-Parts = list[tuple[int, bytes]]  # (offset in the file, what to write there)
+Parts = list[tuple[str, int, bytes]]  # (blkdebug event, offset in the file, what to write there)
 
 
 class Writeback:
@@ -36,11 +36,31 @@ class Writeback:
     def __init__(self, image: Image) -> None:
         self.image = image
         self._lock = asyncio.Lock()
+        self._take_freed: Callable[[], Iterable[tuple[Discard, I64]]] | None = None
 
-    async def flush(self) -> None:
-        """Write back what changed, in order, and make it durable along with the data."""
+    async def flush(self, *, before_tables: tuple[str, ...] = (), settle: bool = True) -> None:
+        """Write back what changed, in order, and make it durable along with the data.
+
+        ``before_tables`` are events that come before L2 tables are written.  Without ``settle`` the
+        last barrier, and what may only be done behind it, are left to a call of ``settle``.
+        """
         async with self._lock:
-            await self._flush()
+            await self._flush(before_tables, settle)
+
+    async def settle(self) -> None:
+        """Make durable what ``flush`` wrote, and then let freed clusters be used again."""
+        async with self._lock:
+            await self.image.barrier()
+            await self._drop_freed()
+
+    async def _drop_freed(self) -> None:
+        """Let go of clusters, now that the tables without them are durable."""
+        if self._take_freed is None:
+            return
+        for root in list(self.image.node.roots()):
+            await root.settle()  # a read or write planned on a thread may know old places
+        take, self._take_freed = self._take_freed, None
+        await self._drop(take())
 
     async def close(self) -> None:
         """Flush, and say that refcounts are right; nothing is in flight."""
@@ -73,10 +93,11 @@ class Writeback:
         except OSError:
             return  # a file system that cannot, or a full one: the writes themselves will tell
 
-    async def _flush(self) -> None:
+    async def _flush(self, before_tables: tuple[str, ...], settle: bool) -> None:
         image = self.image
         refcounts, mapping = image.refcounts, image.mapping
-        take_freed = image.freed.cut() if image.freed.count else None
+        if image.freed.count and self._take_freed is None:
+            self._take_freed = image.freed.cut()
         stages, lazy = self._collect(), image.settings.lazy_refcounts
         undo = (
             refcounts.dirty,
@@ -93,17 +114,21 @@ class Writeback:
         try:
             if lazy and stages[2]:
                 await image.mark_dirty()
-            done = False
             await self.reserve()
+            written = False
             for parts in stages:
-                for offset, data in parts:
-                    await image.file.pwrite(offset, data)
-                if parts:
+                if parts and written:
                     await image.barrier()
-                    done = True
-            if not done:
+                written |= bool(parts)
+                for event in before_tables if parts is stages[2] else ():
+                    await image.tell(event)
+                for event, offset, data in parts:
+                    await image.tell(event)
+                    await image.file.pwrite(offset, data)
+            if settle:
                 await image.barrier()
         except BaseException:
+            self._take_freed = None
             refcounts.dirty |= undo[0]
             mapping.dirty |= undo[3]
             refcounts.dirty_entries = _join(refcounts.dirty_entries, undo[1])
@@ -113,35 +138,46 @@ class Writeback:
             raise
         finally:
             refcounts.writing, mapping.writing = set(), set()
-        if take_freed is not None:
-            for root in list(image.node.roots()):
-                await root.settle()  # a read or write planned on a thread may know old places
-            await self._drop(take_freed())
+        if settle:
+            await self._drop_freed()
 
     def _collect(self) -> tuple[Parts, Parts, Parts, Parts, Parts]:
         """Copy what is to be written."""
         image = self.image
         refcounts, mapping, order = image.refcounts, image.mapping, image.geometry.refcount_order
+        new = range(*(refcounts.dirty_entries or (0, 0)))
         blocks = [
-            (refcounts.host(i), pack_counts(refcounts.blocks[i], order))
+            (
+                "refblock_alloc_write" if i in new else "refblock_update_part",
+                refcounts.host(i),
+                pack_counts(refcounts.blocks[i], order),
+            )
             for i in sorted(refcounts.dirty)
         ]
         table: Parts = []
         if refcounts.moved:
-            blocks.append((refcounts.table_offset, refcounts.table.byteswap().tobytes()))
+            table_bytes = refcounts.table.byteswap().tobytes()
+            blocks.append(("refblock_alloc_write_table", refcounts.table_offset, table_bytes))
             clusters = len(refcounts.table) * 8 >> image.geometry.cluster_bits
-            table.append((REFTABLE_AT, struct.pack(">QI", refcounts.table_offset, clusters)))
+            place = struct.pack(">QI", refcounts.table_offset, clusters)
+            table.append(("refblock_alloc_switch_table", REFTABLE_AT, place))
             image.header.refcount_table_offset = refcounts.table_offset
             image.header.refcount_table_clusters = clusters
         elif refcounts.dirty_entries is not None:
-            table.append(_words(refcounts.table, refcounts.dirty_entries, refcounts.table_offset))
-        tables = [(int(mapping.l1[i]) & OFFSET, mapping.encode(i)) for i in sorted(mapping.dirty)]
+            words = _words(refcounts.table, refcounts.dirty_entries, refcounts.table_offset)
+            table.append(("refblock_alloc_hookup", *words))
+        tables = [
+            ("l2_update", int(mapping.l1[i]) & OFFSET, mapping.encode(i))
+            for i in sorted(mapping.dirty)
+        ]
         l1: Parts = []
         if mapping.dirty_l1 is not None:
-            l1.append(_words(mapping.l1, mapping.dirty_l1, mapping.l1_offset))
+            event = "l1_grow_write_table" if mapping.l1_moved else "l1_update"
+            l1.append((event, *_words(mapping.l1, mapping.dirty_l1, mapping.l1_offset)))
         header: Parts = []
         if mapping.l1_moved:
-            header.append((L1_SIZE_AT, struct.pack(">IQ", len(mapping.l1), mapping.l1_offset)))
+            place = struct.pack(">IQ", len(mapping.l1), mapping.l1_offset)
+            header.append(("l1_grow_activate_table", L1_SIZE_AT, place))
             image.header.l1_size = len(mapping.l1)
             image.header.l1_table_offset = mapping.l1_offset
         return blocks, table, tables, l1, header
@@ -154,6 +190,8 @@ class Writeback:
         """
         image = self.image
         for reason, clusters in freed:
+            if reason is Discard.NEVER:  # of the others was told when they were freed
+                await image.tell("cluster_free")
             try:
                 if image.passes(reason):
                     await self._discard(await image.refcounts.last_users(clusters, image.file))
@@ -166,6 +204,7 @@ class Writeback:
         order = image.geometry.refcount_order
         for i in sorted(image.refcounts.dirty):
             data = pack_counts(image.refcounts.blocks[i], order)
+            await image.tell("refblock_update_part")
             await image.file.pwrite(image.refcounts.host(i), data)
 
     async def _discard(self, clusters: I64) -> None:

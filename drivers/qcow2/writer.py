@@ -14,7 +14,6 @@ there before.
 """
 
 import errno
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +24,7 @@ from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image, c_hex
 from blockemu.drivers.qcow2.mapping import L2
 from blockemu.drivers.qcow2.reader import BELOW, Reader
+from blockemu.drivers.qcow2.stepwise import Flush, Stepwise
 from blockemu.images.qcow2.constants import (
     ALL_ALLOCATED,
     COPIED,
@@ -51,6 +51,7 @@ from blockemu.node import Write
 from blockemu.requests import Request
 from blockemu.route import Commit, Segment, Segments
 
+MERGED_READ: Final = 16 << 10  # bytes of data between two parts that are copied by one read
 NOTHING: Final = memoryview(b"")
 MOST_FREED: Final = 256 << 20  # bytes let go of that may wait for a flush, to be used again
 _OWNED, _COPIED = np.uint64(COPIED | COMPRESSED_FLAG), np.uint64(COPIED)
@@ -85,10 +86,11 @@ class Span:
 class Writer:
     """Writes to one image."""
 
-    def __init__(self, image: Image, reader: Reader, flush: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, image: Image, reader: Reader, flush: Flush) -> None:
         self.image = image
         self.reader = reader
         self.flush = flush
+        self.stepwise = Stepwise(image, flush)
         self.geometry = image.geometry
         self.bits = image.geometry.cluster_bits
 
@@ -98,6 +100,8 @@ class Writer:
         ticket = image.in_flight.enter()
         try:
             if len(buf) and (host := self._in_place(offset, len(buf))):
+                if image.debug is not None:
+                    await image.debug("write_aio")
                 await image.data.pwrite(host, buf)
                 return
             await self.relieve()
@@ -115,6 +119,10 @@ class Writer:
             whole = data
             if len(room.head) or len(room.tail):
                 whole = memoryview(b"".join((room.head, data, room.tail)))
+            if self.image.debug is not None:
+                await self.image.debug("write_aio")
+                if whole is not data:
+                    await self.image.debug("cow_write")
             await self.image.data.pwrite(room.host - len(room.head), whole)
             good = True
         finally:
@@ -178,6 +186,7 @@ class Writer:
     async def reserve(self, offset: int, length: int) -> Room:
         """Find or make room for the front of a write: one run, within one L2 table."""
         image, bits = self.image, self.bits
+        told = False
         while True:
             index, first = divmod(offset >> bits, self.geometry.l2_size)
             clusters = (offset + length - 1 >> bits) - (offset >> bits) + 1
@@ -210,6 +219,11 @@ class Writer:
                 if image.mapping.own(index) is not None:
                     return await self._refill(span, run)
                 await image.ready()
+                continue
+            if image.debug is not None and not told and not self.geometry.data_file:
+                if not await self.stepwise.table_now(index):
+                    told = True
+                    await self.stepwise.tell_allocation()
                 continue
             room = await self._reserve_new(span)
             if room is not None:
@@ -316,7 +330,14 @@ class Writer:
         mine = self._allocate_begin(span)
 
         def commit(good: bool) -> None:
-            if good:
+            if good and span.count == 1 and span.table.bitmaps is None:  # numpy is slow for one
+                entries = span.table.entries
+                before = int(entries[span.first])
+                entries[span.first] = host | COPIED
+                image.mapping.own(span.index)
+                if before & ~READS_ZERO:
+                    self.free(np.array([before], np.uint64), Discard.NEVER)
+            elif good:
                 old = span.table.entries[span.first : span.first + span.count].copy()
                 self._map(span, contiguous(host, span.count, bits))
                 self.free(old, Discard.NEVER)
@@ -421,14 +442,22 @@ class Writer:
         before, behind = start - span.begin, span.end - end
         if not before and not behind:
             return NOTHING, NOTHING
+        debug = self.image.debug
         if await self._is_zero(span.begin, start) and await self._is_zero(end, span.end):
+            if debug is not None:
+                await debug("cluster_alloc_space")
+                fresh = False
             if fresh or await self._make_zeroes(host - before, span.end - span.begin):
                 return NOTHING, NOTHING
             return memoryview(bytes(before)), memoryview(bytes(behind))
         head, tail = memoryview(bytearray(before)), memoryview(bytearray(behind))
         if before:
+            if debug is not None:
+                await debug("cow_read")
             await self.reader.read(span.begin, head)
         if behind:
+            if debug is not None and not (before and end - start <= MERGED_READ):
+                await debug("cow_read")
             await self.reader.read(end, tail)
         return head, tail
 

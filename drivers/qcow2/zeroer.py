@@ -211,6 +211,8 @@ class Zeroer:
         changed = table.entries[first:end] != entries
         if bitmaps is not None and table.bitmaps is not None:
             changed |= table.bitmaps[first:end] != bitmaps
+        if image.debug is not None and await self.writer.stepwise.table_now(index):
+            return False
         if not changed.any():
             return True
         own = mapping.own(index)
@@ -222,6 +224,9 @@ class Zeroer:
         if bitmaps is not None and own.bitmaps is not None:
             own.bitmaps[first:end] = bitmaps
         clusters = self.writer.free(old, reason)
+        if len(clusters) and image.debug is not None:
+            await image.debug("cluster_free")
+            await image.debug("refblock_alloc")
         if self.geometry.data_file and image.passes(reason):
             bits = self.geometry.cluster_bits
             for start, count in row_starts(np.sort(clusters)):

@@ -90,7 +90,12 @@ def run_starts(entries: Table, cluster_size: int) -> NDArray[np.intp]:
     Within a run all clusters have the same flags, and lie one after the other if they lie anywhere.
     A compressed cluster is a run of its own.
     """
-    breaks = np.flatnonzero(entries[1:] - entries[:-1] != np.uint64(cluster_size))
+    size = np.uint64(cluster_size)
+    apart = entries[1:] - entries[:-1] != size
+    second = entries & _OFFSET == size  # the file's second cluster does not follow on no cluster
+    if second.any():
+        apart |= second[1:] & (entries[:-1] & (_OFFSET | _COPIED) == 0)
+    breaks = np.flatnonzero(apart)
     alike = (entries[breaks] == entries[breaks + 1]) & (entries[breaks] & _OFFSET == 0)
     breaks = breaks[~alike] + 1
     if int(np.bitwise_or.reduce(entries)) & COMPRESSED_FLAG:

@@ -100,6 +100,10 @@ ARGUMENTS = [
     ["-i", "nonsense", "raw"],
     ["-i", "native", "-f", "raw", "raw", "-c", "quit"],
     ["-k", "-f", "raw", "raw", "-c", "quit"],
+    ["-f", "raw", "raw", "-c", "info"],
+    ["-f", "file", "raw", "-c", "info"],
+    ["-f", "qcow2", "top.qcow2", "-c", "info"],
+    ["--image-opts", "driver=null-co,size=1M", "-c", "info", "-c", "length"],
     ["-n", "-k", "-f", "raw", "raw", "-c", "read 0 4k"],
     *([*f"-f raw -t {mode} raw -c".split(), "write 0 4k"] for mode in ("none", "unsafe", "off")),
     [

@@ -197,7 +197,8 @@ def test_lines_of_the_monitor_are_read_alike(both: Both) -> None:
 def test_a_job_in_the_way_is_reported_alike(both: Both) -> None:
     def script(daemon: Daemon) -> None:
         add_nodes(daemon)
-        daemon("blockdev-backup", job_id="j", device="raw", target="q", sync="full", speed=1)
+        slow = {"speed": 1, "x_perf": {"max-chunk": 65536}}  # one cluster, then a long wait
+        daemon("blockdev-backup", job_id="j", device="raw", target="q", sync="full", **slow)
         human(daemon, 'qemu-io q "write 0 1k"')
         human(daemon, 'qemu-io q "truncate 2M"')
         human(daemon, 'qemu-io raw "write -q 0 1k"')

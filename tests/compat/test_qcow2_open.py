@@ -13,6 +13,8 @@ from compat.daemon import StorageDaemon
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.images.qcow2 import new_image
+from blockemu.node import BlockdevOptions
+from blockemu.qmp_server.qapi import InvalidInput, visit
 
 Edit = tuple[int, str, int]
 Case = tuple[bytes, dict[str, Any]]
@@ -160,8 +162,9 @@ def options() -> dict[str, Case]:
 
 async def verdict(emulator: Emulator, options: dict[str, Any]) -> str:
     try:
+        visit(BlockdevOptions, options)
         node = await emulator.opener.open(options)
-    except QmpError as e:
+    except (InvalidInput, QmpError) as e:
         return str(e)
     node.holds = 0
     await emulator.graph.release(node)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from fakes import Machine
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -24,7 +25,6 @@ from blockemu.bitmap import Bitmap
 from blockemu.images.qcow2.new import new_image
 from blockemu.node import Limits
 from blockemu.perm import Perm
-from fakes import Machine
 
 BLOCK = 4096
 CLUSTER = 65536
@@ -138,7 +138,9 @@ async def test_of_racing_requests_each_is_seen_whole(tmp_path: Path, kind: str, 
                 content[block * BLOCK : (block + 1) * BLOCK] = seen
         assert await guest.read(0, SIZE) == content
         starts, ends = bitmap.extents()
-        marked = {c for a, b in zip(starts, ends, strict=True) for c in range(a // CLUSTER, b // CLUSTER)}
+        marked = {
+            c for a, b in zip(starts, ends, strict=True) for c in range(a // CLUSTER, b // CLUSTER)
+        }
         assert marked == dirty
         assert not guest.backend.in_flight
         assert not guest.backend.node.tracker.requests

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,13 +30,16 @@ entries = st.lists(
     st.one_of(
         st.sampled_from([0, 1, COPIED | 0x50000, COPIED | 0x60000, 0x50000, COPIED | 0x50001]),
         st.integers(1, 5).map(lambda i: COPIED | i << BITS),
+        st.sampled_from([1 << BITS, 1 << BITS | 1]),
         st.just(COMPRESSED | 0x12345),
     ),
     min_size=1,
     max_size=20,
 )
 bitmaps = st.one_of(
-    st.sampled_from([0, 0xFFFFFFFF, 0xFFFFFFFF << 32, 1, 1 << 31, 1 << 63, 0xFFFF << 32 | 0xFFFF0000]),
+    st.sampled_from(
+        [0, 0xFFFFFFFF, 0xFFFFFFFF << 32, 1, 1 << 31, 1 << 63, 0xFFFF << 32 | 0xFFFF0000]
+    ),
     st.integers(0, (1 << 64) - 1),
 )
 
@@ -65,6 +70,12 @@ def spread(found: list[Run], step: int) -> list[tuple[int, int, int]]:
     return out
 
 
+def test_the_files_second_cluster_does_not_follow_on_none() -> None:
+    for zero in 0, 1:
+        table = np.array([zero, 1 << BITS | zero], np.uint64)
+        assert len(runs(table, None, PLAIN, 0, 2 << BITS)) == 2
+
+
 @given(entries, st.data())
 def test_runs_are_what_one_sees_cluster_by_cluster(table: list[int], data: st.DataObject) -> None:
     size = len(table) << BITS
@@ -75,7 +86,7 @@ def test_runs_are_what_one_sees_cluster_by_cluster(table: list[int], data: st.Da
     found = runs(part, None, PLAIN, offset, length)
     assert found[0].start == offset
     assert sum(run.length for run in found) == length
-    for a, b in zip(found, found[1:], strict=False):
+    for a, b in pairwise(found):
         assert a.start + a.length == b.start
     for run in found:
         for at in run.start, run.start + run.length - 1:
@@ -85,7 +96,13 @@ def test_runs_are_what_one_sees_cluster_by_cluster(table: list[int], data: st.Da
                 assert run.host + at - run.start == host + (at & (1 << BITS) - 1)
 
 
-@given(st.lists(st.tuples(st.sampled_from([0, COPIED | 0x50000, 0x70000, COMPRESSED]), bitmaps), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, COPIED | 0x50000, 0x70000, COMPRESSED]), bitmaps),
+        min_size=1,
+        max_size=6,
+    )
+)
 def test_runs_of_subclusters_are_what_one_sees_one_by_one(rows: list[tuple[int, int]]) -> None:
     table, maps = [row[0] for row in rows], [row[1] for row in rows]
     found = runs(

@@ -180,6 +180,35 @@ async def test_cancel_of_a_paused_job() -> None:
         assert machine.news() == ["j running", *cancelled(1024), "reply"]
 
 
+async def test_a_cancelled_job_counts_as_paused_no_more() -> None:
+    async with Machine() as machine:
+        _, target = await two_disks(machine)
+        target.errors["write"] = errno.ENOSPC
+        await back_up(machine, on_target_error="stop", auto_dismiss=False)
+        await machine("job-cancel", id="j")
+        (info,) = await machine("query-block-jobs")
+        assert (info.status.value, info.paused, info.busy) == ("concluded", False, False)
+        assert info.io_status.value == "ok"
+        assert info.error == "Operation canceled"
+
+
+async def test_an_error_while_the_job_comes_to_rest_is_tried_again_later() -> None:
+    async with Machine() as machine:
+        source, target = await two_disks(machine)
+        target.held.add("write")
+        target.errors["write"] = errno.EIO
+        await back_up(machine)
+        await machine("job-pause", id="j")
+        machine.news()
+        target.let()
+        await machine.until("j paused")
+        assert machine.news() == ["j paused"]
+        target.errors.clear()
+        await machine("job-resume", id="j")
+        assert machine.news() == ["j running", *completed(), "reply"]
+        assert target.data == source.data
+
+
 async def test_cancel_during_requests_waits_for_them() -> None:
     async with Machine() as machine:
         _, target = await two_disks(machine)
@@ -248,6 +277,14 @@ async def test_a_guests_write_fails_if_the_old_data_cannot_be_saved() -> None:
         target.errors.clear()
         await guest.pwrite(3 * MIB, b"new")
         assert target.data[3 * MIB : 3 * MIB + CLUSTER] == was[3 * MIB : 3 * MIB + CLUSTER]
+
+
+async def test_what_is_placed_for_a_bulk_write_is_saved_before() -> None:
+    async with Machine() as machine:
+        await held(machine, filter_node_name="f")
+        with pytest.raises(NotImplementedError):  # the disk cannot say where; that comes after
+            await machine.guest("f").place(3 * MIB, CLUSTER)
+        assert machine.job().progress.current == MIB + CLUSTER
 
 
 async def test_reads_go_past_the_filter() -> None:
@@ -427,7 +464,7 @@ async def test_what_becomes_of_the_bitmap(
 
 async def test_an_incremental_backup_copies_what_is_marked() -> None:
     async with Machine() as machine:
-        source, target = await two_disks(machine)
+        _, target = await two_disks(machine)
         await marked(machine, 3 * CLUSTER, 20 * CLUSTER + 7)
         await back_up(machine, sync="incremental", bitmap="b")
         assert machine.news() == [*BEGUN, *completed(128, 128), "reply"]

@@ -69,7 +69,7 @@ async def test_to_ask_for_less_never_fails() -> None:
         disk = machine.disk("d", SIZE)
         backend = root(machine, disk, WRITE | READ, P.ALL)
         disk.flags.read_only = True
-        with pytest.raises(ReadOnlyNode, match="^Block node is read-only$"):
+        with pytest.raises(ReadOnlyNode, match=r"^Block node is read-only$"):
             try_set_perm(backend, WRITE | P.RESIZE, P.ALL)
         assert backend.perm == WRITE | READ
         try_set_perm(backend, WRITE, P.ALL)  # does not work out, but is no error

@@ -57,6 +57,8 @@ async def disk(
     try:
         yield backend, node
     finally:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()  # held for ever, where a test failed
         await emulator.graph.remove(backend)
         await emulator.close()
 

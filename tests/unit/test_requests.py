@@ -10,9 +10,8 @@ import pytest
 from fakes import KIB, Disk, Machine, turns
 
 from blockemu.bitmap import Bitmap
-from blockemu.edge import split
 from blockemu.node import Write
-from blockemu.requests import Request, Tracker
+from blockemu.requests import Request, Tracker, split
 
 SIZE = 64 * KIB
 

@@ -4,11 +4,12 @@ python tools/iotests/run.py                    all, qcow2 and raw; writes the do
 python tools/iotests/run.py -f raw -d 001 002  two, with what differs
 python tools/iotests/run.py --real             all, QEMU's programs only: to compare with
 python tools/iotests/run.py --check            what must pass; fails if one does not
-python tools/iotests/run.py --update           add what passed in the runs so far to that
+python tools/iotests/run.py --update           add to that what passed so far; write the document
 """
 
 import argparse
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ OURS = "io"  # what there is of ours; a subset may be asked for
 
 def main() -> int:
     """Do what the command line says; return the exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     args = arguments().parse_args()
     try:
         folder = suite.find(args.suite)
@@ -34,17 +37,21 @@ def main() -> int:
     known = report.load(results_file)
     if args.update:
         report.add_passing(known)
+        report.write_document(known, args.ours, suite.VERSION)
         return 0
     ours = "" if args.real else args.ours
     cases = report.passing() if args.check else chosen(args, folder, ours)
     if args.possible:
         cases = [case for case in cases if report.passes(known, Case("", case.fmt, case.test))]
-    results = run_all(cases, folder, args)
-    known = report.load(results_file) | results  # another run may have ended meanwhile
-    report.save(results_file, known)
+    results: dict[Case, Result] = {}
+    try:
+        run_all(cases, folder, args, results)
+    finally:  # what is known after an interruption is known
+        known = report.load(results_file) | results  # another run may have ended meanwhile
+        report.save(results_file, known)
     if not args.check and not args.tests and not args.real:
         report.write_document(known, ours, suite.VERSION)
-    return conclude(results, strict=args.check)
+    return conclude(cases, results, strict=args.check)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -65,7 +72,9 @@ def arguments() -> argparse.ArgumentParser:
         "-p", "--possible", action="store_true", help="skip what fails with QEMU's programs"
     )
     parser.add_argument("--check", action="store_true", help="run the list of what must pass")
-    parser.add_argument("--update", action="store_true", help="add to that list, run nothing")
+    parser.add_argument(
+        "--update", action="store_true", help="add to that list, write the document"
+    )
     return parser
 
 
@@ -79,20 +88,29 @@ def chosen(args: argparse.Namespace, folder: Path, ours: str) -> list[Case]:
     return [Case(ours, fmt, test) for fmt in formats for test in args.tests or tests]
 
 
-def run_all(cases: list[Case], folder: Path, args: argparse.Namespace) -> dict[Case, Result]:
+def run_all(
+    cases: list[Case], folder: Path, args: argparse.Namespace, results: dict[Case, Result]
+) -> None:
     """Run cases, several at a time."""
     setups = {key: setup(*key, folder, args) for key in {(case.ours, case.fmt) for case in cases}}
     end = time.monotonic() + args.minutes * 60 if args.minutes else float("inf")
 
-    def one(case: Case) -> Result:
+    def one(case: Case) -> None:
         if time.monotonic() > end:
-            return Result("fail", "not begun: no time left")
-        result = run_test(case.test, setups[case.ours, case.fmt])
+            return
+        result = results[case] = run_test(case.test, setups[case.ours, case.fmt])
         show(case, result, diff=args.diff)
-        return result
 
     with ThreadPoolExecutor(args.jobs) as pool:
-        return dict(zip(cases, pool.map(one, cases), strict=True))
+        running = [pool.submit(one, case) for case in cases]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for each in setups.values():
+                each.stop()
+            raise
 
 
 def setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> Setup:
@@ -113,14 +131,15 @@ def show(case: Case, result: Result, *, diff: bool) -> None:
     print("\n".join(shown), flush=True)
 
 
-def conclude(results: dict[Case, Result], *, strict: bool) -> int:
+def conclude(cases: list[Case], results: dict[Case, Result], *, strict: bool) -> int:
     """Count; a list of what must pass fails if anything in it does not."""
     counts = {
         status: sum(result.status == status for result in results.values())
         for status in ("pass", "fail", "notrun")
     }
+    counts["not begun"] = len(cases) - len(results)
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
-    lost = [case for case, result in results.items() if result.status != "pass"]
+    lost = [case for case in cases if not report.passes(results, case)]
     if strict and lost:
         print("no longer passing:", *(f"{case.fmt}/{case.test}" for case in lost))
     return 1 if strict and lost else 0

@@ -22,7 +22,7 @@ from pathlib import Path
 PROGRAMS = {  # short name: (variable, QEMU's program, our main function)
     "io": ("QEMU_IO_PROG", "qemu-io", "blockemu.io_cli"),
     "qsd": ("QSD_PROG", "qemu-storage-daemon", "blockemu.__main__"),
-    "qemu": ("QEMU_PROG", "qemu-system-x86_64", "blockemu.qemu_cli"),
+    "qemu": ("QEMU_PROG", "qemu-system-x86_64", "blockemu.qemu_main"),
     "img": ("QEMU_IMG_PROG", "qemu-img", "blockemu.img_cli"),
     "nbd": ("QEMU_NBD_PROG", "qemu-nbd", "blockemu.nbd_cli"),
 }
@@ -32,9 +32,11 @@ import os, sys
 log = os.open(os.environ["BLOCKEMU_USED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.write(log, b"{name}\\n")
 os.close(log)
+sys.path.insert(0, "{root}")
 from {module} import main
 sys.exit(main())
 """
+ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_GENERIC = frozenset({"bochs", "cloop", "dmg", "vvfat"})
 
 
@@ -48,6 +50,13 @@ class Setup:
     protocol: str = "file"
     machine: str = ""
     timeout: float = 120  # seconds for one test
+    running: set[int] = field(default_factory=set)  # process groups
+
+    def stop(self) -> None:
+        """End the tests that are running."""
+        for group in list(self.running):
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
 
 @dataclass
@@ -71,7 +80,8 @@ def launchers(ours: list[str], folder: Path) -> dict[str, str]:
     for short, (variable, name, module) in PROGRAMS.items():
         if short in ours:
             path = folder / name
-            path.write_text(LAUNCHER.format(python=sys.executable, name=name, module=module))
+            names = {"python": sys.executable, "root": ROOT, "name": name, "module": module}
+            path.write_text(LAUNCHER.format(**names))
             path.chmod(0o755)
             programs[variable] = str(path)
         else:
@@ -84,7 +94,13 @@ def launchers(ours: list[str], folder: Path) -> dict[str, str]:
 
 def default_machine(qemu: str) -> str:
     """Ask for the machine that a program has if none is said, by its shortest name."""
-    shown = subprocess.run([qemu, "-machine", "help"], check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        [qemu, "-machine", "help"],
+        env={**os.environ, "BLOCKEMU_USED": os.devnull},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     lines = shown.stdout.splitlines()
     name = next((line.split()[0] for line in lines if line.endswith(" (default)")), "")
     alias = (line.split()[0] for line in lines if line.endswith(f" (alias of {name})"))
@@ -112,7 +128,7 @@ def run_test(test: str, setup: Setup) -> Result:
     with scratch() as folder:
         env = environment(setup, folder)
         begun = time.monotonic()
-        status = play(file, env, folder / "out", setup.timeout)
+        status = play(file, env, folder / "out", setup)
         result = judge(test, status, reference, folder, setup)
         result.seconds = round(time.monotonic() - begun, 1)
         if (folder / "used").exists():
@@ -182,7 +198,7 @@ def system_python() -> str:
     return "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
 
 
-def play(file: Path, env: Mapping[str, str], output: Path, timeout: float) -> int | None:
+def play(file: Path, env: Mapping[str, str], output: Path, setup: Setup) -> int | None:
     """Run a test's program; return its exit status, None if it took too long."""
     with file.open("rb") as f:
         is_python = f.readline().rstrip() == b"#!/usr/bin/env python3"
@@ -197,14 +213,16 @@ def play(file: Path, env: Mapping[str, str], output: Path, timeout: float) -> in
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        setup.running.add(process.pid)
         try:
-            return process.wait(timeout)
+            return process.wait(setup.timeout)
         except subprocess.TimeoutExpired:
             return None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            setup.running.discard(process.pid)
 
 
 def kill_leftovers(folder: Path) -> None:

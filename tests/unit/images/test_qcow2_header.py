@@ -123,9 +123,7 @@ def test_extensions_ask_for_more_bytes_where_they_go_on() -> None:
         (40, "Q", 1 << 63, errors.BadTableOffset),
     ],
 )
-def test_a_lie_has_its_own_error(
-    at: int, code: str, value: int, error: type[FormatError]
-) -> None:
+def test_a_lie_has_its_own_error(at: int, code: str, value: int, error: type[FormatError]) -> None:
     data = bytearray(new_image(1 << 20))
     struct.pack_into(">" + code, data, at, value)
     with pytest.raises(error):
@@ -182,7 +180,9 @@ def entry(**changes: int) -> bytes:
     fields |= changes
     extra = fields.pop("extra", 0)
     head = struct.pack(">QIIBBHI", *fields.values(), extra)
-    return (head + bytes(extra) + b"b" * fields["name"] + bytes(8))[: (24 + extra + fields["name"] + 7) & ~7]
+    return (head + bytes(extra) + b"b" * fields["name"] + bytes(8))[
+        : (24 + extra + fields["name"] + 7) & ~7
+    ]
 
 
 def test_the_bitmap_directory_is_read() -> None:

@@ -1,0 +1,49 @@
+"""Devices come and go; the machine is reset."""
+
+import asyncio
+from typing import Any
+
+from blockemu.commands.context import Context
+from blockemu.qmp_server.dispatch import command
+from blockemu.qmp_server.invalid import WrongType
+from blockemu.schema.devices import DeviceOptions, Reset
+from blockemu.schema.run_state import ShutdownCause
+
+
+@command(name="device_add", since="0.13", gen=False)
+async def device_add(context: Context, options: DeviceOptions) -> None:
+    """Plug a device in; its properties stand beside its type and id."""
+    given: Any = options  # as it came: which members there are depends on the type
+    await context.emu.devices.add({key: _text(key, value) for key, value in given.items()})
+
+
+@command(name="device_del", since="0.14")
+async def device_del(context: Context, *, id: str) -> None:
+    """Ask a device to leave.
+
+    @id: the device's id or path
+    """
+    emu = context.emu
+    finish = await emu.devices.request_removal(id)
+    if finish is not None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: emu.keep(finish()))  # the reply comes first
+
+
+@command(name="system_reset", since="0.14")
+async def system_reset(context: Context) -> None:
+    """Reset the machine: devices that were asked to leave do."""
+    emu = context.emu
+    emu.emit(Reset(guest=False, reason=ShutdownCause.HOST_QMP_SYSTEM_RESET))
+    asyncio.get_running_loop().call_soon(lambda: emu.keep(emu.devices.reset()))
+
+
+def _text(key: str, value: Any) -> str:
+    """Return a property's value as the command line would have it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, str | int | float):
+        return str(value)
+    error = WrongType("string")
+    error.parts.append(key)
+    raise error

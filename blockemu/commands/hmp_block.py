@@ -1,0 +1,357 @@
+"""The human monitor's commands about drives, devices and images.
+
+After block/monitor/block-hmp-cmds.c.
+"""
+
+import errno
+import math
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from blockemu.commands.blockdev import block_resize, blockdev_del
+from blockemu.commands.context import Context
+from blockemu.commands.devices import device_add, device_del, system_reset
+from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
+from blockemu.commands.jobs import query_block_jobs
+from blockemu.commands.query import query_block, query_named_block_nodes
+from blockemu.errors import QmpError
+from blockemu.filenames import nest
+from blockemu.machine.drives import NUMBERS
+from blockemu.optlist import parse_any
+from blockemu.qemu_io.report import outline
+from blockemu.qmp_server.qapi import dump
+from blockemu.qmp_server.scalars import parse_size
+from blockemu.schema.images import ImageInfo
+from blockemu.schema.nodes import BlockDeviceInfo, BlockInfo
+from blockemu.schema.run_state import RunState
+
+
+async def info(context: Context, write: Write, values: Values) -> None:
+    """Run one of the ``info`` commands."""
+    line = Line(str(values["rest"]))
+    name = line.name()
+    entry = next((each for each in INFO if each.name == name), None)
+    if entry is None:
+        write(f"unknown command: 'info {line.text[: line.at]}'\n" if name else _list_info())
+        return
+    try:
+        given = line.arguments(name, entry.arguments)
+    except BadLine as e:
+        context.emu.stdout(e.printed)
+        write(f'{e}Try "help info {name}" for more information\n')
+        return
+    await entry.run(context, write, given)
+
+
+def _list_info() -> str:
+    return "".join(f"info {e.name} {e.usage} -- {e.help}\n" for e in INFO)
+
+
+async def info_block(context: Context, write: Write, values: Values) -> None:
+    """Describe devices, or nodes."""
+    wanted, verbose = str(values["device"]), bool(values["verbose"])
+    printed = False
+    if not values["nodes"]:
+        for i, device in enumerate(await query_block(context)):
+            if wanted and device.device != wanted:
+                continue
+            write("\n" * bool(i))
+            _print_device(context, write, device, device.inserted, verbose)
+            printed = True
+        if printed or not wanted:
+            return
+    for i, node in enumerate(await query_named_block_nodes(context)):
+        if wanted and node.node_name != wanted:
+            continue
+        write("\n" * bool(i))
+        _print_device(context, write, None, node, verbose)
+
+
+def _print_device(
+    context: Context,
+    write: Write,
+    device: BlockInfo | None,
+    inserted: BlockDeviceInfo | None,
+    verbose: bool,
+) -> None:
+    node_name = inserted.node_name if inserted is not None else None
+    if device is not None and device.device:
+        write(device.device + (f" ({node_name})" if node_name else ""))
+    else:
+        write(node_name or (device.qdev if device else None) or "<anonymous>")
+    if inserted is None:
+        write(": [not inserted]\n")
+    else:
+        marks = ", read-only" * inserted.ro + ", encrypted" * inserted.encrypted
+        write(f": {inserted.file} ({inserted.drv}{marks})\n")
+    if device is not None:
+        _print_guest_side(write, device)
+    if inserted is not None:
+        _print_medium(write, inserted)
+        if verbose:
+            write("\nImages:\n")
+            _print_images(write, inserted)
+
+
+def _print_guest_side(write: Write, device: BlockInfo) -> None:
+    if device.qdev:
+        write(f"    Attached to:      {device.qdev}\n")
+    if device.io_status is not None and device.io_status.value != "ok":
+        write(f"    I/O status:       {device.io_status.value}\n")
+    if device.removable:
+        locked = "" if device.locked else "not "
+        tray = "open" if device.tray_open else "closed"
+        write(f"    Removable device: {locked}locked, tray {tray}\n")
+
+
+def _print_medium(write: Write, inserted: BlockDeviceInfo) -> None:
+    cache = inserted.cache
+    mode = "writeback" if cache.writeback else "writethrough"
+    mode += ", direct" * cache.direct + ", ignore flushes" * cache.no_flush
+    write(f"    Cache mode:       {mode}\n")
+    if inserted.backing_file is not None:
+        depth = inserted.backing_file_depth
+        write(f"    Backing file:     {inserted.backing_file} (chain depth: {depth})\n")
+    if inserted.detect_zeroes.value != "off":
+        write(f"    Detect zeroes:    {inserted.detect_zeroes.value}\n")
+
+
+def _print_images(write: Write, inserted: BlockDeviceInfo) -> None:
+    image: ImageInfo | None = inserted.image
+    while image is not None:
+        write("".join(f"{key}: {value}\n" for key, value in _image_rows(image)))
+        if image.format_specific is not None:
+            write("Format specific information:\n" + outline(dump(image.format_specific)["data"]))
+        image = image.backing_image
+
+
+def _image_rows(image: ImageInfo) -> Iterator[tuple[str, object]]:
+    """Yield what ``info block -v`` prints of an image, in order (bdrv_image_info_dump)."""
+    yield "image", image.filename
+    yield "file format", image.format
+    yield "virtual size", f"{_size_text(image.virtual_size)} ({image.virtual_size} bytes)"
+    size = image.actual_size
+    yield "disk size", "unavailable" if size is None else _size_text(size)
+    if image.encrypted:
+        yield "encrypted", "yes"
+    if image.cluster_size:
+        yield "cluster_size", image.cluster_size
+    if image.dirty_flag:
+        yield "cleanly shut down", "no"
+    if image.backing_filename:
+        full = image.full_backing_filename
+        actual = f" (actual path: {full})" if full not in (None, image.backing_filename) else ""
+        yield "backing file", image.backing_filename + actual
+        if image.backing_filename_format:
+            yield "backing file format", image.backing_filename_format
+
+
+def _size_text(size: int) -> str:
+    """Return a size with three digits and a binary unit (size_to_str, util/cutils.c)."""
+    step = min(max(math.frexp(size / (1000.0 / 1024.0))[1] - 1, 0) // 10, 6)
+    return f"{size / (1 << step * 10):.3g} {' KMGTPE'[step].strip()}{'i' * bool(step)}B"
+
+
+async def info_block_jobs(context: Context, write: Write, values: Values) -> None:
+    """List the block jobs."""
+    found = await query_block_jobs(context)
+    if not found:
+        write("No active jobs\n")
+    for job in found:
+        kind = job.type.value
+        what = "Streaming device" if kind == "stream" else f"Type {kind}, device"
+        write(
+            f"{what} {job.device}: Completed {job.offset} of {job.len} bytes, "
+            f"speed limit {job.speed} bytes/s\n"
+        )
+
+
+async def info_status(context: Context, write: Write, values: Values) -> None:
+    """Tell whether the machine runs."""
+    machine = context.emu.machine
+    state = machine.state
+    more = "" if state in (RunState.RUNNING, RunState.PAUSED) else f" ({state.value})"
+    write(f"VM status: {'running' if machine.running else 'paused'}{more}\n")
+
+
+async def info_version(context: Context, write: Write, values: Values) -> None:
+    """Tell the version."""
+    write(".".join(map(str, context.emu.profile.greeting_version)) + "\n")
+
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([bkmgtpe]?)", re.IGNORECASE)
+_HELP = 'Try "help block_resize" for more information\n'
+
+
+async def resize(context: Context, write: Write, values: Values) -> None:
+    """Change the size of a drive's image; a number without suffix counts MiB."""
+    text = str(values["size"]).strip()
+    match = _SIZE.match(text)
+    if match is None:
+        write(f"invalid size\n{_HELP}")
+    elif match.end() < len(text):
+        write(f"block_resize: extraneous characters at the end of line\n{_HELP}")
+    else:
+        size = parse_size(match[1] + (match[2] or "M"))
+        await block_resize(context, device=str(values["device"]), size=size)
+
+
+async def commit(context: Context, write: Write, values: Values) -> None:
+    """Refuse: what a drive's overlay holds cannot be committed this way yet."""
+    name = str(values["device"])
+    if name == "all":
+        return
+    backend = context.emu.graph.backends.get(name)
+    if backend is None or not backend.title:
+        write(f"Device '{name}' not found\n")
+    elif backend.inserted is None:
+        write(f"Device '{name}' has no medium\n")
+    else:
+        write(f"'commit' error for '{name}': {os.strerror(errno.ENOTSUP)}\n")
+
+
+async def drive_add(context: Context, write: Write, values: Values) -> None:
+    """Add a drive, or with -n a node."""
+    emu, text = context.emu, str(values["opts"])
+    try:
+        if values["node"]:
+            await _add_node(context, text)
+            return
+        backend = await emu.drives.add_text(text, "ide", write)
+    except QmpError as e:
+        write(f"{e}\n{e.hint}")
+        return
+    interface = emu.drives.places[backend].interface
+    if interface == "none":
+        write("OK\n")
+        return
+    write(f"Can't hot-add drive to type {NUMBERS.get(interface, -1)}\n")
+    await emu.devices.delete_drive(backend)
+
+
+class NoNodeName(QmpError):
+    """A node that nobody could name again."""
+
+    template = "'node-name' needs to be specified"
+
+
+async def _add_node(context: Context, text: str) -> None:
+    options = parse_any(text, lambda warning: None)
+    if "node-name" not in options:
+        raise NoNodeName
+    common = {"cache.direct": "off", "cache.no-flush": "off", "read-only": "off"}
+    node = await context.emu.opener.open(nest(common | options))
+    node.monitor_owned = True
+
+
+async def drive_del(context: Context, write: Write, values: Values) -> None:
+    """Delete a node, or take a drive from its device and delete it."""
+    name, emu = str(values["id"]), context.emu
+    backend = emu.graph.backends.get(name)
+    try:
+        if name in emu.graph.nodes:
+            await blockdev_del(context, node_name=name)
+        elif backend is None or not backend.title:
+            write(f"Device '{name}' not found\n")
+        else:
+            if backend.inserted is not None:
+                emu.graph.check_unblocked(backend.inserted, "drive-del")
+            await emu.devices.delete_drive(backend)
+    except QmpError as e:
+        write(f"{e}\n")
+
+
+async def add_device(context: Context, write: Write, values: Values) -> None:
+    """Plug a device in."""
+    given: Any = parse_options_of_device(str(values["device"]))
+    await device_add(context, given)
+
+
+def parse_options_of_device(text: str) -> dict[str, str]:
+    """Read ``TYPE,property=value,...``.
+
+    Raises:
+        QmpError: the id is no identifier.
+
+    """
+    head, comma, rest = text.partition(",")
+    if "=" not in head:
+        text = f"driver={head}{comma}{rest}"
+    return parse_any(text, lambda warning: None)
+
+
+async def delete_device(context: Context, write: Write, values: Values) -> None:
+    """Ask a device to leave."""
+    await device_del(context, id=str(values["id"]))
+
+
+async def reset(context: Context, write: Write, values: Values) -> None:
+    """Reset the machine."""
+    await system_reset(context)
+
+
+async def stop(context: Context, write: Write, values: Values) -> None:
+    """Stop the machine."""
+    context.emu.machine.stop()
+
+
+async def cont(context: Context, write: Write, values: Values) -> None:
+    """Let the machine run."""
+    context.emu.machine.resume()
+
+
+_DEVICE = Word("device", "block device name")
+INFO = (
+    HmpCommand(
+        "block",
+        (Flag("nodes", "n"), Flag("verbose", "v"), Rest("device")),
+        "[-n] [-v] [device]",
+        "show info of one block device or all block devices "
+        "(-n: show named nodes; -v: show details)",
+        info_block,
+    ),
+    HmpCommand(
+        "block-jobs", (), "", "show progress of ongoing block device operations", info_block_jobs
+    ),
+    HmpCommand("status", (), "", "show the current VM status", info_status),
+    HmpCommand("version", (), "", "show the version", info_version),
+)
+COMMANDS = (
+    HmpCommand("info|i", (Rest("rest"),), "[subcommand]", "show various information", info),
+    HmpCommand(
+        "block_resize",
+        (_DEVICE, Rest("size")),
+        "device size",
+        "resize a block image",
+        resize,
+    ),
+    HmpCommand("commit", (_DEVICE,), "device|all", "commit changes to the disk images", commit),
+    HmpCommand(
+        "drive_add",
+        (Flag("node", "n"), Word("pci_addr"), Word("opts")),
+        "[-n] [[<domain>:]<bus>:]<slot>\n[file=file][,if=type][,bus=n]\n"
+        "[,unit=m][,media=d][,index=i]",
+        "add drive to PCI storage controller",
+        drive_add,
+    ),
+    HmpCommand(
+        "drive_del",
+        (Word("id", "block device name"),),
+        "device",
+        "remove host block device",
+        drive_del,
+    ),
+    HmpCommand(
+        "device_add",
+        (Word("device"),),
+        "driver[,prop=value][,...]",
+        "add device, like -device",
+        add_device,
+    ),
+    HmpCommand("device_del", (Word("id"),), "device", "remove device", delete_device),
+    HmpCommand("system_reset", (), "", "reset the system", reset),
+    HmpCommand("stop|s", (), "", "stop emulation", stop),
+    HmpCommand("cont|c", (), "", "resume emulation", cont),
+)

@@ -1,0 +1,79 @@
+"""Machines: their names, their buses, and what the default drives go to."""
+
+import re
+from typing import Final, NamedTuple
+
+from blockemu.errors import QmpError
+
+
+class UnsupportedMachine(QmpError):
+    """No such machine."""
+
+    template = "unsupported machine type\nUse -machine help to list supported machines"
+
+
+class BusPlan(NamedTuple):
+    """A bus that a machine has from the start."""
+
+    name: str
+    kind: str
+    most: int = 0
+    hotplug: bool = True
+
+
+class Model(NamedTuple):
+    """A machine.
+
+    ``interface``: that of a drive without ``if``.  ``first``: the number that its first IDE drive
+    and its first floppy have among the devices without a place of their own.
+    """
+
+    buses: tuple[BusPlan, ...] = ()
+    interface: str = "none"
+    first: int = 0
+    floppy: int = 0
+
+
+_PC: Final = Model(
+    (
+        BusPlan("pci.0", "PCI"),
+        BusPlan("floppy-bus.0", "floppy-bus", 2, hotplug=False),
+        BusPlan("ide.0", "IDE", 2, hotplug=False),
+        BusPlan("ide.1", "IDE", 2, hotplug=False),
+    ),
+    "ide",
+    18,
+    13,
+)
+_Q35: Final = Model(
+    (BusPlan("pcie.0", "PCI"), *(BusPlan(f"ide.{n}", "IDE", 1, hotplug=False) for n in range(6))),
+    "ide",
+    22,
+)
+_MODELS: Final = (
+    (r"pc|pc-i440fx-\d+\.\d+|isapc", _PC),
+    (r"q35|pc-q35-\d+\.\d+(\.\d+)?", _Q35),
+    (r"none|microvm|x-remote", Model()),
+)
+HELP: Final = """\
+Supported machines are:
+pc                   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)
+pc-i440fx-7.2        Standard PC (i440FX + PIIX, 1996) (default)
+q35                  Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-7.2)
+pc-q35-7.2           Standard PC (Q35 + ICH9, 2009)
+none                 empty machine
+"""
+DEFAULT: Final = "pc"
+
+
+def model(name: str) -> Model:
+    """Return the machine of a name.
+
+    Raises:
+        UnsupportedMachine: there is none.
+
+    """
+    for pattern, found in _MODELS:
+        if re.fullmatch(pattern, name):
+            return found
+    raise UnsupportedMachine

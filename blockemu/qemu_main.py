@@ -1,0 +1,151 @@
+"""``blockemu-qemu``: a machine with disks and without a CPU, by qemu-system's command line."""
+
+import os
+import sys
+from typing import NoReturn
+
+from blockemu.arguments import Option, UsageError
+from blockemu.machine.argv import scan
+from blockemu.process import Background
+from blockemu.qmp_server.profile import Profile, UnknownProfile
+from blockemu.startup import Refused
+
+PROGRAM = "blockemu-qemu"
+
+
+class Globals:
+    """The options that hold for the whole program."""
+
+    def __init__(self) -> None:
+        self.profile = Profile.parse("7.2")
+        self.level = "warning"
+        self.format = "console"
+        self.plans = True
+        self.self_check = False
+        self.daemonize = False
+        self.pidfile = ""
+
+    def take(self, option: Option) -> bool:
+        """Note an option; tell whether it was one of these."""
+        match option.name:
+            case "h" | "help":
+                _leave(HELP)
+            case "version":
+                _leave(_version())
+            case "daemonize":
+                self.daemonize = True
+            case "pidfile":
+                self.pidfile = option.value
+            case "compat":
+                self.profile = _profile(option)
+            case "log-level":
+                self.level = option.value
+            case "log-format":
+                self.format = option.value
+            case "no-plan":
+                self.plans = False
+            case "self-check":
+                self.self_check = True
+            case _:
+                return False
+        return True
+
+
+def _profile(option: Option) -> Profile:
+    try:
+        return Profile.parse(option.value)
+    except UnknownProfile as e:
+        raise Refused(f"{option.where}: {e}") from e
+
+
+def _leave(text: str) -> NoReturn:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    sys.exit(0)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    newest = ".".join(map(str, Profile.parse("7.2").greeting_version))
+    return (
+        f"{PROGRAM} version {version('blockemu')} (QMP of QEMU {newest})\n"
+        "Copyright (c) 2026 The blockemu authors\n"
+    )
+
+
+def _answer_questions(options: list[Option]) -> None:
+    """Print the list that is asked for, if one is, and leave."""
+    for option in options:
+        words = option.value.split(",")
+        wants = any(
+            word.partition("=")[2] in ("help", "?") or word in ("help", "?") for word in words
+        )
+        if not wants:
+            continue
+        if option.name in ("machine", "M"):
+            from blockemu.machine.models import HELP as MACHINES
+
+            _leave(MACHINES)
+        if option.name == "accel":
+            _leave("Accelerators supported in QEMU binary:\nqtest\ntcg\n")
+        if option.name == "device":
+            from blockemu.machine.listing import describe_devices
+
+            _leave(describe_devices(option.value))
+        if option.name == "drive" and "format=help" in words:
+            from blockemu.machine.listing import describe_formats
+
+            _leave(describe_formats())
+
+
+def _name() -> str:
+    """Return the name that messages begin with: the one by which the program was called."""
+    name = os.path.basename(sys.argv[0])  # noqa: PTH119 (start-up)
+    return PROGRAM if not name or name.endswith(".py") else name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; return its exit status."""
+    sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
+    name = _name()
+    try:
+        settings = Globals()
+        given = list(scan(sys.argv[1:] if argv is None else argv))
+        options = [option for option in given if not settings.take(option)]
+        _answer_questions(options)
+        from blockemu.qemu_startup import MachineStartup
+
+        background = Background() if settings.daemonize else None
+        return MachineStartup(name, settings, options, background).run()
+    except (UsageError, Refused) as e:
+        sys.stderr.write(f"{name}: {e}\n")
+        return 1
+
+
+HELP = f"""\
+usage: {PROGRAM} [options] [disk_image]
+A machine that has disks, monitors and a run state, but no CPU: options are qemu-system's.
+
+  -machine [type=]pc|q35|none      the machine; -machine help lists them
+  -accel qtest|tcg|kvm             qtest: virtual time moves only when a test steps it
+  -drive [if=<type>][,id=<name>][,file=<file>][,format=<format>][,<option>=<value>...]
+  -blockdev [driver=]<driver>,node-name=<name>[,<option>=<value>...]
+  -device <type>[,<property>=<value>...]
+                                   -device help lists the types
+  -object <type>,id=<name>[,<property>=<value>...]
+  -chardev <backend>,id=<name>[,<option>=<value>...]
+  -mon [chardev=]<name>[,mode=readline|control][,pretty=on|off]
+  -qmp, -qmp-pretty, -monitor <chardev>
+                                   a monitor on stdio, unix:<path>, tcp:<host>:<port>, null, none
+  -qtest <chardev>                 where a test steps the virtual clock
+  -add-fd fd=<fd>,set=<set>[,opaque=<text>]
+  -S                               wait for 'cont'
+  -daemonize, -pidfile <file>
+  -version, -help
+
+What has to do with CPUs, memory, displays and networks is accepted and does nothing.
+"""
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,427 @@
+"""Start-up of ``blockemu-qemu``: what qemu-system does with its options, in its order.
+
+Chardevs, then objects, nodes, drives, the machine, its monitors, its devices.  Clients on sockets
+are connected and greeted before any image is opened.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from blockemu.arguments import Option
+from blockemu.chardev_options import OPTIONS, make_chardev
+from blockemu.chardevs import Chardev
+from blockemu.errors import MissingParameter, QmpError
+from blockemu.machine.characters import NoCharDriver, parse_character
+from blockemu.machine.models import DEFAULT, Model, UnsupportedMachine, model
+from blockemu.optlist import is_on, number, parse_any, parse_options
+from blockemu.process import Background, PidFile
+from blockemu.qmp_server.address import AddressError
+from blockemu.qmp_server.errors import ProtocolError
+from blockemu.startup import Done, NotYet, Refused, Settings, Startup
+
+if TYPE_CHECKING:
+    from blockemu.clocks import SteppedClock
+    from blockemu.daemon import Daemon
+    from blockemu.human_monitor import HumanMonitor
+
+_MON: Final = {"mode": "string", "chardev": "string", "pretty": "bool"}
+_ACCELERATORS: Final = frozenset({"tcg", "kvm", "qtest", "hax", "hvf", "whpx", "xen", "nvmm"})
+_DISKS: Final = {
+    "": {"index": "0", "media": "disk"},
+    "hda": {"index": "0", "media": "disk"},
+    "hdb": {"index": "1", "media": "disk"},
+    "hdc": {"index": "2", "media": "disk"},
+    "hdd": {"index": "3", "media": "disk"},
+    "cdrom": {"index": "2", "media": "cdrom"},
+    "fda": {"index": "0", "if": "floppy"},
+    "fdb": {"index": "1", "if": "floppy"},
+}
+
+
+class BadMode(QmpError):
+    """Neither a human's nor a program's monitor."""
+
+    template = "Parameter 'mode' does not accept value '{}'"
+
+
+class BadAccelerator(QmpError):
+    """No such accelerator."""
+
+    template = "invalid accelerator {}"
+
+
+class DuplicateId(QmpError):
+    """The id was given before: (id, kind)."""
+
+    template = "Duplicate ID '{}' for {}"
+
+
+class NoFdNumber(QmpError):
+    """(option)."""
+
+    template = "{} option is required and must be non-negative"
+
+
+class StandardFd(QmpError):
+    """A descriptor that the program itself uses."""
+
+    template = "fd cannot be a standard I/O stream"
+
+
+class InvalidFd(QmpError):
+    """A descriptor that nobody passed."""
+
+    template = "fd is not valid or already in use"
+
+
+class MachineStartup(Startup):
+    """Takes the options in phases, then serves until told to end."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        options: list[Option],
+        background: Background | None,
+    ) -> None:
+        super().__init__(settings, options, background)
+        self._name = name
+        self._model: Model = model(DEFAULT)
+        self._paused = False
+        self._stepped = False
+        self._humans: list[Chardev] = []
+        self._qtest: Chardev | None = None
+        self._drives: dict[str, str] = {}  # where each was asked for
+        self._ids: set[tuple[str, str]] = set()
+        self._monitors: list[HumanMonitor] = []
+
+    def run(self) -> int:
+        """Start, serve, end; return the exit status.
+
+        Raises:
+            Refused: the program cannot start.
+
+        """
+        try:
+            for phase in (self._CHECKS, self._CHARDEVS):
+                for option in self._options:
+                    handler = phase.get(option.name)
+                    if handler is not None:
+                        self._where = option.where
+                        self._try(handler, option.value)
+            import asyncio  # start-up: after the greeting
+
+            return asyncio.run(self._live())
+        except Done:
+            return 0
+
+    def _try(self, handler: "Callable[[MachineStartup, str], None]", value: str) -> None:
+        try:
+            handler(self, value)
+        except UnsupportedMachine as e:
+            raise Refused(str(e)) from e
+        except (QmpError, ProtocolError, AddressError) as e:
+            raise self._refusal(e) from e
+
+    def _tell(self, text: str) -> None:
+        first, *more = text.split("\n")
+        sys.stderr.write("\n".join([f"{self._name}: {self._where}: {first}", *more]) + "\n")
+        sys.stderr.flush()
+
+    def _warn(self, text: str) -> None:
+        self._tell(f"warning: {text}")
+
+    # Looking through
+
+    def _check_machine(self, value: str) -> None:
+        options = parse_any(value if "=" in value.split(",")[0] else f"type={value}", self._warn)
+        self._model = model(options.get("type", DEFAULT))
+        if "accel" in options:
+            for name in options["accel"].split(":"):
+                self._check_accelerator(name)
+
+    def _check_accelerator(self, value: str) -> None:
+        name = value.split(",")[0].removeprefix("accel=")
+        if name not in _ACCELERATORS:
+            raise BadAccelerator(name)
+        self._stepped |= name == "qtest"
+
+    def _check_id(self, value: str, kind: str) -> None:
+        name = parse_any(value, self._warn).get("id")
+        if name is None:
+            return
+        if (kind, name) in self._ids:
+            raise DuplicateId(name, kind)
+        self._ids.add((kind, name))
+
+    def _check_drive(self, value: str) -> None:
+        self._check_id(value, "drive")
+
+    def _check_device(self, value: str) -> None:
+        if not value.startswith("{"):
+            self._check_id(_implied(value, "driver"), "device")
+
+    def _pause(self, value: str) -> None:
+        self._paused = True
+
+    def _refuse(self, value: str) -> None:
+        raise NotYet
+
+    _CHECKS: ClassVar[Mapping[str, "Callable[[MachineStartup, str], None]"]] = {
+        "machine": _check_machine,
+        "M": _check_machine,
+        "accel": _check_accelerator,
+        "drive": _check_drive,
+        "device": _check_device,
+        "S": _pause,
+        "incoming": _refuse,
+        "loadvm": _refuse,
+        "snapshot": _refuse,
+    }
+
+    # Chardevs and monitors
+
+    def _named(self, value: str) -> Chardev:
+        """Make the chardev of an option in the older syntax, under a made-up name."""
+        try:
+            backend, options = parse_character(value, self._warn, dict(OPTIONS))
+        except NoCharDriver as e:
+            self._tell(str(e))
+            raise Refused(f"{self._where}: parse error: {value}") from e
+        if backend == "stdio":
+            self._chardevs.check_stdio()
+        number_ = len(list(self._chardevs))
+        name = f"compat_monitor{number_}"
+        self._chardevs.add(name, make_chardev(backend, options, self._inform))
+        return self._chardevs.take(name)
+
+    def _add_compat_qmp(self, value: str) -> None:
+        if value != "none":
+            self._seat(self._character(value))
+
+    def _add_pretty_qmp(self, value: str) -> None:
+        if value != "none":
+            self._seat(self._character(value), pretty=True)
+
+    def _add_compat_monitor(self, value: str) -> None:
+        if value != "none":
+            self._humans.append(self._character(value))
+
+    def _add_serial(self, value: str) -> None:
+        if value.startswith("mon:"):
+            self._humans.append(self._character(value[4:]))
+
+    def _character(self, value: str) -> Chardev:
+        if value.startswith("chardev:"):
+            return self._chardevs.take(value[8:])
+        return self._named(value)
+
+    def _add_mon(self, value: str) -> None:
+        options = parse_options(value, "chardev", _MON, self._warn)
+        mode = options.get("mode", "readline")
+        if mode not in ("readline", "control"):
+            raise BadMode(mode)
+        if "chardev" not in options:
+            raise MissingParameter("chardev")
+        chardev = self._chardevs.take(options["chardev"])
+        if mode == "control":
+            self._seat(chardev, pretty=is_on(options.get("pretty")))
+        else:
+            self._humans.append(chardev)
+
+    def _add_qtest(self, value: str) -> None:
+        if value != "none":
+            self._qtest = self._character(value)
+
+    _CHARDEVS: ClassVar[Mapping[str, "Callable[[MachineStartup, str], None]"]] = {
+        "chardev": Startup._add_chardev,
+        "qmp": _add_compat_qmp,
+        "qmp-pretty": _add_pretty_qmp,
+        "monitor": _add_compat_monitor,
+        "mon": _add_mon,
+        "serial": _add_serial,
+        "qtest": _add_qtest,
+    }
+
+    # What needs the emulator
+
+    async def _add_fd(self, daemon: "Daemon", value: str) -> None:
+        options = parse_options(
+            value, "", {"fd": "number", "set": "number", "opaque": "string"}, self._warn
+        )
+        fd, set_ = (number(options.get(key, "-1")) for key in ("fd", "set"))
+        if fd is None or fd < 0:
+            raise NoFdNumber("fd")
+        if fd <= 2:
+            raise StandardFd
+        try:
+            copy = os.dup(fd)
+        except OSError as e:
+            raise InvalidFd from e
+        if set_ is None or set_ < 0:
+            raise NoFdNumber("set")
+        daemon.emu.fdsets.add(copy, set_, options.get("opaque"))
+
+    async def _add_drive(self, daemon: "Daemon", value: str) -> None:
+        backend = await daemon.emu.drives.add_text(value, self._model.interface)
+        self._drives[backend.title] = self._where
+
+    async def _add_disk(self, daemon: "Daemon", value: str, name: str) -> None:
+        options = {"file": value, **_DISKS[name]}
+        backend = await daemon.emu.drives.add(options, self._model.interface)
+        self._drives[backend.title] = self._where
+
+    async def _add_device(self, daemon: "Daemon", value: str) -> None:
+        if value.startswith("{"):
+            from blockemu.commands.devices import device_add
+            from blockemu.qmp_server.keyval import parse_json
+
+            await device_add(_Only(daemon.emu), parse_json(value))
+        else:
+            await daemon.emu.devices.add(parse_any(_implied(value, "driver"), lambda text: None))
+
+    async def _live(self) -> int:
+        """Take the other options, serve, and end."""
+        import asyncio
+
+        daemon, clock = self._make_daemon()
+        loop = asyncio.get_running_loop()
+        for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(signal_, daemon.shut_down, "host-signal")
+        pidfile: PidFile | None = None
+        try:
+            if self._qtest is not None and clock is not None:
+                self._listen_to_test(self._qtest, clock)
+            if self._paused:
+                daemon.emu.machine.hold_launch()
+            await self._open_images(daemon)
+            pidfile = self._write_pidfile()
+            await self._plug_in(daemon)
+            if self._background is not None:
+                self._background.ready()
+            gc.freeze()  # what start-up made stays: no need to look at it again
+            await daemon.stopped.wait()
+        finally:
+            for human in self._monitors:
+                human.close()
+            await daemon.close()
+            if pidfile is not None:
+                pidfile.remove()
+        return 0
+
+    def _make_daemon(self) -> "tuple[Daemon, SteppedClock | None]":
+        from blockemu.clocks import Clocks, SteppedClock
+        from blockemu.daemon import Daemon
+        from blockemu.logs import Log
+
+        settings = self._settings
+        clock = SteppedClock() if self._stepped else None
+        daemon = Daemon(
+            profile=settings.profile,
+            chardevs=self._chardevs,
+            clocks=Clocks(virtual=clock),
+            log=Log(settings.level, settings.format),
+            self_check=settings.self_check,
+            plans=settings.plans,
+            announces_shutdown=True,
+        )
+        return daemon, clock
+
+    async def _open_images(self, daemon: "Daemon") -> None:
+        for names in (("add-fd",), ("object",), ("blockdev",), ("drive", *_DISKS)):
+            for option in self._options:
+                if option.name in names:
+                    await self._open(daemon, option)
+
+    async def _open(self, daemon: "Daemon", option: Option) -> None:
+        handlers: dict[str, Callable[[Daemon, str], Any]] = {
+            "add-fd": self._add_fd,
+            "object": self._add_object,
+            "blockdev": self._add_blockdev,
+            "drive": self._add_drive,
+            "device": self._add_device,
+        }
+        self._where = option.where
+        try:
+            if option.name in _DISKS:
+                await self._add_disk(daemon, option.value, option.name)
+            else:
+                await handlers[option.name](daemon, option.value)
+        except (QmpError, ProtocolError) as e:
+            raise self._refusal(e) from e
+
+    async def _plug_in(self, daemon: "Daemon") -> None:
+        """Build the machine, greet the clients, plug the devices in."""
+        from blockemu.machine.building import build, virtio_drives
+
+        emu = daemon.emu
+        try:
+            await build(emu.devices, emu.drives, self._model)
+        except QmpError as e:
+            if emu.drives.homeless not in self._drives:
+                raise Refused(str(e)) from e  # QEMU no longer knows which option it was
+            self._where = self._drives[emu.drives.homeless]
+            raise self._refusal(e) from e
+        self._serve_clients(daemon)
+        for option in self._options:
+            if option.name == "device":
+                await self._open(daemon, option)
+        for name in virtio_drives(emu.drives):
+            self._where = self._drives[name]
+            try:
+                await emu.devices.add({"driver": "virtio-blk", "drive": name})
+            except QmpError as e:
+                raise self._refusal(e) from e
+        emu.devices.started = True
+
+    def _serve_clients(self, daemon: "Daemon") -> None:
+        for seat in self._seats:
+            daemon.serve(seat.chardev, pretty=seat.pretty, greeted=seat.greeted)
+        if self._humans:
+            from blockemu.human_monitor import HumanMonitor
+
+            self._monitors = [HumanMonitor(daemon, chardev) for chardev in self._humans]
+            for human in self._monitors:
+                human.start()
+
+    def _listen_to_test(self, chardev: Chardev, clock: "SteppedClock") -> None:
+        import asyncio
+
+        from blockemu.machine.qtest import Qtest
+
+        plug = chardev.plug()
+        peer = plug.connection
+        if peer is None and plug.listener is not None:
+            peer, _ = plug.listener.accept()
+        if peer is None:
+            return
+        peer_: socket.socket = peer
+        qtest, loop = Qtest(clock), asyncio.get_running_loop()
+
+        def readable() -> None:
+            try:
+                data = peer_.recv(4096)
+                peer_.sendall(qtest.receive(data))
+            except OSError:
+                data = b""
+            if not data:
+                loop.remove_reader(peer_)
+
+        loop.add_reader(peer_, readable)
+
+
+class _Only:
+    """What a command gets that an option stands for."""
+
+    def __init__(self, emu: Any) -> None:
+        self.emu = emu
+
+
+def _implied(value: str, key: str) -> str:
+    """Write out the key that the first value may lack."""
+    return value if "=" in value.split(",")[0] else f"{key}={value}"
