@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,19 @@ class Daemon:
     def job_until(self, job: str, status: str) -> None:
         """Wait for the event that *job* has reached *status*."""
         self.wait("JOB_STATUS_CHANGE", lambda data: data["id"] == job and data["status"] == status)
+
+    def job_reaches(self, job: str, offset: int) -> None:
+        """Ask, off the record, until *job* has made so much progress."""
+        recording, self.recording = self.recording, False
+        deadline = time.monotonic() + DEADLINE
+        try:
+            while True:
+                jobs = {each["id"]: each for each in self.execute("query-jobs")["return"]}
+                if jobs[job]["current-progress"] >= offset:
+                    return
+                assert time.monotonic() < deadline, jobs
+        finally:
+            self.recording = recording
 
     def pause(self, command: str, **members: Json) -> None:
         """Pause a job by *command* and wait until it is; its start has a paused state as well."""

@@ -27,6 +27,7 @@ def with_running_job(daemon: Daemon) -> None:
     open_both(daemon)
     daemon.write("disk", 0, 4 << 20, 1)
     daemon("blockdev-backup", job_id="j", device="disk", target="target", sync="full", speed=1)
+    daemon.job_reaches("j", 1 << 20)  # the first piece; the next would come in years
 
 
 def with_pending_job(daemon: Daemon) -> None:
