@@ -9,8 +9,8 @@ How long a piece is::
     with a speed limit      as QEMU's: 1 MiB at most, and within one run of the source, since the
                             user can see it in a job's offset; 16 MiB once the kernel has copied
                             one, if that was asked for (``copy_range``)
-    both ends plain files   16 MiB: the kernel copies, two pieces at a time, so that a guest's
-                            write never waits for much
+    both ends plain files   16 MiB: the kernel copies, that much in one go, scattered or not, and
+                            two goes at a time, so that a guest's write never waits for much
     else                    1 MiB, through a buffer
 
 That the kernel copies cannot be seen from outside, so it does wherever it can; ``copy_range`` is
@@ -20,28 +20,35 @@ only about the length of pieces.
 import asyncio
 import errno
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from blockemu.bitmap import Bitmap
 from blockemu.buffers import new_buffer
 from blockemu.clocks import Clock
 from blockemu.eager import Routine
 from blockemu.edge import Edge
-from blockemu.extents import ALLOCATED, ZERO
+from blockemu.extents import ALLOCATED, ZERO, Extents
 from blockemu.node import Node, Write
 from blockemu.offload import CannotOffload, offload
 from blockemu.pool import Pool
 from blockemu.progress import Progress
 from blockemu.ratelimit import RateLimit
-from blockemu.walk import status_above
+from blockemu.walk import extents_above, status_above
 
 BUFFER = 1 << 20  # bytes of one piece that passes through a buffer
-STEP = 16 << 20  # bytes of one piece that the kernel copies
-AT_ONCE = 2  # pieces of that length under way
+STEP = 16 << 20  # bytes that the kernel copies in one go
+AT_ONCE = 2  # such goes under way
+BUNDLE = 64  # pieces in one go
+AHEAD = 1 << 30  # bytes of the source whose status is found out in one go
 BREATH = 256  # pieces after which others get a turn, if nothing had to be waited for
 WORKERS = 64
+WINDOW = 1 << 16  # clusters that ``reset_unallocated`` looks at in one go; whole words of bits
 DEFAULT_CLUSTER = 1 << 16
 
 
@@ -101,6 +108,27 @@ class Piece:
     waiters: "list[asyncio.Future[None]]" = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Where a stretch of the source reads as zeroes: runs, which are looked up one at a time."""
+
+    starts: list[int]
+    status: list[int]
+    end: int
+
+    @classmethod
+    def of(cls, batch: Extents) -> "Known":
+        """Keep of some runs whether they are zero."""
+        zero = replace(batch, status=batch.status & np.uint8(ZERO)).merged(ignore_host=True)
+        return cls(zero.start.tolist(), zero.status.tolist(), zero.end)
+
+    def at(self, start: int, length: int) -> tuple[int, int]:
+        """Return the status somewhere, and how much of a length it holds for."""
+        row = bisect_right(self.starts, start)
+        end = self.starts[row] if row < len(self.starts) else self.end
+        return self.status[row - 1], min(end - start, length)
+
+
 class BlockCopy:
     """A copy in progress from ``source`` to ``target``, both held by the caller."""
 
@@ -123,6 +151,7 @@ class BlockCopy:
         self._pieces: dict[Piece, None] = {}
         self._in_flight = 0  # bytes
         self._can_offload = True
+        self._known: Known | None = None
         self._copied_range = False  # whether the kernel has copied a piece
         longest = min(source.node.limits.max_transfer, target.node.limits.max_transfer)
         self._longest = max(longest // self.cluster_size * self.cluster_size, self.cluster_size)
@@ -131,35 +160,32 @@ class BlockCopy:
         """Limit bytes a second; 0 for no limit.  Who waits because of the old one is not kicked."""
         self.limit.set_speed(speed)
 
-    def reset(self, start: int, length: int) -> None:
-        """Forget what was to be copied of a range."""
-        self.bitmap.reset(start, min(length, self.length - start))
-        self.tell()
-
     def tell(self) -> None:
         """Bring the job's progress up to date."""
         if self.progress is not None:
             self.progress.remaining = self.bitmap.dirty_bytes + self._in_flight
 
     async def reset_unallocated(self, offset: int) -> int:
-        """Skip what the source's top node leaves open at ``offset``; return the bytes looked at.
+        """Skip what the source's top image leaves open in a window; return the window's end.
 
-        Whole clusters only; a cluster of which any part is allocated is copied.
+        ``offset`` is 0 or what the last call returned.  Whole clusters only: one of which any part
+        is allocated is copied.
         """
-        cluster, end = self.cluster_size, self.length
-        seen = 0
-        while offset + seen < end:
-            status, length = await status_above(
-                self.source, offset + seen, end - offset - seen, top_only=True, mask=ALLOCATED
-            )
-            seen += length
-            if status & ALLOCATED:
-                return -(-seen // cluster) * cluster
-            if seen >= cluster or offset + seen >= end:
-                whole = -(-seen // cluster) if offset + seen >= end else seen // cluster
-                self.reset(offset, whole * cluster)
-                return whole * cluster
-        return cluster
+        end = min(offset + WINDOW * self.cluster_size, self.length)
+        count = -(-(end - offset) // self.cluster_size)
+        turns = np.zeros(count + 1, np.int64)  # +1 where allocated clusters begin, -1 behind them
+        async with aclosing(self.source.extents(offset, end - offset)) as batches:
+            async for batch in batches:
+                found = (batch.status & ALLOCATED) != 0
+                start = batch.start[found] - offset
+                np.add.at(turns, start // self.cluster_size, 1)
+                np.add.at(turns, -(-(start + batch.length[found]) // self.cluster_size), -1)
+        allocated = np.packbits(np.cumsum(turns[:-1]) > 0, bitorder="little")
+        bits = np.frombuffer(self.bitmap.serialise(offset, end - offset), np.uint8).copy()
+        bits[: len(allocated)] &= allocated
+        self.bitmap.deserialise(offset, end - offset, bits.data)
+        self.tell()
+        return end
 
     def start(self, start: int, length: int, call: Call) -> None:
         """Begin to ``copy``; may be over already when this returns."""
@@ -201,6 +227,7 @@ class BlockCopy:
     async def _copy_dirty(self, start: int, length: int, call: Call) -> bool:
         """Take pieces until none is left; return whether there were any."""
         workers = Workers(call.max_workers)
+        bundle: list[Piece] = []
         found = 0
         offset, end = start, start + length
         try:
@@ -209,7 +236,7 @@ class BlockCopy:
                 if piece is None:
                     break
                 found += 1
-                status = await self._classify(piece)
+                status = await self._classify(piece, call)
                 if call.cancelled:  # meanwhile: a wait for the speed would not be ended
                     self._end(piece, good=False)
                     break
@@ -220,23 +247,41 @@ class BlockCopy:
                     await self._pause(call, delay)
                     continue
                 else:
-                    await self._begin(piece, status, call, workers)
+                    self.limit.delay(piece.end - piece.start)
+                    bundle.append(piece)
+                    if status & ZERO or not self._may_grow(bundle):
+                        await self._begin(bundle, status, call, workers)
+                        bundle = []
                 offset = piece.end
                 if not found % BREATH:
                     await asyncio.sleep(0)
+            if bundle:
+                await self._begin(bundle, 0, call, workers)
         finally:
             await workers.finished()
         return bool(found)
 
-    async def _begin(self, piece: Piece, status: int, call: Call, workers: "Workers") -> None:
-        """Copy a piece, in the background as soon as a worker is free."""
-        self.limit.delay(piece.end - piece.start)
-        most = AT_ONCE if piece.end - piece.start > BUFFER and not status & ZERO else WORKERS
-        await workers.slot(most)
+    def _may_grow(self, bundle: list[Piece]) -> bool:
+        """Whether more pieces may go along with these, because the kernel is to copy them."""
+        size = sum(piece.end - piece.start for piece in bundle)
+        return self._chunk() > BUFFER and len(bundle) < BUNDLE and size < STEP
+
+    async def _begin(
+        self, bundle: list[Piece], status: int, call: Call, workers: "Workers"
+    ) -> None:
+        """Copy pieces, in the background as soon as a worker is free."""
+        if status & ZERO and len(bundle) > 1:  # the zeroes came last
+            await self._begin(bundle[:-1], 0, call, workers)
+            bundle = bundle[-1:]
+        size = sum(piece.end - piece.start for piece in bundle)
+        await workers.slot(AT_ONCE if size > BUFFER and not status & ZERO else WORKERS)
         if call.error:
-            self._end(piece, good=False)
+            for piece in bundle:
+                self._end(piece, good=False)
+        elif status & ZERO:
+            workers.start(self._zero(bundle[0], call))
         else:
-            workers.start(self._do(piece, status, call))
+            workers.start(self._move(bundle, call))
 
     def _take(self, offset: int, end: int, call: Call) -> Piece | None:
         most = self._chunk()
@@ -268,20 +313,22 @@ class BlockCopy:
         """Whether no node in between could tell one big piece from many small ones."""
         return self.source.route.read is not None and self.target.route.write is not None
 
-    async def _classify(self, piece: Piece) -> int:
+    async def _classify(self, piece: Piece, call: Call) -> int:
         """Return the status at the beginning of a piece; cut the piece to what it is true of."""
         cluster = self.cluster_size
         want = min(piece.end, self.length) - piece.start
-        mask = ZERO | ALLOCATED if self.skip_unallocated else ZERO
         try:
-            status, length = await status_above(
-                self.source,
-                piece.start,
-                want,
-                top_only=self.skip_unallocated,
-                mask=mask,
-                one_run=self.limit.limited,
-            )
+            if self.skip_unallocated or self.limit.limited:
+                status, length = await status_above(
+                    self.source,
+                    piece.start,
+                    want,
+                    top_only=self.skip_unallocated,
+                    mask=ZERO | ALLOCATED if self.skip_unallocated else ZERO,
+                    one_run=self.limit.limited,
+                )
+            else:
+                status, length = await self._status(piece.start, want, call)
         except OSError:
             status, length = ALLOCATED, 0
         if length < cluster and piece.start + length < self.length:
@@ -297,29 +344,59 @@ class BlockCopy:
             piece.end = rest
         return status
 
-    async def _do(self, piece: Piece, status: int, call: Call) -> None:
-        good = False
+    async def _status(self, start: int, length: int, call: Call) -> tuple[int, int]:
+        """Return whether the source reads as zeroes somewhere, and how far that holds.
+
+        What was found out before stays true of what is still to copy: nobody changes that unsaved.
+        """
+        known = self._known
+        if known is None or not known.starts[0] <= start < known.end:
+            if call.ignore_speed:  # a guest's write waits for this
+                return await status_above(self.source, start, length, mask=ZERO)
+            ahead = min(AHEAD, self.length - start)
+            async with aclosing(extents_above(self.source, start, ahead)) as batches:
+                batch = await anext(batches)
+            known = self._known = Known.of(batch)
+        return known.at(start, length)
+
+    async def _zero(self, piece: Piece, call: Call) -> None:
         size = min(piece.end, self.length) - piece.start
         try:
-            if status & ZERO:
-                await self.target.write_zeroes(piece.start, size, self.write_flags)
-            elif not await self._offload(piece.start, size):
-                await self._through_buffers(piece.start, size)
-            good = True
+            await self.target.write_zeroes(piece.start, size, self.write_flags)
+        except OSError as e:
+            call.fail(e.errno or errno.EIO, is_read=False)
+            self._end(piece, good=False)
+        except BaseException:
+            self._end(piece, good=False)
+            raise
+        else:
+            self._done(piece)
+
+    async def _move(self, bundle: list[Piece], call: Call) -> None:
+        """Copy data, by the kernel if that is possible."""
+        ranges = [(p.start, min(p.end, self.length) - p.start) for p in bundle]
+        left = bundle[::-1]
+        try:
+            done = await self._offload(ranges)
+            for start, size in ranges:
+                if not done:
+                    await self._through_buffers(start, size)
+                self._done(left.pop())
         except OSError as e:
             call.fail(e.errno or errno.EIO, is_read=isinstance(e, ReadFailed))
         finally:
-            if good and self.progress is not None:
-                self.progress.done(piece.end - piece.start)
-            self._end(piece, good=good)
+            for piece in left:
+                self._end(piece, good=False)
 
-    async def _offload(self, start: int, size: int) -> bool:
+    async def _offload(self, ranges: list[tuple[int, int]]) -> bool:
         if self.write_flags or not self._can_offload:
             return False
         try:
-            done = await offload(self.source, self.target, start, size, self._pool)
+            done = await offload(self.source, self.target, ranges, self._pool)
         except CannotOffload:
             done = self._can_offload = False
+        except OSError:  # making room failed, for one of the ranges; by itself, each says so
+            done = False
         self._copied_range |= done
         return done
 
@@ -332,6 +409,11 @@ class BlockCopy:
             except OSError as e:
                 raise ReadFailed(e.errno, os.strerror(e.errno or errno.EIO)) from e
             await self.target.pwrite(at, part, self.write_flags)
+
+    def _done(self, piece: Piece) -> None:
+        if self.progress is not None:
+            self.progress.done(piece.end - piece.start)
+        self._end(piece, good=True)
 
     def _end(self, piece: Piece, *, good: bool) -> None:
         self._in_flight -= piece.end - piece.start

@@ -232,10 +232,7 @@ class Edge:
                 for at in range(0, len(view), most):
                     await node.pwrite(offset + at, view[at : at + most], flags)
         finally:
-            if node.debug is not None:
-                await node.debug("pwritev_done")
-            self._end_write(request, flags)
-            self._wrote(request)
+            await self._done(request, flags)
 
     async def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         """Make a range read as zeroes, by writing them if the driver cannot.
@@ -277,8 +274,14 @@ class Edge:
                         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
                     await self._write_zero_bytes(start, size, flags & ~Write.MAY_UNMAP)
         finally:
-            if node.debug is not None:
-                await node.debug("pwritev_done")
+            await self._done(request, flags)
+
+    async def _done(self, request: Request, flags: int) -> None:
+        """Tell that a write is over, and end it whatever comes of that."""
+        try:
+            if self.node.debug is not None:
+                await self.node.debug("pwritev_done")
+        finally:
             self._end_write(request, flags)
             self._wrote(request)
 
@@ -469,10 +472,7 @@ class Edge:
             for at in range(0, len(bounce), most):
                 await node.pwrite(start + at, bounce[at : at + most], flags & ~Write.SERIALISING)
         finally:
-            if node.debug is not None:
-                await node.debug("pwritev_done")
-            self._end_write(request, flags)
-            self._wrote(request)
+            await self._done(request, flags)
 
     async def _read_ends(
         self, start: int, bounce: memoryview, head: int, tail: int, align: int

@@ -2,10 +2,11 @@
 
 import errno
 import os
+from collections.abc import Sequence
 
 from blockemu.edge import Edge
 from blockemu.pool import Pool
-from blockemu.route import Segments
+from blockemu.route import Commit, Segment, Segments
 from blockemu.sysfile import FileLeaf
 
 # What copy_file_range says of two files between which it never will copy.
@@ -16,41 +17,57 @@ class CannotOffload(Exception):
     """The kernel does not copy between these two files."""
 
 
-async def offload(source: Edge, target: Edge, offset: int, length: int, pool: Pool) -> bool:
-    """Copy a range with copy_file_range; False if it was not done and must be done otherwise.
+async def offload(
+    source: Edge, target: Edge, ranges: Sequence[tuple[int, int]], pool: Pool
+) -> bool:
+    """Copy ranges of (offset, length) with copy_file_range; False: none is sure to be done.
+
+    All go to the pool in one call, since that is what costs.
 
     Raises:
         CannotOffload: there is no point in trying again.
 
     """
-    if not _in_files(_plan(source, offset, length)):
-        return False
-    try:
-        places, commit = await target.place(offset, length)
-    except NotImplementedError:
+    if not all(_in_files(_plan(source, *each)) for each in ranges):
         return False
     good = False
-    leaves = {leaf for leaf, _, _ in places if leaf is not None}
+    places: list[Segment] = []
+    commits: list[Commit | None] = []
     try:
-        # Planned before the await above: ask again, the mapping may be another now.
-        segments = _plan(source, offset, length)
-        if segments is None or not (_in_files(segments) and _in_files(places)):
-            return False
-        for leaf in leaves:
-            leaf.recall()
-            leaf.writing += 1
-        try:
-            good = await pool.run(_copy_ranges, segments, places)
-        except OSError as e:
-            if e.errno in NEVER:
-                raise CannotOffload from e
-        finally:
-            for leaf in leaves:
-                leaf.writing -= 1
+        for each in ranges:
+            segments, commit = await target.place(*each)
+            commits.append(commit)
+            places += segments
+        good = await _copy(source, ranges, places, pool)
+    except NotImplementedError:
+        return False
     finally:
-        if commit is not None:
-            commit(good)
+        for commit in commits:
+            if commit is not None:
+                commit(good)
     return good
+
+
+async def _copy(
+    source: Edge, ranges: Sequence[tuple[int, int]], places: Segments, pool: Pool
+) -> bool:
+    # Planned before the awaits above: ask again, the mapping may be another now.
+    plans = [_plan(source, *each) for each in ranges]
+    if not all(_in_files(plan) for plan in (*plans, places)):
+        return False
+    leaves = {leaf for leaf, _, _ in places if leaf is not None}
+    for leaf in leaves:
+        leaf.recall()
+        leaf.writing += 1
+    try:
+        return await pool.run(_copy_ranges, [each for plan in plans for each in plan or ()], places)
+    except OSError as e:
+        if e.errno in NEVER:
+            raise CannotOffload from e
+        return False
+    finally:
+        for leaf in leaves:
+            leaf.writing -= 1
 
 
 def _plan(source: Edge, offset: int, length: int) -> Segments | None:

@@ -130,7 +130,7 @@ class BackupJob(BlockJob):
             await self.pause_point()
             if self.is_cancelled:
                 raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-            offset += await self.copier.reset_unallocated(offset)
+            offset = await self.copier.reset_unallocated(offset)
         self.copier.skip_unallocated = False
 
     async def _copy_all(self) -> None:

@@ -293,7 +293,10 @@ class Backups(RuleBasedStateMachine):
     @precondition(lambda self: self.moment is not None)
     @rule(nanoseconds=st.integers(0, 10**10))
     def let_time_pass(self, nanoseconds: int) -> None:
-        self.machine.clock.step(nanoseconds)
+        async def step() -> None:
+            self.machine.clock.step(nanoseconds)
+
+        self.do(step)
 
     @precondition(lambda self: self.moment is not None)
     @rule()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fakes import CLUSTER, KIB, MIB, Disk, Machine, turns
 
-from blockemu import offload
+from blockemu import block_copy, offload
 from blockemu.bitmap import Bitmap
 from blockemu.block_copy import BlockCopy, Call
 from blockemu.edge import Edge
@@ -298,17 +298,21 @@ async def test_cancel_while_a_piece_is_looked_at_does_not_wait_for_the_speed() -
 # The top image only
 
 
-async def test_what_the_top_image_has_not_is_skipped() -> None:
+@pytest.mark.parametrize("window", [64, 1 << 16])
+async def test_what_the_top_image_has_not_is_skipped(
+    window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_copy, "WINDOW", window)
     async with Machine() as machine:
-        bench = Bench(machine)
+        bench = Bench(machine, 12 * MIB)
         bench.source.extents = runs(
             (0, 0, NOWHERE), (CLUSTER, DATA | ALLOCATED, CLUSTER), (2 * CLUSTER + 1, 0, NOWHERE),
-            end=4 * MIB,
+            end=12 * MIB,
         )  # fmt: skip
         bench.copy.skip_unallocated = True
         offset = 0
-        while offset < 4 * MIB:
-            offset += await bench.copy.reset_unallocated(offset)
+        while offset < 12 * MIB:
+            offset = await bench.copy.reset_unallocated(offset)
         starts, ends = bench.bitmap.extents()
         assert (starts.tolist(), ends.tolist()) == ([CLUSTER], [3 * CLUSTER])
         assert bench.at == (0, 2 * CLUSTER)
@@ -380,7 +384,7 @@ async def test_where_the_kernel_cannot_buffers_do_it(
 
     monkeypatch.setattr(offload.os, "copy_file_range", refuse)
     async with Machine() as machine:
-        size = 3 * MIB
+        size = 40 * MIB
         source, target = await files(machine, tmp_path, size)
         bitmap = Bitmap(size, CLUSTER)
         bitmap.mark(0, size)
