@@ -7,11 +7,12 @@ connection is greeted 50 ms earlier that way.
 
 import sys
 from collections.abc import Mapping
-from typing import Final, NoReturn
+from typing import Final
 
 from blockemu.arguments import PROGRAM, Option, UsageError, scan
 from blockemu.process import Background
-from blockemu.qmp_server.profile import ALL, Profile, UnknownProfile
+from blockemu.program_options import Globals
+from blockemu.qmp_server.profile import ALL
 from blockemu.startup import Refused, Startup
 
 _OURS: Final = frozenset({"qmp", "compat", "log-level", "log-format", "no-plan", "self-check"})
@@ -37,81 +38,9 @@ _LONG: Final[Mapping[str, bool]] = {
 _SHORT: Final = {"h": "help", "T": "trace", "V": "version"}
 
 
-class Globals:
-    """The options that hold for the whole program, wherever they stand."""
-
-    def __init__(self) -> None:
-        self.profile = ALL
-        self.level = "warning"
-        self.format = "console"
-        self.plans = True
-        self.self_check = False
-        self.daemonize = False
-        self.pidfile = ""
-
-    def take(self, option: Option) -> bool:
-        """Note an option; tell whether it was one of these."""
-        match option.name:
-            case "help":
-                _leave(HELP)
-            case "version":
-                _leave(_version())
-            case "daemonize":
-                self.daemonize = True
-            case "pidfile":
-                self.pidfile = option.value
-            case "compat":
-                self.profile = _profile(option)
-            case "log-level":
-                self.level = _one_of(option, _LEVELS)
-            case "log-format":
-                self.format = _one_of(option, _FORMATS)
-            case "no-plan":
-                self.plans = False
-            case "self-check":
-                self.self_check = True
-            case _:
-                return False
-        return True
-
-
-_LEVELS = ("debug", "info", "warning", "error", "critical")
-_FORMATS = ("console", "json")
-
-
-def _profile(option: Option) -> Profile:
-    try:
-        return Profile.parse(option.value)
-    except UnknownProfile as e:
-        raise Refused(f"{option.where}: {e}") from e
-
-
-def _one_of(option: Option, words: tuple[str, ...]) -> str:
-    if option.value not in words:
-        raise Refused(
-            f"{option.where}: Parameter '{option.name}' does not accept value '{option.value}'"
-        )
-    return option.value
-
-
-def _leave(text: str) -> NoReturn:
-    sys.stdout.write(text)
-    sys.exit(0)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    newest = ".".join(map(str, ALL.greeting_version))
-    return (
-        f"{PROGRAM} version {version('blockemu')} (QMP of QEMU {newest})\n"
-        "Copyright (c) 2026 The blockemu authors\n"
-    )
-
-
 def _globals(argv: list[str]) -> "tuple[Globals, list[Option]]":
     """Return what holds for the program, and the other options in order."""
-    found = Globals()
+    found = Globals(PROGRAM, HELP, ALL)
     options = scan(argv, _LONG, _SHORT, _OURS)
     return found, [option for option in options if not found.take(option)]
 

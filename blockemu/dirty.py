@@ -358,11 +358,6 @@ class BitmapSet:
         """Whether there is any but jobs' own."""
         return any(each.name is not None for each in self._bitmaps)
 
-    @property
-    def has_readonly(self) -> bool:
-        """Whether there is one that writes to the image would make wrong."""
-        return any(each.readonly for each in self._bitmaps)
-
     def info(self) -> list[BitmapInfo]:
         """Return what queries tell, the newest bitmap first."""
         return [each.info() for each in self._bitmaps]

@@ -12,6 +12,7 @@ from blockemu.backend import Backend, drained
 from blockemu.edge import Edge
 from blockemu.errors import NodeNotFound, NoSuchNode, QmpError
 from blockemu.node import Blocker, Node
+from blockemu.optlist import is_identifier
 from blockemu.perm import Role
 from blockemu.permissions import refresh
 from blockemu.transaction import Transaction
@@ -65,15 +66,6 @@ class NameTooLong(QmpError):
     template = "Node name too long"
 
 
-def id_wellformed(name: str) -> bool:
-    """Tell whether a user may give this name (id_wellformed, util/id.c)."""
-    return (
-        name[:1].isascii()
-        and name[:1].isalpha()
-        and all(c.isascii() and (c.isalnum() or c in "-._") for c in name)
-    )
-
-
 class Graph:
     """All nodes by name, in order of creation, and the named backends."""
 
@@ -95,7 +87,7 @@ class Graph:
         if wanted is None:
             self._auto += 1
             return f"#block{self._auto - 1:d}{self._random.randrange(100):02d}"
-        if not id_wellformed(wanted):
+        if not is_identifier(wanted):
             raise BadNodeName(wanted)
         if wanted in self.backends:
             raise NameIsDevice(wanted)

@@ -31,7 +31,6 @@ class Parent:
     flags: Flags
     options: Options
     is_format: bool
-    probes_children: bool  # a child without a driver is probed, not taken as a protocol
     is_protocol: bool = False
 
 

@@ -101,19 +101,7 @@ class Opener:
         self, parent: Node[Any], name: str, role: Role, child: "str | Options"
     ) -> "Edge":
         """Open a child of a node that exists; a string is the name of an existing node."""
-        return await self.open_child_of(parent, name, role, child, filename=None)
-
-    async def open_child_of(
-        self,
-        parent: Node[Any],
-        name: str,
-        role: Role,
-        child: "str | Options",
-        *,
-        filename: str | None,
-    ) -> "Edge":
-        """Open a child by reference, options or file name, and attach it."""
-        node = await self._open_ref(child, filename, _as_parent(parent), role)
+        node = await self._open_ref(child, None, _as_parent(parent), role)
         return await self._attach(parent, name, role, child, node)
 
     async def _attach(
@@ -210,12 +198,7 @@ class Opener:
         held: list[Node[Any]],
     ) -> Node[Any]:
         driver = self._driver(options["driver"]) if "driver" in options else None
-        me = Parent(
-            flags,
-            options,
-            driver is None or driver.is_format,
-            driver is not None and not driver.is_format,
-        )
+        me = Parent(flags, options, driver is None or driver.is_format)
         given: dict[str, Node[Any]] = {}
         if not protocol and ("file" in options or filename is not None):
             role = self._child_roles(driver).get("file", Role.IMAGE) if driver else Role.IMAGE
@@ -326,9 +309,8 @@ class Opener:
         if not node.supports_backing:
             raise NoBackingSupport
         named = isinstance(given, str) or bool(given and "filename" in (given.get("file") or ()))
-        if (
-            named and given is not None
-        ):  # else the header's name goes with the options, and most drivers mind
+        # Where that is not so, the header's name goes with the options, and most drivers mind.
+        if named and given is not None:
             await self._attach_backing(node, key, given, None)
             return
         name = filenames.full_backing_filename(node) or None
@@ -442,7 +424,7 @@ class CouldNotProbe(QmpError):
 
 
 def _as_parent(node: Node[Any]) -> Parent:
-    return Parent(node.flags, node.effective, node.is_format, not node.is_format, node.is_protocol)
+    return Parent(node.flags, node.effective, node.is_format, node.is_protocol)
 
 
 def _shown(node: Node[Any]) -> str:

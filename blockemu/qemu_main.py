@@ -2,76 +2,15 @@
 
 import os
 import sys
-from typing import NoReturn
 
 from blockemu.arguments import Option, UsageError
 from blockemu.machine.argv import scan
 from blockemu.process import Background
-from blockemu.qmp_server.profile import Profile, UnknownProfile
+from blockemu.program_options import Globals, leave
+from blockemu.qmp_server.profile import Profile
 from blockemu.startup import Refused
 
 PROGRAM = "blockemu-qemu"
-
-
-class Globals:
-    """The options that hold for the whole program."""
-
-    def __init__(self) -> None:
-        self.profile = Profile.parse("7.2")
-        self.level = "warning"
-        self.format = "console"
-        self.plans = True
-        self.self_check = False
-        self.daemonize = False
-        self.pidfile = ""
-
-    def take(self, option: Option) -> bool:
-        """Note an option; tell whether it was one of these."""
-        match option.name:
-            case "h" | "help":
-                _leave(HELP)
-            case "version":
-                _leave(_version())
-            case "daemonize":
-                self.daemonize = True
-            case "pidfile":
-                self.pidfile = option.value
-            case "compat":
-                self.profile = _profile(option)
-            case "log-level":
-                self.level = option.value
-            case "log-format":
-                self.format = option.value
-            case "no-plan":
-                self.plans = False
-            case "self-check":
-                self.self_check = True
-            case _:
-                return False
-        return True
-
-
-def _profile(option: Option) -> Profile:
-    try:
-        return Profile.parse(option.value)
-    except UnknownProfile as e:
-        raise Refused(f"{option.where}: {e}") from e
-
-
-def _leave(text: str) -> NoReturn:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-    sys.exit(0)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    newest = ".".join(map(str, Profile.parse("7.2").greeting_version))
-    return (
-        f"{PROGRAM} version {version('blockemu')} (QMP of QEMU {newest})\n"
-        "Copyright (c) 2026 The blockemu authors\n"
-    )
 
 
 def _answer_questions(options: list[Option]) -> None:
@@ -86,17 +25,17 @@ def _answer_questions(options: list[Option]) -> None:
         if option.name in ("machine", "M"):
             from blockemu.machine.models import HELP as MACHINES
 
-            _leave(MACHINES)
+            leave(MACHINES)
         if option.name == "accel":
-            _leave("Accelerators supported in QEMU binary:\nqtest\ntcg\n")
+            leave("Accelerators supported in QEMU binary:\nqtest\ntcg\n")
         if option.name == "device":
             from blockemu.machine.listing import describe_devices
 
-            _leave(describe_devices(option.value))
+            leave(describe_devices(option.value))
         if option.name == "drive" and "format=help" in words:
             from blockemu.machine.listing import describe_formats
 
-            _leave(describe_formats())
+            leave(describe_formats())
 
 
 def _name() -> str:
@@ -110,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
     name = _name()
     try:
-        settings = Globals()
+        settings = Globals(PROGRAM, HELP, Profile.parse("7.2"))
         given = list(scan(sys.argv[1:] if argv is None else argv))
         options = [option for option in given if not settings.take(option)]
         _answer_questions(options)

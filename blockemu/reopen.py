@@ -136,7 +136,7 @@ class Queue:
             else:
                 mine = _extract(options, name)
                 _extract(entry.explicit, name)
-            me = Parent(entry.flags, unflatten(options), node.is_format, False)
+            me = Parent(entry.flags, unflatten(options), node.is_format)
             self._add(edge.node, mine, me, edge.role, keep=keep_child)
 
     async def run(self) -> None:

@@ -29,13 +29,6 @@ class CommandNotFound(ProtocolError):
     template = "The command {} has not been found"
 
 
-class CommandDisabled(ProtocolError):
-    """The command is switched off."""
-
-    qmp_class = "CommandNotFound"
-    template = "Command {} has been disabled"
-
-
 class DisabledByPolicy(ProtocolError):
     """The compat policy refuses what was used: '(Deprecated|Unstable) KIND NAME ...'."""
 

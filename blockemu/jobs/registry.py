@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from blockemu.clocks import Clock
 from blockemu.eager import Routine
 from blockemu.errors import DeviceNotActive, QmpError
-from blockemu.graph import id_wellformed
 from blockemu.jobs.job import Job
+from blockemu.optlist import is_identifier
 from blockemu.qmp_server.qapi import Struct
 from blockemu.schema.jobs import JobStatus
 
@@ -76,7 +76,7 @@ class Jobs:
 
     def check_id(self, job_id: str) -> None:
         """Raise QmpError for an id that cannot be given to a new job."""
-        if not id_wellformed(job_id):
+        if not is_identifier(job_id):
             raise BadJobId(job_id)
         if job_id in self._jobs:
             raise JobIdInUse(job_id)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from blockemu.images.qcow2.constants import SUBCLUSTERS
-
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -19,11 +17,6 @@ class Geometry:
     def cluster_size(self) -> int:
         """Bytes in a cluster."""
         return 1 << self.cluster_bits
-
-    @property
-    def subclusters(self) -> int:
-        """Subclusters in a cluster."""
-        return SUBCLUSTERS if self.extended else 1
 
     @property
     def subcluster_bits(self) -> int:
