@@ -2,9 +2,10 @@
 
 from typing import ClassVar, Generic, TypeVar
 
+from blockemu.blockdev_options import NodeOptions
 from blockemu.edge import Edge
 from blockemu.extents import Extents
-from blockemu.node import Node, NodeOptions
+from blockemu.node import Node
 from blockemu.route import Commit, Route, Segments
 
 O = TypeVar("O", bound=NodeOptions)  # noqa: E741

@@ -9,12 +9,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
+from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED, NodeOptions
 from blockemu.errors import InvalidParameterValue
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.perm import Perm, Role, default_child_perm
-from blockemu.qmp_server.qapi import ABSENT, Alternate, QEnum, Since, Struct, Union, members
+from blockemu.qmp_server.qapi import Struct, members
 from blockemu.qmp_server.scalars import parse_size
 from blockemu.requests import Tracker
 from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
@@ -26,69 +27,6 @@ if TYPE_CHECKING:
     from blockemu.fdsets import FdSets
     from blockemu.pool import Pool
     from blockemu.transaction import Transaction
-
-BLOCKDEV = Union("BlockdevOptions", "driver")
-SIZE_WANTED = "a non-negative number below 2^64"
-SIZE_HINT = (
-    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-    "and exabytes, respectively.\n"
-)
-
-
-class BlockdevDiscardOptions(QEnum):
-    """What happens to discard requests."""
-
-    IGNORE = "ignore"
-    UNMAP = "unmap"
-
-
-class BlockdevDetectZeroesOptions(QEnum):
-    """Whether writes of zeroes become zero writes."""
-
-    OFF = "off"
-    ON = "on"
-    UNMAP = "unmap"
-
-
-class BlockdevCacheOptions(Struct):
-    """Cache options of a node.
-
-    @direct: bypass the host's page cache
-    @no-flush: ignore flush requests
-    """
-
-    direct: bool | None = None
-    no_flush: bool | None = None
-
-
-class NodeOptions(Struct):
-    """Options every node has.
-
-    @node-name: the name of the new node
-    @discard: whether discard requests are passed on
-    @cache: cache options
-    @read-only: open read-only
-    @auto-read-only: fall back to read-only where the storage is so
-    @force-share: share all permissions with other programs
-    @detect-zeroes: look for zeroes in what is written
-    """
-
-    union = BLOCKDEV
-    node_name: str | None = None
-    discard: BlockdevDiscardOptions | None = None
-    cache: BlockdevCacheOptions | None = None
-    read_only: bool | None = None
-    auto_read_only: Annotated[bool | None, Since("3.1")] = None
-    force_share: bool | None = None
-    detect_zeroes: BlockdevDetectZeroesOptions | None = None
-
-
-BlockdevOptions = Annotated[NodeOptions, BLOCKDEV]
-BlockdevRef = Annotated[str | NodeOptions, Alternate("BlockdevRef", (BLOCKDEV, str))]
-BlockdevRefOrNull = Annotated[
-    str | NodeOptions | None, Alternate("BlockdevRefOrNull", (BLOCKDEV, str, None))
-]
-__all__ = ["ABSENT", "BLOCKDEV", "BlockdevOptions", "BlockdevRef", "BlockdevRefOrNull", "Limits"]
 
 
 class Write:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from blockemu import filenames
 from blockemu.backend import Backend
+from blockemu.blockdev_options import BLOCKDEV, NodeOptions
 from blockemu.edge import MAX_LENGTH
 from blockemu.errors import QmpError, Wrapped
 from blockemu.graph import Graph
 from blockemu.images.errors import FormatError
-from blockemu.node import BLOCKDEV, Flags, Node, NodeOptions, Services
+from blockemu.node import Flags, Node, Services
 from blockemu.node_options import Options, Parent, check_flags, inherit, merged, set_flags
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import InvalidInput, Unexpected, members, visit

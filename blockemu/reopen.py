@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from blockemu.blockdev_options import BLOCKDEV
 from blockemu.errors import QmpError
 from blockemu.graph import Cycle, FrozenLink, Graph
-from blockemu.node import BLOCKDEV, Flags, Node
+from blockemu.node import Flags, Node
 from blockemu.node_options import DetectZeroesUnmap, Parent, inherit, set_flags
 from blockemu.perm import Role
 from blockemu.permissions import refresh

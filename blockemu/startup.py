@@ -213,8 +213,8 @@ class Startup:
             daemon.emu.objects.add(options)
 
     async def _add_blockdev(self, daemon: "Daemon", value: str) -> None:
+        from blockemu.blockdev_options import BlockdevOptions
         from blockemu.commands.blockdev import blockdev_add
-        from blockemu.node import BlockdevOptions
         from blockemu.qmp_server.keyval import parse_option
         from blockemu.qmp_server.qapi import visit
 

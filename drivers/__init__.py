@@ -11,7 +11,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from blockemu.node import BLOCKDEV, Node
+from blockemu.blockdev_options import BLOCKDEV
+from blockemu.node import Node
 from blockemu.probing import Drivers
 
 if __name__ != "blockemu.drivers":

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from blockemu.bitmap import Bitmap
 from blockemu.block_copy import DEFAULT_CLUSTER, BlockCopy, Call
+from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.dirty import DirtyBitmap, bitmaps_of
 from blockemu.edge import Edge
 from blockemu.errors import QmpError, Wrapped
 from blockemu.filter import Filter
-from blockemu.node import BlockdevRef, Node, NodeOptions, Write
+from blockemu.node import Node, Write
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import U32, QEnum, Since
 from blockemu.route import Commit, Route, Segments

@@ -9,11 +9,12 @@ from typing import Annotated, Any, ParamSpec
 
 import numpy as np
 
+from blockemu.blockdev_options import NodeOptions
 from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
 from blockemu.hostspace import DeviceSpace, FileSpace
 from blockemu.locking import ImageLock
-from blockemu.node import Flags, Limits, Node, NodeOptions, Write
+from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
 from blockemu.qmp_server.qapi import Features, QEnum, Since

@@ -4,11 +4,11 @@ import os
 import stat
 from typing import Any, ClassVar
 
+from blockemu.blockdev_options import NodeOptions
 from blockemu.drivers.file import BlockdevOptionsFile, HostFile
 from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.hostspace import DeviceSpace
-from blockemu.node import NodeOptions
 from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificHostDevice
 from blockemu.sysfile import is_cdrom
 

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
+from blockemu.blockdev_options import NodeOptions
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, ZERO, Extents
-from blockemu.node import Node, NodeOptions
+from blockemu.node import Node
 from blockemu.qmp_server.qapi import U64
 from blockemu.route import NO_ROUTE, Commit, Leaf, Route, Segments
 

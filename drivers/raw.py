@@ -5,10 +5,11 @@ import os
 from dataclasses import replace
 from typing import Annotated, Any
 
+from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.edge import SECTOR, Edge
 from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
-from blockemu.node import BlockdevRef, Flags, Limits, Node, NodeOptions
+from blockemu.node import Flags, Limits, Node
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.probing import probe
 from blockemu.route import Commit, Plan, Route, Segments, WritePlan

@@ -7,12 +7,13 @@ import os
 from typing import Any
 
 from blockemu.backend import Backend
+from blockemu.blockdev_options import NodeOptions
 from blockemu.clocks import Clocks, SteppedClock
 from blockemu.commands import load
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
-from blockemu.node import Flags, Limits, Node, NodeOptions
+from blockemu.node import Flags, Limits, Node
 from blockemu.perm import Perm
 from blockemu.schema.jobs import JobStatusChange
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from blockemu import filenames
 from blockemu.backend import Backend, drained
+from blockemu.blockdev_options import BlockdevOptions
 from blockemu.commands.context import Context
 from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
 from blockemu.graph import Graph
-from blockemu.node import BlockdevOptions, Node
+from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import dump

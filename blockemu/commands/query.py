@@ -5,12 +5,13 @@ from typing import Any
 
 from blockemu import filenames
 from blockemu.backend import Backend
+from blockemu.blockdev_options import BlockdevDetectZeroesOptions
 from blockemu.commands.bitmaps import block_dirty_info
 from blockemu.commands.context import Context
 from blockemu.edge import Edge
 from blockemu.emulator import Emulator
 from blockemu.jobs.block_job import BlockJob
-from blockemu.node import BlockdevDetectZeroesOptions, Node
+from blockemu.node import Node
 from blockemu.perm import Perm, Role, api_perm_names
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.bitmaps import BlockDirtyInfo

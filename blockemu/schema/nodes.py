@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from blockemu.node import BlockdevDetectZeroesOptions
+from blockemu.blockdev_options import BlockdevDetectZeroesOptions
 from blockemu.qmp_server.qapi import U64, Deprecated, QEnum, Removed, Since, Struct, Wire
 from blockemu.schema.bitmaps import BlockDirtyInfo
 from blockemu.schema.images import STATS_SPECIFIC, ImageInfo, SpecificStats

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from blockemu.node import BlockdevRef, NodeOptions
+from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.perm import Role
 from blockemu.qmp_server.qapi import I32, QEnum, Since, Struct, Wire
 from blockemu.schema.nodes import BlockPermission

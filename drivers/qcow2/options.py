@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
+from blockemu.blockdev_options import BlockdevRef, BlockdevRefOrNull, NodeOptions
 from blockemu.errors import QmpError
 from blockemu.images.qcow2.constants import (
     CRYPT_AES,
@@ -11,7 +12,7 @@ from blockemu.images.qcow2.constants import (
 )
 from blockemu.images.qcow2.errors import BadEncryption
 from blockemu.images.qcow2.header import Header
-from blockemu.node import BlockdevRef, BlockdevRefOrNull, Flags, NodeOptions
+from blockemu.node import Flags
 from blockemu.perm import Role
 from blockemu.qmp_server.qapi import ABSENT, Alternate, QEnum, Since, Struct, Union
 

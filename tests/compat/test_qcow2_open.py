@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from compat.daemon import StorageDaemon
 
+from blockemu.blockdev_options import BlockdevOptions
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.images.qcow2 import new_image
-from blockemu.node import BlockdevOptions
 from blockemu.qmp_server.qapi import InvalidInput, visit
 
 Edit = tuple[int, str, int]

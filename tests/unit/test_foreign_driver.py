@@ -10,7 +10,8 @@ from pathlib import Path
 
 DRIVER = '''
 from blockemu.extents import ALLOCATED, DATA, Extents
-from blockemu.node import Node, NodeOptions
+from blockemu.blockdev_options import NodeOptions
+from blockemu.node import Node
 
 
 class CountOptions(NodeOptions, tag="count"):

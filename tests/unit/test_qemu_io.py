@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from blockemu.backend import Backend
+from blockemu.blockdev_options import NodeOptions
 from blockemu.clocks import Clocks, SteppedClock
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.graph import Graph
-from blockemu.node import Flags, Node, NodeOptions, Write
+from blockemu.node import Flags, Node, Write
 from blockemu.perm import Perm
 from blockemu.pool import Pool
 from blockemu.qemu_io.interpreter import Interpreter, Output
