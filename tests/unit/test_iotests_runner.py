@@ -95,10 +95,31 @@ def test_the_document_counts_and_gives_reasons(runner, tmp_path, monkeypatch):
         case("", "raw", "001"): result("pass"),
         case("", "raw", "002"): result("pass"),
     }
-    report.write_document(results, "io", "7.2")
+    report.write_document(results, "7.2")
     text = report.DOCUMENT.read_text()
-    assert "raw: 1 of 2 pass; of those that pass with the real programs, 1 of 2." in text
-    assert "| 002 | raw | fail | pass | `a \\| b` |" in text
+    assert "| io | raw | 2 | 1 | 2 | 1 |" in text
+    assert "| 002 | raw | io | fail | pass | `a \\| b` |" in text
+
+
+@pytest.mark.parametrize(
+    ("ours", "status", "used", "answer"),
+    [
+        ("io", "pass", ["qemu-io", "qemu-img"], True),
+        ("io", "pass", ["qemu-img"], False),
+        ("io", "fail", ["qemu-io"], False),
+        ("qemu", "fail", ["qemu-system-x86_64"], True),
+        ("qemu", "notrun", ["qemu-system-x86_64"], False),
+        ("io+qemu", "fail", ["qemu-io", "qemu-system-x86_64"], True),
+        ("io+qemu", "pass", ["qemu-io", "qemu-img"], False),
+    ],
+)
+def test_only_what_may_pass_and_is_not_tried_already_is_possible(
+    runner, ours, status, used, answer
+):
+    report = runner.report
+    real = {report.Case("", "raw", "001"): runner.sandbox.Result(status, used=used)}
+    assert report.possible(real, report.Case(ours, "raw", "001")) is answer
+    assert report.possible({}, report.Case(ours, "raw", "001"))
 
 
 def test_results_are_kept(runner, tmp_path):

@@ -5,6 +5,8 @@ python tools/iotests/run.py -f raw -d 001 002  two, with what differs
 python tools/iotests/run.py --real             all, QEMU's programs only: to compare with
 python tools/iotests/run.py --check            what must pass; fails if one does not
 python tools/iotests/run.py --update           add to that what passed so far; write the document
+
+Results of QEMU's programs are kept in the cache, those of ours in build/iotests.
 """
 
 import argparse
@@ -18,9 +20,20 @@ from pathlib import Path
 import report
 import suite
 from report import Case
-from sandbox import PROGRAMS, Result, Setup, all_tests, default_machine, launchers, run_test
+from sandbox import (
+    PROGRAMS,
+    ROOT,
+    Result,
+    Setup,
+    all_tests,
+    available,
+    default_machine,
+    launchers,
+    run_test,
+)
 
-OURS = "io"  # what there is of ours; a subset may be asked for
+BUILD = ROOT / "build" / "iotests"  # two checkouts may be tested at once
+PATIENCE = {True: 600, False: 120}  # seconds for a test: a check may not fail for want of time
 
 
 def main() -> int:
@@ -28,29 +41,31 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     args = arguments().parse_args()
+    args.timeout = args.timeout or PATIENCE[args.check]
     try:
         folder = suite.find(args.suite)
     except suite.NoSuite as e:
         print(f"iotests: {e}", file=sys.stderr)
         return 2
-    results_file = suite.cache() / "results.json"
-    known = report.load(results_file)
+    files = (suite.cache() / "results.json", BUILD / "results.json")
+    known = report.load(*files)
     if args.update:
         report.add_passing(known)
-        report.write_document(known, args.ours, suite.VERSION)
+        report.write_document(known, suite.VERSION)
         return 0
-    ours = "" if args.real else args.ours
-    cases = report.passing() if args.check else chosen(args, folder, ours)
-    if args.possible:
-        cases = [case for case in cases if report.passes(known, Case("", case.fmt, case.test))]
+    cases = report.passing() if args.check else chosen(args, folder, known)
     results: dict[Case, Result] = {}
     try:
         run_all(cases, folder, args, results)
+        if args.check:
+            again = [case for case in results if not report.passes(results, case)]
+            run_all(again, folder, argparse.Namespace(**vars(args) | {"jobs": 1}), results)
     finally:  # what is known after an interruption is known
-        known = report.load(results_file) | results  # another run may have ended meanwhile
-        report.save(results_file, known)
+        known = report.load(*files) | results  # another run may have ended meanwhile
+        for real, file in zip((True, False), files, strict=True):
+            report.save(file, {case: known[case] for case in known if real != bool(case.ours)})
     if not args.check and not args.tests and not args.real:
-        report.write_document(known, ours, suite.VERSION)
+        report.write_document(known, suite.VERSION)
     return conclude(cases, results, strict=args.check)
 
 
@@ -60,10 +75,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("tests", nargs="*", metavar="TEST", help="which (default: all)")
     parser.add_argument("-f", "--format", action="append", help="image format (qcow2 and raw)")
     parser.add_argument(
-        "-o", "--ours", default=OURS, help=f"programs joined by +: {list(PROGRAMS)}"
+        "-o",
+        "--ours",
+        action="append",
+        help=f"programs joined by +: {', '.join(PROGRAMS)} (each alone, and all together)",
     )
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("-t", "--timeout", type=float, default=120, help="seconds for a test")
+    parser.add_argument("-t", "--timeout", type=float, help="seconds for a test")
     parser.add_argument("--minutes", type=float, default=0, help="begin no test after that long")
     parser.add_argument("-d", "--diff", action="store_true", help="show what differs")
     parser.add_argument("--suite", type=Path, help="QEMU's source, if it is here already")
@@ -78,14 +96,19 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def chosen(args: argparse.Namespace, folder: Path, ours: str) -> list[Case]:
+def chosen(args: argparse.Namespace, folder: Path, known: dict[Case, Result]) -> list[Case]:
     """Return the cases that were asked for."""
     tests = all_tests(folder)
     unknown = set(args.tests) - set(tests)
     if unknown:
         raise SystemExit(f"no such test: {' '.join(sorted(unknown))}")
     formats = args.format or ["qcow2", "raw"]
-    return [Case(ours, fmt, test) for fmt in formats for test in args.tests or tests]
+    programs = available()
+    sets = [""] if args.real else args.ours or [*programs, "+".join(programs)]
+    cases = [
+        Case(ours, fmt, test) for fmt in formats for ours in sets for test in args.tests or tests
+    ]
+    return [case for case in cases if report.possible(known, case)] if args.possible else cases
 
 
 def run_all(
@@ -115,7 +138,7 @@ def run_all(
 
 def setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> Setup:
     """Return what a test runs on."""
-    programs = launchers(ours.split("+") if ours else [], suite.cache() / "bin" / (ours or "real"))
+    programs = launchers(ours.split("+") if ours else [], BUILD / "bin" / (ours or "real"))
     machine = default_machine(programs["QEMU_PROG"])
     return Setup(folder, programs, fmt, machine=machine, timeout=args.timeout)
 
@@ -124,7 +147,8 @@ def show(case: Case, result: Result, *, diff: bool) -> None:
     """Print how a test went."""
     idle = case.ours and result.status != "notrun" and not result.used
     why = report.shortened(result.why).strip("`")
-    line = f"{case.fmt:6} {case.test:32} {result.status:6} {result.seconds:6.1f}  {why}"
+    name = f"{case.ours or 'real':6} {case.fmt:6} {case.test:32}"
+    line = f"{name} {result.status:6} {result.seconds:6.1f}  {why}"
     if idle:
         line += " (used none of ours)"
     shown = [line.rstrip(), *(result.diff if diff else ())]
@@ -132,17 +156,19 @@ def show(case: Case, result: Result, *, diff: bool) -> None:
 
 
 def conclude(cases: list[Case], results: dict[Case, Result], *, strict: bool) -> int:
-    """Count; a list of what must pass fails if anything in it does not."""
+    """Count; a list of what must pass fails if anything in it does not, or if nothing was run."""
     counts = {
         status: sum(result.status == status for result in results.values())
         for status in ("pass", "fail", "notrun")
     }
-    counts["not begun"] = len(cases) - len(results)
+    counts["not begun in time"] = len(cases) - len(results)
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
-    lost = [case for case in cases if not report.passes(results, case)]
-    if strict and lost:
-        print("no longer passing:", *(f"{case.fmt}/{case.test}" for case in lost))
-    return 1 if strict and lost else 0
+    if not strict:
+        return 0
+    lost = sorted(case for case in results if not report.passes(results, case))
+    for case in lost:
+        print(f"no longer passes: {case.ours} {case.fmt} {case.test}")
+    return 1 if lost or not results else 0
 
 
 if __name__ == "__main__":

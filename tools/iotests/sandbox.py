@@ -36,6 +36,11 @@ sys.path.insert(0, "{root}")
 from {module} import main
 sys.exit(main())
 """
+REAL_LAUNCHER = """\
+#!/bin/sh
+echo {name} >> "$BLOCKEMU_USED"
+exec {real} "$@"
+"""
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_GENERIC = frozenset({"bochs", "cloop", "dmg", "vvfat"})
 
@@ -71,25 +76,34 @@ class Result:
 
 
 def launchers(ours: list[str], folder: Path) -> dict[str, str]:
-    """Return all programs by variable, launchers of those that shall be ours made in ``folder``.
+    """Return all programs by variable: launchers made in ``folder`` that note what is used.
 
-    Launchers are called like QEMU's programs: some tests compare the name in error messages.
+    If ``ours`` is empty, the use of QEMU's programs is noted, else that of ours only.  Launchers
+    are called like QEMU's programs: some tests compare the name in error messages.
     """
     folder.mkdir(parents=True, exist_ok=True)
     programs = {}
     for short, (variable, name, module) in PROGRAMS.items():
+        path, real = folder / name, shutil.which(name)
+        programs[variable] = str(path)
         if short in ours:
-            path = folder / name
             names = {"python": sys.executable, "root": ROOT, "name": name, "module": module}
             path.write_text(LAUNCHER.format(**names))
-            path.chmod(0o755)
-            programs[variable] = str(path)
-        else:
-            real = shutil.which(name)
-            if real is None:
-                raise SystemExit(f"{name} is not installed")
+        elif real is None:
+            raise SystemExit(f"{name} is not installed")
+        elif ours:
             programs[variable] = real
+            continue
+        else:
+            path.write_text(REAL_LAUNCHER.format(name=name, real=real))
+        path.chmod(0o755)
     return programs
+
+
+def available() -> list[str]:
+    """Return the short names of the programs that there are of ours."""
+    files = {short: module.replace(".", "/") for short, (_, _, module) in PROGRAMS.items()}
+    return [short for short, file in files.items() if (ROOT / f"{file}.py").is_file()]
 
 
 def default_machine(qemu: str) -> str:

@@ -117,8 +117,15 @@ def install(package: str) -> None:
     """Install a Debian package, if we may."""
     may = [] if os.geteuid() == 0 else ["sudo", "-n"]
     command = [*may, "apt-get", "-qq", "install", "-y", "--no-install-recommends", package]
-    if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode != 0:
-        raise NoSuite(f"{package} is needed: apt-get install {package}")
+    for before in ([], [*may, "apt-get", "-qq", "update"]):  # a new machine's lists are empty
+        try:
+            if before:
+                subprocess.run(before, check=False, stdout=subprocess.DEVNULL)
+            if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0:
+                return
+        except FileNotFoundError:  # no sudo
+            break
+    raise NoSuite(f"{package} is needed: apt-get install {package}")
 
 
 def run(command: list[str], cwd: Path | None = None) -> str:
