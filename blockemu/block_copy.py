@@ -303,6 +303,8 @@ class BlockCopy:
 
     def _chunk(self) -> int:
         """Return how long a piece may be."""
+        if self.limit.limited and self.write_flags & Write.COMPRESSED:
+            return self.cluster_size
         if self.limit.limited:
             long = self.copy_range and self._copied_range
         else:

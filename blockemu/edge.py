@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from blockemu.errors import HostError
 from blockemu.extents import Extents
 from blockemu.node import DebugEvent, Node, Write
+from blockemu.padding import read_ends
 from blockemu.perm import Perm, Role
 from blockemu.requests import Request, is_zero, split
 from blockemu.route import NO_ROUTE, Commit, Route, Segments
@@ -224,6 +225,9 @@ class Edge:
         else:
             request = await self._begin_write(offset, len(view), serialise)
         try:
+            if flags & Write.COMPRESSED:
+                await self._write_compressed(offset, view)
+                return
             if node.debug is not None:
                 await node.debug("pwritev")
             if len(view) <= most:
@@ -234,6 +238,13 @@ class Edge:
         finally:
             await self._done(request, flags)
 
+    async def _write_compressed(self, offset: int, view: memoryview) -> None:
+        """Have the driver compress, as part of a request that is begun already."""
+        try:
+            await self.node.pwrite_compressed(offset, view)
+        except NotImplementedError:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+
     async def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         """Make a range read as zeroes, by writing them if the driver cannot.
 
@@ -241,6 +252,7 @@ class Edge:
         bdrv_co_do_zero_pwritev, block/io.c).
         """
         node = self.node
+        flags &= ~Write.COMPRESSED
         if not node.flags.unmap:
             flags &= ~Write.MAY_UNMAP
         align = node.limits.request_alignment
@@ -465,7 +477,7 @@ class Edge:
         bounce = memoryview(bytearray(end - start))
         request = await self._begin_write(start, end - start, serialising=True)
         try:
-            await self._read_ends(start, bounce, offset - start, end - offset - len(view), align)
+            await read_ends(node, start, bounce, offset - start, end - offset - len(view))
             bounce[offset - start :][: len(view)] = view
             if node.debug is not None:
                 await node.debug("pwritev")
@@ -473,27 +485,3 @@ class Edge:
                 await node.pwrite(start + at, bounce[at : at + most], flags & ~Write.SERIALISING)
         finally:
             await self._done(request, flags)
-
-    async def _read_ends(
-        self, start: int, bounce: memoryview, head: int, tail: int, align: int
-    ) -> None:
-        """Read the blocks of which a write leaves something (after bdrv_padding_rmw_read)."""
-        if head and tail and len(bounce) <= 2 * align:
-            await self._read_block(start, bounce, "head", "tail")
-            return
-        if head:
-            await self._read_block(start, bounce[:align], "head")
-        if tail and (not head or len(bounce) > align):
-            end = start + len(bounce)
-            await self._read_block(end - align, bounce[-align:], "tail")
-
-    async def _read_block(self, offset: int, view: memoryview, *ends: str) -> None:
-        node, most = self.node, self.node.limits.max_transfer
-        for end in ends:
-            if node.debug is not None:
-                await node.debug(f"pwritev_rmw_{end}")
-        for at in range(0, len(view), most):
-            await node.pread(offset + at, view[at : at + most])
-        for end in ends:
-            if node.debug is not None:
-                await node.debug(f"pwritev_rmw_after_{end}")

@@ -37,6 +37,7 @@ class Write:
     MAY_UNMAP: Final = 2  # zeroes may be made by dropping what is there
     NO_FALLBACK: Final = 4  # fail with ENOTSUP rather than write zeroes from a buffer
     SERIALISING: Final = 16  # nothing that overlaps may run beside it
+    COMPRESSED: Final = 32  # compress; the driver may insist on whole clusters not yet in use
     UNCHANGED: Final = 8  # the guest's view stays: needs WRITE_UNCHANGED only, marks no bitmap
 
 
@@ -268,8 +269,10 @@ class Node(ABC, Generic[O]):
 
     @property
     def can_compress(self) -> bool:
-        """Whether compressed writes are possible."""
-        return self.filtered is not None and self.filtered.node.can_compress
+        """Whether compressed writes are possible (after bdrv_supports_compressed_writes)."""
+        if type(self).pwrite_compressed is Node.pwrite_compressed:
+            return False
+        return self.filtered is None or self.filtered.node.can_compress
 
     def driver_stats(self) -> Any:
         """Return BlockStatsSpecific as a struct, None if there are none."""
@@ -367,6 +370,10 @@ class Node(ABC, Generic[O]):
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Write ``buf`` at ``offset``."""
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    async def pwrite_compressed(self, offset: int, buf: memoryview) -> None:
+        """Write ``buf`` compressed; not split to ``limits``."""
+        raise NotImplementedError
 
     async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
         """Make a range read as zeroes, without a buffer."""

@@ -17,7 +17,7 @@ from blockemu.errors import QmpError, Wrapped
 from blockemu.graph import Graph
 from blockemu.jobs.block_job import BlockJob
 from blockemu.jobs.group import Group
-from blockemu.node import Node
+from blockemu.node import Node, Write
 from blockemu.perm import Perm
 from blockemu.schema.backup import BitmapSyncMode, MirrorSyncMode
 from blockemu.schema.jobs import BlockdevOnError, BlockErrorAction, JobType
@@ -301,6 +301,7 @@ def _make_job(
     try:
         job.add_node("main node", filter_node, Perm.NONE, Perm.ALL)
         filter_node.copier.copy_range = settings.use_copy_range
+        filter_node.copier.write_flags |= Write.COMPRESSED if settings.compress else 0
         job.set_speed(settings.speed)
         job.add_node("target", target, Perm.NONE, Perm.ALL)
     except BaseException:

@@ -23,7 +23,7 @@ from blockemu.qemu_io.refusals import (
 from blockemu.qemu_io.report import dump, report
 from blockemu.qemu_io.sizes import parse_pattern, parse_size
 from blockemu.qemu_io.table import ANY, VECTORED, IoCommand
-from blockemu.qemu_io.unusual import load_state, save_state, write_compressed
+from blockemu.qemu_io.unusual import load_state, save_state
 
 if TYPE_CHECKING:
     from blockemu.qemu_io.interpreter import Interpreter
@@ -158,7 +158,7 @@ def _write(io: "Interpreter", options: Options, offset: int, count: int) -> Awai
     if "b" in options:
         return save_state(backend, offset, data)
     if "c" in options:
-        return write_compressed(backend, offset, data)
+        flags = Write.COMPRESSED
     return backend.pwrite(offset, data, flags)
 
 

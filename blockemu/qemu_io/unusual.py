@@ -1,4 +1,4 @@
-"""Requests that few drivers know: the VM state beside the disk, and compressed writes."""
+"""Requests that few drivers know: the VM state beside the disk."""
 
 import errno
 import os
@@ -35,12 +35,6 @@ async def save_state(backend: Backend, offset: int, data: bytes | bytearray) -> 
         await _keeper(backend).save_vmstate(offset, data)
     finally:
         backend.leave()
-
-
-async def write_compressed(backend: Backend, offset: int, data: bytes | bytearray) -> None:
-    """Write compressed, which no driver does yet."""
-    backend.check(offset, len(data))
-    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
 
 def _keeper(backend: Backend) -> StateKeeper:

@@ -4,7 +4,7 @@ One image is spread over the modules of this package::
 
     opening --- image: header, settings, refcounts, mapping, freed
                   |
-    planner   reader   writer   zeroer   status   resize   repair
+    planner   reader   writer   compressor   zeroer   status   resize   repair
                   |
               writeback: metadata goes to disk in stages
 """
@@ -16,6 +16,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
 from blockemu.drivers.qcow2.mapping import AtHeader
@@ -98,6 +99,7 @@ class Qcow2(Node[Qcow2Options]):
         self.reader = Reader(image)
         self.writeback = Writeback(image)
         self.writer = Writer(image, self.reader, self.writeback.flush)
+        self.compressor = Compressor(image, self.writer)
         self.zeroer = Zeroer(image, self.reader, self.writer)
         self.planner = Planner(image, self.reader, self.writer)
         self.status = Status(image, self.reader, self.writeback.reserve)
@@ -235,8 +237,14 @@ class Qcow2(Node[Qcow2Options]):
         self.image.check_alive()
         try:
             await self.writer.pwrite(offset, buf)
-        except AtHeader:  # the others use a context manager, which takes longer
-            raise await self.image.at_header() from None
+        except AtHeader as e:  # the others use a context manager, which takes longer
+            raise await self.image.at_header(e) from None
+
+    async def pwrite_compressed(self, offset: int, buf: memoryview) -> None:
+        """Compress whole clusters that nothing is allocated for."""
+        self.image.check_alive()
+        async with self.image.allocating():
+            await self.compressor.pwrite(offset, buf)
 
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Allocate for a whole range."""

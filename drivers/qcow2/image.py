@@ -139,12 +139,13 @@ class Image:
         """Turn what allocating finds wrong into EIO, and tell of it."""
         try:
             yield
-        except mapping.AtHeader:
-            raise await self.at_header() from None
+        except mapping.AtHeader as e:
+            raise await self.at_header(e) from None
 
-    async def at_header(self) -> OSError:
-        """Tell of an L2 table that would overwrite the header; return the error to raise."""
-        return await self.corrupt("Preventing invalid allocation of L2 table at offset 0")
+    async def at_header(self, error: mapping.AtHeader) -> OSError:
+        """Tell of something that would overwrite the header; return the error to raise."""
+        what = error.args[0]
+        return await self.corrupt(f"Preventing invalid allocation of {what} at offset 0")
 
     async def corrupt(self, message: str, *, offset: int = -1, size: int = -1) -> OSError:
         """Tell the world that the image is corrupt; return the error to raise.

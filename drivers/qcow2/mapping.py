@@ -29,7 +29,7 @@ class Unaligned(Exception):
 
 
 class AtHeader(Exception):
-    """An L2 table would get the header's cluster, which something says is free."""
+    """Something would get the header's cluster, which a refcount says is free: what it is."""
 
 
 class Mapping:
@@ -111,7 +111,7 @@ class Mapping:
                 return None
             if not taken[0]:
                 self.refcounts.put_back(0)
-                raise AtHeader
+                raise AtHeader("L2 table")
             bits = self.geometry.cluster_bits
             if old:
                 self.freed.add_range(old >> bits, 1, Discard.OTHER)

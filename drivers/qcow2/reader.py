@@ -2,11 +2,11 @@
 
 import errno
 import os
-import zlib
 from typing import TYPE_CHECKING
 
 from blockemu.drivers.qcow2.image import Image, c_hex
-from blockemu.images.qcow2.constants import COMPRESSED, OFFSET, READS_ZERO, ZSTD
+from blockemu.images.qcow2.compression import DECOMPRESS
+from blockemu.images.qcow2.constants import COMPRESSED, OFFSET, READS_ZERO
 from blockemu.images.qcow2.tables import (
     COMPRESSED as COMPRESSED_KIND,
 )
@@ -130,8 +130,11 @@ class Reader:
         if self.image.debug is not None:
             await self.image.debug("read_compressed")
         await self.image.file.pread(offset, packed)
-        unpack = _unzstd if self.image.header.compression_type == ZSTD else _inflate
-        return await self.image.node.pool.run(unpack, packed, geometry.cluster_size)
+        unpack = DECOMPRESS[self.image.header.compression_type]
+        data = await self.image.node.pool.run(unpack, packed, geometry.cluster_size)
+        if data is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return data
 
     # Corruption, in the words of qcow2_get_host_offset
 
@@ -176,27 +179,3 @@ class Reader:
 
     def _index(self, run: Run) -> int:
         return run.start >> self.bits & self.image.geometry.l2_size - 1
-
-
-def _inflate(packed: memoryview, size: int) -> bytes:
-    try:
-        data = zlib.decompressobj(-12).decompress(packed, size)
-    except zlib.error:
-        data = b""
-    return _whole(data, size)
-
-
-def _unzstd(packed: memoryview, size: int) -> bytes:
-    import zstandard
-
-    try:
-        data = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
-    except zstandard.ZstdError:
-        data = b""
-    return _whole(data, size)
-
-
-def _whole(data: bytes, size: int) -> bytes:
-    if len(data) != size:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-    return data

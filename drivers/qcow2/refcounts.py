@@ -47,6 +47,7 @@ class Refcounts:
         self.cursor = 0
         self.fresh = 0
         self.reserved = 0
+        self.packed_end = 0  # byte up to which the last cluster with compressed data is full
         self._missing = 0
         self.suspects: Callable[[int, Counts], bool] = lambda first, counts: False
         self.lying = False  # some metadata is said to be free
@@ -116,6 +117,35 @@ class Refcounts:
         """Raise EFBIG if clusters up to ``end`` would be too many."""
         if (end << self.geometry.cluster_bits) - 1 > MAX_HOST_OFFSET:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    def take_bytes(self, size: int) -> int | None:
+        """Take room for a compressed cluster, behind the last one if it fits; return its offset.
+
+        None: call ``ready`` and try again.  Cluster 0 is not to be used, but to be put back.  After
+        qcow2_alloc_bytes, block/qcow2-refcount.c.
+        """
+        bits, whole = self.geometry.cluster_bits, self.geometry.cluster_size
+        start = self.packed_end
+        index, local = divmod(start >> bits, self.per)
+        if start and index not in self.blocks:
+            self._missing = index
+            return None
+        if start and self.blocks[index][local] >= self.geometry.refcount_max:
+            start = 0
+        if -start & whole - 1 < size:
+            taken = self.take(1)
+            if taken is None:
+                return None
+            first = taken[0]
+            self.reserved = max(self.reserved, first + 1)  # the file need not have all of it
+            if not start or first != (start >> bits) + 1:
+                self.packed_end = (first << bits) + size  # never a whole cluster
+                return first << bits
+        self.blocks[index][local] += 1
+        self.dirty.add(index)
+        end = start + size
+        self.packed_end = end if end & whole - 1 else 0
+        return start
 
     def put_back(self, cluster: int) -> None:
         """Undo ``take`` of one cluster."""
@@ -271,6 +301,8 @@ class Refcounts:
             free = local[(left == 0) & ~short]
             if len(free):
                 self.cursor = min(self.cursor, index * self.per + int(free[0]))
+        if not self.count(self.packed_end >> self.geometry.cluster_bits):
+            self.packed_end = 0  # who takes that cluster next may fill it
         return wrong
 
     # Helpers

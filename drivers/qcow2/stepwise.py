@@ -10,8 +10,7 @@ since it happens in memory and is written by a flush:
   ``refblock_update_part``
 
 Not told at all: ``reftable_grow``, ``refblock_alloc_write_blocks``, ``l1_shrink_free_l2_clusters``,
-``cluster_alloc_bytes``, ``l2_update_compressed``, ``write_compressed``, ``empty_image_prepare``,
-``reftable_update``, ``vmstate_load``, ``vmstate_save``, ``cor_write``; and
+``empty_image_prepare``, ``reftable_update``, ``vmstate_load``, ``vmstate_save``, ``cor_write``; and
 ``refblock_update``, which QEMU does not tell either.
 """
 

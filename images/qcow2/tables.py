@@ -202,3 +202,10 @@ def compressed_extents(entries: Table, geometry: Geometry) -> tuple[I64, I64]:
     field = entries >> np.uint64(geometry.compressed_shift)
     sectors = (field & np.uint64(geometry.compressed_sectors)).astype(np.int64) + 1
     return offset, sectors * 512 - (offset & 511)
+
+
+def compressed_entries(hosts: list[int], sizes: list[int], geometry: Geometry) -> Table:
+    """Return the L2 entries of compressed clusters of so many bytes (uint64 of shape (n,))."""
+    host, size = np.array(hosts, np.uint64), np.array(sizes, np.uint64)
+    sectors = (host + size - _ONE >> np.uint64(9)) - (host >> np.uint64(9))
+    return host | sectors << np.uint64(geometry.compressed_shift) | _COMPRESSED

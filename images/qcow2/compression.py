@@ -1,0 +1,66 @@
+"""Compressing and decompressing single clusters, byte for byte as QEMU does it.
+
+The functions are pure and let go of Python's lock while they work, so they are fit for threads.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from blockemu.images.qcow2.constants import ZLIB, ZSTD
+
+Compress = Callable[[memoryview], bytes | None]
+Decompress = Callable[[memoryview, int], bytes | None]
+_WINDOW: Final = -12  # bits of zlib's window; negative: no header and no checksum
+_MEMORY: Final = 9
+
+
+def deflate(data: memoryview) -> bytes | None:
+    """Return a cluster compressed by zlib, None if that is not shorter."""
+    packer = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, _WINDOW, _MEMORY)
+    packed = packer.compress(data) + packer.flush()
+    return packed if len(packed) < len(data) else None
+
+
+def inflate(packed: memoryview, size: int) -> bytes | None:
+    """Return ``size`` bytes, None if the data is damaged; what follows them is left alone."""
+    try:
+        data = zlib.decompressobj(_WINDOW).decompress(packed, size)
+    except zlib.error:
+        return None
+    return data if len(data) == size else None
+
+
+def compress_zstd(data: memoryview) -> bytes | None:
+    """Return a cluster compressed by zstd, None if that is not shorter."""
+    import zstandard
+
+    packed = zstandard.ZstdCompressor().compress(data)
+    return packed if len(packed) < len(data) else None
+
+
+def decompress_zstd(packed: memoryview, size: int) -> bytes | None:
+    """Return ``size`` bytes out of one or more frames, None if the data is damaged.
+
+    Never makes more than that: a frame may claim or hold any amount.
+    """
+    import zstandard
+
+    unpacker, data = zstandard.ZstdDecompressor(), b""
+    try:
+        while len(data) < size:
+            left = size - len(data)
+            if zstandard.frame_content_size(packed) > left:
+                return None
+            data += unpacker.decompress(packed, max_output_size=left)
+            if len(data) < size:
+                frame = unpacker.decompressobj()
+                frame.decompress(packed)
+                packed = memoryview(frame.unused_data)
+    except zstandard.ZstdError:
+        return None
+    return data
+
+
+COMPRESS: Final[dict[int, Compress]] = {ZLIB: deflate, ZSTD: compress_zstd}
+DECOMPRESS: Final[dict[int, Decompress]] = {ZLIB: inflate, ZSTD: decompress_zstd}
