@@ -161,6 +161,7 @@ async def test_a_damaged_cluster_is_an_error(tmp_path, program, kind):
         at = rng.randrange(5 << 16, len(raw) - 600)
         raw[at : at + 600] = b"\xff" * 600
         raw[rng.randrange(5 << 16, len(raw))] ^= 1 << rng.randrange(8)
+    raw[5 << 16] = 0xFF  # where the first one begins: no kind of block, no magic
     path.write_bytes(raw)
     failed = 0
     for offset in range(0, MIB, 1 << 17):
