@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from blockemu.errors import QmpError
 
-_PATH_MOST = 107  # sun_path without its NUL
+PATH_MOST = 107  # bytes of a path: sun_path without its NUL
 BACKLOG = 1
 
 
@@ -74,7 +74,7 @@ class UnixAddress(NamedTuple):
         if not self.abstract:
             return self.path
         name = b"\0" + self.path.encode("utf-8", "surrogateescape")
-        return name if self.tight else name.ljust(_PATH_MOST + 1, b"\0")
+        return name if self.tight else name.ljust(PATH_MOST + 1, b"\0")
 
 
 class InetAddress(NamedTuple):
@@ -108,7 +108,7 @@ def listen(address: Address, backlog: int = BACKLOG) -> socket.socket:
         return sock
     if isinstance(address, InetAddress):
         return _listen_inet(address, backlog)
-    if len(address.path.encode()) > _PATH_MOST:
+    if len(address.path.encode()) > PATH_MOST:
         raise PathTooLong(address.path)
     sock = socket.socket(socket.AF_UNIX)
     try:
@@ -150,7 +150,7 @@ def connect(address: Address) -> socket.socket:
         return adopt(address.fd)
     if isinstance(address, InetAddress):
         return _connect_inet(address)
-    if len(address.path.encode()) > _PATH_MOST:
+    if len(address.path.encode()) > PATH_MOST:
         raise PathTooLong(address.path)
     sock = socket.socket(socket.AF_UNIX)
     try:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from blockemu.qmp_server.qapi import U16, Since, Struct, Union
 
-SOCKET = Union("SocketAddressLegacy", "type")
+SOCKET_LEGACY = Union("SocketAddressLegacy", "type")
+SOCKET = Union("SocketAddress", "type")
 
 
 class InetSocketAddress(Struct):
@@ -41,6 +42,17 @@ class UnixSocketAddress(Struct):
     tight: Annotated[bool | None, Since("5.1")] = None
 
 
+class VsockSocketAddress(Struct):
+    """An address of a virtual machine or its host.
+
+    @cid: number of the machine
+    @port: number of the port
+    """
+
+    cid: str
+    port: str
+
+
 class String(Struct):
     """A string in an object.
 
@@ -53,7 +65,7 @@ class String(Struct):
 class SocketAddressLegacy(Struct):
     """An address with its content in ``data``."""
 
-    union = SOCKET
+    union = SOCKET_LEGACY
 
 
 class InetSocketAddressWrapper(SocketAddressLegacy, tag="inet"):
@@ -74,6 +86,15 @@ class UnixSocketAddressWrapper(SocketAddressLegacy, tag="unix"):
     data: UnixSocketAddress
 
 
+class VsockSocketAddressWrapper(SocketAddressLegacy, tag="vsock"):
+    """Between a virtual machine and its host.
+
+    @data: the address
+    """
+
+    data: VsockSocketAddress
+
+
 class StringWrapper(SocketAddressLegacy, tag="fd"):
     """An inherited or passed socket.
 
@@ -83,4 +104,29 @@ class StringWrapper(SocketAddressLegacy, tag="fd"):
     data: String
 
 
-AnySocketAddressLegacy = Annotated[SocketAddressLegacy, SOCKET]
+AnySocketAddressLegacy = Annotated[SocketAddressLegacy, SOCKET_LEGACY]
+
+
+class SocketAddress(Struct):
+    """An address, with its members beside its type."""
+
+    union = SOCKET
+
+
+class SocketAddressInet(SocketAddress, InetSocketAddress, tag="inet"):
+    """TCP."""
+
+
+class SocketAddressUnix(SocketAddress, UnixSocketAddress, tag="unix"):
+    """Local."""
+
+
+class SocketAddressVsock(SocketAddress, VsockSocketAddress, tag="vsock"):
+    """Between a virtual machine and its host."""
+
+
+class SocketAddressFd(SocketAddress, String, tag="fd"):
+    """An inherited or passed socket."""
+
+
+AnySocketAddress = Annotated[SocketAddress, SOCKET]

@@ -1,0 +1,1 @@
+"""The NBD protocol without I/O: what both sides share, and the client's half."""

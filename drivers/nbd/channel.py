@@ -1,0 +1,286 @@
+"""A connection to a server: handshake, then requests going out and replies coming in."""
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from typing import Protocol, TypeVar
+
+from blockemu.nbd import wire
+from blockemu.nbd.client import ExportInfo, Handshake, Receive, Send
+from blockemu.nbd.client_errors import CannotRead, CannotWrite, EndOfFile
+from blockemu.nbd.transmission import (
+    Command,
+    RemoteProtocolError,
+    Transmission,
+    WrongReply,
+)
+
+T = TypeVar("T")
+Watch = Callable[..., object]
+MOST_VIEWS = 64  # handed to the kernel at once
+
+
+class Stream(Protocol):
+    """Bytes both ways without waiting: BlockingIOError where one would have to."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to watch."""
+
+    def recv_into(self, view: memoryview) -> int:
+        """Receive into ``view``; 0 is the end."""
+
+    def sendmsg(self, views: list[memoryview]) -> int:
+        """Send from several places; return how many bytes went."""
+
+    def shutdown(self) -> None:
+        """End both directions; the descriptor stays."""
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+
+
+class Channel:
+    """A stream, and what is under way on it.
+
+    While nothing is under way, what comes is left alone, the stream's end included: QEMU looks only
+    when it waits for a reply.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._transmission = Transmission(ExportInfo())
+        self._unsent: deque[tuple[memoryview, Command]] = deque()
+        self._waiters: dict[Command, asyncio.Future[None]] = {}
+        self._reading = False
+        self.info = ExportInfo()
+        self.broken: int | None = None  # errno: no use any more
+
+    # Handshake
+
+    async def negotiate(self, steps: Handshake[ExportInfo]) -> None:
+        """Lead the handshake; then requests may be sent."""
+        self.info = await self.follow(steps)
+        self._transmission = Transmission(self.info)
+
+    async def follow(self, steps: Handshake[T]) -> T:
+        """Do what the steps say and return what they come to."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    data = b""
+                    if isinstance(step, Send):
+                        await self._send_all(step.data)
+                    elif isinstance(step, Receive):
+                        data = await self._receive(step.size)
+                except Exception as e:
+                    step = steps.throw(e)
+                else:
+                    step = steps.send(data)
+        except StopIteration as e:
+            result: T = e.value
+            return result
+
+    async def _receive(self, size: int) -> bytes:
+        data = bytearray(size)
+        view = memoryview(data)
+        while len(view):
+            try:
+                count = self._stream.recv_into(view)
+            except BlockingIOError:
+                await self._ready(self._loop.add_reader, self._loop.remove_reader)
+                continue
+            except OSError as e:
+                raise CannotRead(os.strerror(e.errno or 0)) from e
+            if not count:
+                raise EndOfFile
+            view = view[count:]
+        return bytes(data)
+
+    async def _send_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while len(view):
+            try:
+                view = view[self._stream.sendmsg([view]) :]
+            except BlockingIOError:
+                await self._ready(self._loop.add_writer, self._loop.remove_writer)
+            except OSError as e:
+                raise CannotWrite(os.strerror(e.errno or 0)) from e
+
+    async def _ready(self, watch: Watch, forget: Callable[[int], object]) -> None:
+        """Wait until the stream can go on."""
+        ready: asyncio.Future[None] = self._loop.create_future()
+        number = self._stream.fileno()
+        watch(number, _resolve, ready)
+        try:
+            await ready
+        finally:
+            forget(number)
+
+    # Requests
+
+    async def request(
+        self,
+        kind: int,
+        offset: int,
+        length: int,
+        *,
+        flags: int = 0,
+        buf: memoryview | None = None,
+        payload: memoryview | None = None,
+    ) -> Command:
+        """Send a request and wait for its reply; ``buf`` is filled, ``payload`` is sent.
+
+        Neither the server's error nor a lost connection is raised: the command has both.
+        """
+        command = Command(kind, offset, length, self._ended, flags, buf)
+        if self.broken is not None:
+            command.lost = wire.EIO
+            return command
+        waiter = self._waiters[command] = self._loop.create_future()
+        header = memoryview(self._transmission.begin(command))
+        self._send([header] if payload is None else [header, payload], command)
+        if not self._reading and self.broken is None:
+            self._loop.add_reader(self._stream.fileno(), self._readable)
+            self._reading = True
+        await waiter
+        return command
+
+    def _ended(self, command: Command) -> None:
+        """Wake who waits, but not while what it sends is still in its buffer."""
+        if self.broken is not None or all(owner is not command for _, owner in self._unsent):
+            _resolve(self._waiters.pop(command))
+
+    def _send(self, views: list[memoryview], command: Command) -> None:
+        if not self._unsent:
+            try:
+                left = _skip(views, self._stream.sendmsg(views))
+            except BlockingIOError:
+                left = views
+            except OSError:
+                self._break(wire.EIO)
+                return
+            if not left:
+                return
+            views = left
+            self._loop.add_writer(self._stream.fileno(), self._writable)
+        self._unsent.extend((view, command) for view in views)
+
+    def _writable(self) -> None:
+        """Send what waits; what is sent and answered is over."""
+        views = [view for view, _ in islice(self._unsent, MOST_VIEWS)]
+        try:
+            left = _skip(views, self._stream.sendmsg(views))
+        except BlockingIOError:
+            return
+        except OSError:
+            self._break(wire.EIO)
+            return
+        sent = [self._unsent.popleft()[1] for _ in range(len(views) - len(left))]
+        if left:
+            self._unsent[0] = (left[0], self._unsent[0][1])
+        if not self._unsent:
+            self._loop.remove_writer(self._stream.fileno())
+        for command in sent:
+            if command in self._waiters and command.cookie not in self._transmission.commands:
+                self._ended(command)
+
+    def _readable(self) -> None:
+        """Take what came, as long as somebody waits for it."""
+        transmission = self._transmission
+        while True:
+            if not transmission.commands:
+                self._reading = False
+                self._loop.remove_reader(self._stream.fileno())
+                return
+            room = transmission.room()
+            try:
+                count = self._stream.recv_into(room)
+            except BlockingIOError:
+                return
+            except OSError:
+                count = 0
+            if not count:
+                self._break(wire.EIO)
+                return
+            try:
+                transmission.received(count)
+            except WrongReply as e:
+                e.command.lost = wire.EINVAL
+                self._break(wire.EINVAL)
+                return
+            except RemoteProtocolError:
+                self._break(wire.EINVAL)
+                return
+            if count < len(room):
+                return
+
+    # The end
+
+    def _break(self, error: int) -> None:
+        """Give the connection up; what is under way fails."""
+        if self.broken is None:
+            self.broken = error
+            self._forget()
+            self._stream.shutdown()
+            self._transmission.fail(wire.EIO)
+            for waiter in self._waiters.values():  # answered, but not sent to the end
+                _resolve(waiter)
+            self._waiters.clear()
+
+    def _forget(self) -> None:
+        number = self._stream.fileno()
+        self._loop.remove_reader(number)
+        self._loop.remove_writer(number)
+        self._reading = False
+        self._unsent.clear()
+
+    def close(self, *, politely: bool = True) -> None:
+        """Take leave if that is still possible, and hang up."""
+        if self.broken is None and politely and not self._unsent:
+            goodbye = wire.REQUEST.pack(wire.REQUEST_MAGIC, 0, wire.CMD_DISC, 0, 0, 0)
+            with suppress(OSError):
+                self._stream.sendmsg([memoryview(goodbye)])
+        self._break(wire.EIO)
+        self._stream.close()
+
+
+class PlainStream:
+    """A socket, in clear text."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.fileno = sock.fileno
+        self.recv_into = sock.recv_into
+
+    def sendmsg(self, views: list[memoryview]) -> int:
+        """Send from several places; return how many bytes went."""
+        return self._sock.sendmsg(views)
+
+    def shutdown(self) -> None:
+        """End both directions."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+
+def _resolve(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _skip(views: list[memoryview], count: int) -> list[memoryview]:
+    """Return what is left to send after so many bytes."""
+    for at, view in enumerate(views):
+        if count < len(view):
+            return [view[count:], *views[at + 1 :]]
+        count -= len(view)
+    return []
