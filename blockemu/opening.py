@@ -430,5 +430,8 @@ def _as_parent(node: Node[Any]) -> Parent:
 
 def _shown(node: Node[Any]) -> str:
     """Return how an error names the image (after bdrv_open_driver)."""
-    name = node.full_filename or (node.file.node.full_filename if node.file is not None else "")
+    if node.is_protocol:
+        name = node.effective.get("filename", "")
+    else:
+        name = node.full_filename or (node.file.node.full_filename if node.file is not None else "")
     return f"'{name}'" if name else "image"

@@ -21,7 +21,7 @@ class Lost(QmpError):
 class EndOfFile(Lost):
     """The server closed its end."""
 
-    template = "Unexpected end-of-file before all bytes were read"
+    template = "Unexpected end-of-file before all data were read"
 
 
 class CannotRead(Lost):

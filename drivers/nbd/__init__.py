@@ -59,10 +59,10 @@ class CannotGrow(HostError):
     template = "Cannot grow NBD nodes"
 
 
-class NoDirectory(QmpError):
-    """Nothing is relative to a server."""
+class UnknownLength(QmpError):
+    """(why): the server told a size that QEMU takes for an errno."""
 
-    template = "Cannot generate a base directory for NBD nodes"
+    template = "Could not refresh total sector count: {}"
 
 
 class NbdOptions(NodeOptions, tag="nbd", since="2.9"):
@@ -149,13 +149,13 @@ class Nbd(Node[NbdOptions]):
             stop_timer = clock.timer(options.open_timeout * SECOND, self._connector.cancel)
         try:
             await self._establish(blocking=True)
+            self._size = _signed(self._info.size)
         except BaseException:
             await self._connector.close()
             raise
         finally:
             stop_timer()
         self._connector.retry = True
-        self._size = self._info.size
         self.limits = self._limits()
 
     def _check_options(self) -> None:
@@ -447,6 +447,16 @@ class Nbd(Node[NbdOptions]):
 
 def _too_long(text: str) -> bool:
     return len(text.encode("utf-8", "surrogateescape")) > wire.MAX_STRING
+
+
+def _signed(size: int) -> int:
+    """Return a size as QEMU takes it, which has 63 bits for it (bdrv_refresh_total_sectors)."""
+    if not size >> 63:
+        return size
+    code = size & 0xFFFFFFFF
+    if code >> 31:
+        raise UnknownLength(os.strerror((1 << 32) - code))
+    return 0
 
 
 def _nothing() -> None:
