@@ -303,6 +303,29 @@ class Bitmap:
             if part.any():
                 self._or(start, part)
 
+    def stored_parts(self, size: int) -> Positions:
+        """Return which parts of the stored bits, of ``size`` bytes each, have any set.
+
+        ``size`` is a power of two and at least a word's.
+        """
+        per = size // 8
+        found = [
+            np.flatnonzero(self.words[first:end]) // per + first // per
+            for first, end in self._parts(max(STEP, per), per)
+        ]
+        return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+    def stored(self, parts: Positions, size: int) -> memoryview:
+        """Return a copy of some parts of the stored bits, in a row, each of ``size`` bytes."""
+        per = size // 8
+        rows = np.zeros((len(parts), per), np.uint64)
+        whole = self.words[: self.words.size // per * per].reshape(-1, per)
+        inside = parts < len(whole)
+        rows[inside] = whole[parts[inside]]
+        tail = self.words[whole.size :]
+        rows[~inside, : tail.size] = tail
+        return rows.view(np.uint8).reshape(-1).data
+
     def sha256(self) -> str:
         """Return the checksum that x-debug-block-dirty-bitmap-sha256 shows: of all whole words."""
         return hashlib.sha256(self.bits).hexdigest()

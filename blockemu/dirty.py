@@ -6,8 +6,9 @@ back into it (``reclaim``).  After block/dirty-bitmap.c.
 """
 
 import enum
+import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -108,6 +109,7 @@ class Owner(Protocol):
     bitmaps: list[Marks]
     bitmap_set: "BitmapSet | None"
     on_resize: list[Callable[[int], None]]
+    before_write: list[Callable[[int, int], Awaitable[None]]]
 
     @property
     def length(self) -> int:
@@ -127,8 +129,8 @@ class Owner(Protocol):
 class StoresBitmaps(Protocol):
     """A node whose format stores bitmaps: a driver that can has these methods."""
 
-    def check_new_bitmap(self, name: str, granularity: int) -> None:
-        """Raise QmpError if a bitmap like this could not be stored."""
+    def can_store_bitmap(self, name: str, granularity: int) -> None:
+        """Raise QmpError if one more bitmap, like this, could not be stored."""
 
     async def remove_stored_bitmap(self, name: str) -> None:
         """Drop a bitmap from the image, if it is there.  Raises QmpError."""
@@ -156,10 +158,10 @@ class DirtyBitmap:
 
     def __init__(self, owner: "BitmapSet", name: str | None, bits: Bitmap) -> None:
         self.owner = owner
-        self.name = name
+        self._name = name
         self.bits = bits
         self.busy = False
-        self.readonly = False
+        self._readonly = False
         self.persistent = False
         self.inconsistent = False
         self.skip_store = False  # is being migrated or removed: not to be stored
@@ -169,6 +171,22 @@ class DirtyBitmap:
         return f"<DirtyBitmap {self.name!r} {self.status}, {self.bits.count} bits>"
 
     # State
+
+    @property
+    def name(self) -> str | None:
+        """The name, None if a job made it for itself."""
+        return self._name
+
+    @property
+    def readonly(self) -> bool:
+        """Whether it is as stored and must stay so: as long as it is, the node takes no writes."""
+        return self._readonly
+
+    @readonly.setter
+    def readonly(self, value: bool) -> None:
+        if value != self._readonly:
+            self._readonly = value
+            self.owner.count_readonly(1 if value else -1)
 
     @property
     def length(self) -> int:
@@ -269,7 +287,7 @@ class DirtyBitmap:
         successor = self.successor
         if successor is None:
             raise NoSuccessorToYieldTo
-        successor.name, self.name = self.name, None
+        self.owner.rename(self, successor)
         successor.persistent, self.persistent = self.persistent, False
         self.successor = None
         self.busy = False
@@ -300,18 +318,20 @@ class BitmapSet:
 
     def __init__(self, node: Owner) -> None:
         self.node = node
-        self._bitmaps: list[DirtyBitmap] = []
+        self._bitmaps: dict[DirtyBitmap, None] = {}  # the oldest first
+        self._named: dict[str, DirtyBitmap] = {}
+        self._readonly = 0
         node.on_resize.append(self.resize)
 
     def __iter__(self) -> Iterator[DirtyBitmap]:
-        return iter(tuple(self._bitmaps))
+        return iter(tuple(reversed(self._bitmaps)))
 
     def __len__(self) -> int:
         return len(self._bitmaps)
 
     def find(self, name: str) -> DirtyBitmap | None:
         """Return the bitmap of this name, if there is one."""
-        return next((each for each in self._bitmaps if each.name == name), None)
+        return self._named.get(name)
 
     def add(
         self,
@@ -328,25 +348,30 @@ class BitmapSet:
         if name is not None:
             if self.find(name) is not None:
                 raise BitmapExists(name)
-            if len(name.encode()) > MAX_NAME:
+            if len(name.encode(errors="surrogateescape")) > MAX_NAME:
                 raise BitmapNameTooLong(name)
         bitmap = DirtyBitmap(self, name, Bitmap(self._length(), granularity))
         bitmap.persistent = persistent
         bitmap.bits.enabled = enabled
-        self._bitmaps.insert(0, bitmap)
+        self._bitmaps[bitmap] = None
+        if name is not None:
+            self._named[name] = bitmap
         self.node.add_bitmap(bitmap.bits)
         return bitmap
 
+    def rename(self, old: DirtyBitmap, new: DirtyBitmap) -> None:
+        """Give the name of one bitmap to another, which has none."""
+        new._name, old._name = old._name, None
+        if new._name is not None:
+            self._named[new._name] = new
+
     def discard(self, bitmap: DirtyBitmap) -> None:
         """Forget a bitmap; see ``DirtyBitmap.release``."""
-        self._bitmaps.remove(bitmap)
+        del self._bitmaps[bitmap]
+        if bitmap.name is not None:
+            del self._named[bitmap.name]
         self.node.remove_bitmap(bitmap.bits)
-
-    def release_named(self) -> None:
-        """Release all bitmaps that have a name, when the node is closed."""
-        for bitmap in self:
-            if bitmap.name is not None:
-                bitmap.release()
+        bitmap.readonly = False
 
     def resize(self, length: int) -> None:
         """Follow the node to its new size, in whole sectors."""
@@ -356,11 +381,22 @@ class BitmapSet:
     @property
     def has_named(self) -> bool:
         """Whether there is any but jobs' own."""
-        return any(each.name is not None for each in self._bitmaps)
+        return bool(self._named)
 
     def info(self) -> list[BitmapInfo]:
         """Return what queries tell, the newest bitmap first."""
-        return [each.info() for each in self._bitmaps]
+        return [each.info() for each in self]
+
+    def count_readonly(self, change: int) -> None:
+        """Hear of a bitmap that became read-only, or is no more."""
+        before, self._readonly = self._readonly, self._readonly + change
+        if bool(before) == bool(self._readonly):
+            return
+        if self._readonly:
+            self.node.before_write.append(_refuse)
+        else:
+            self.node.before_write.remove(_refuse)
+        self.node.changed()
 
     def _length(self) -> int:
         try:
@@ -368,6 +404,11 @@ class BitmapSet:
         except OSError as e:
             raise NoLength(os.strerror(e.errno or 0)) from e
         return -(-length // _SECTOR) * _SECTOR
+
+
+async def _refuse(offset: int, length: int) -> None:
+    """Fail a write that a bitmap could not record (bdrv_has_readonly_bitmaps)."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def bitmaps_of(node: Owner) -> BitmapSet:

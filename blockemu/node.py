@@ -233,6 +233,9 @@ class Node(ABC, Generic[O]):
     async def reopen(self, options: O, flags: Flags, transaction: "Transaction") -> None:
         """Check and prepare new options; ``transaction`` makes them final or takes them back."""
 
+    async def reopened(self) -> None:
+        """Hear that a reopen is done, of all nodes that took part; what fails now is told only."""
+
     async def change_backing_file(self, filename: str | None, fmt: str | None) -> None:
         """Write another backing file name into the header; NotImplementedError: no such format."""
         raise NotImplementedError
@@ -256,6 +259,12 @@ class Node(ABC, Generic[O]):
     def image_info(self) -> dict[str, Any]:
         """Return more members of ImageInfo: cluster-size, encrypted, dirty-flag, ..."""
         return {}
+
+    @property
+    def title(self) -> str:
+        """The name of a backend on it, or else its own: how messages call it."""
+        titles = (getattr(edge, "title", "") for edge in self.parents)
+        return next((title for title in titles if title), self.name)
 
     @property
     def cluster_size(self) -> int | None:

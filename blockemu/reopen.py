@@ -163,6 +163,8 @@ class Queue:
         for entry in self.entries.values():
             _keep_options(entry)
             entry.node.changed()
+        for node in reversed(self.entries):
+            await node.reopened()
         for node in old:
             self.graph.loosen(node)
             await self.graph.release(node)
@@ -177,8 +179,8 @@ class Queue:
         for key in in_order(flatten(node.effective)):
             if key not in options and key not in COMMON and not _mutable(node, key):
                 raise CannotReset(key)
-        _set_flags(node, entry.flags, transaction)
         await node.reopen(_typed(node, options), entry.flags, transaction)
+        _set_flags(node, entry.flags, transaction)
         has_backing = node.backing is not None or bool(node.backing_file)
         if node.supports_backing and entry.backing_missing and has_backing:
             raise BackingMissing(node.name)

@@ -86,8 +86,8 @@ def add_bitmap(emu: Emulator, options: BlockDirtyBitmapAdd) -> tuple[Node[Any], 
         raise BadGranularity
     if options.persistent:
         if not isinstance(node, StoresBitmaps):
-            raise CannotStore(_device_or_node_name(node), os.strerror(errno.ENOTSUP))
-        node.check_new_bitmap(options.name, granularity)
+            raise CannotStore(node.title, os.strerror(errno.ENOTSUP))
+        node.can_store_bitmap(options.name, granularity)
     added = bitmaps_of(node).add(
         options.name,
         granularity,
@@ -134,11 +134,6 @@ async def settle(node: Node[Any]) -> None:
     """
     for root in list(node.roots()):
         await root.settle()
-
-
-def _device_or_node_name(node: Node[Any]) -> str:
-    titles = (getattr(edge, "title", "") for edge in node.parents)
-    return next((title for title in titles if title), node.name)
 
 
 @command(since="2.4")

@@ -11,11 +11,10 @@ One image is spread over the modules of this package::
 
 import errno
 import os
-import struct
 import sys
-from dataclasses import replace
 from typing import Any
 
+from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
 from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
@@ -32,8 +31,8 @@ from blockemu.drivers.qcow2.writeback import Writeback
 from blockemu.drivers.qcow2.writer import Writer
 from blockemu.drivers.qcow2.zeroer import Zeroer
 from blockemu.edge import Edge
+from blockemu.errors import QmpError
 from blockemu.extents import Extents
-from blockemu.images.qcow2.bitmaps import FLAGS_AT, IN_USE
 from blockemu.images.qcow2.constants import (
     DATA_FILE_RAW,
     DIRTY,
@@ -103,42 +102,36 @@ class Qcow2(Node[Qcow2Options]):
         self.zeroer = Zeroer(image, self.reader, self.writer)
         self.planner = Planner(image, self.reader, self.writer)
         self.status = Status(image, self.reader, self.writeback.reserve)
-        self.resizer = Resizer(image, self.zeroer, self.writer, self.writeback)
+        self.bitmaps_stored = bitmaps = StoredBitmaps(image, self.writeback)
+        self.resizer = Resizer(image, self.zeroer, self.writer, self.writeback, bitmaps)
         self.backing_file = image.backing_file
         self.backing_format = image.extensions.backing_format
         self.limits = Limits(
             write_zeroes_alignment=image.geometry.subcluster_size,
             discard_alignment=image.geometry.cluster_size,
         )
+        header = image.header
+        stale = header.autoclear_features & ~KNOWN_AUTOCLEAR or image.extensions.stale_bitmaps
         if image.writable:
-            await self._open_for_writing()
-
-    async def _open_for_writing(self) -> None:
-        image, header = self.image, self.image.header
-        unknown = header.autoclear_features & ~KNOWN_AUTOCLEAR
-        if unknown or image.extensions.stale_bitmaps:
             header.autoclear_features &= KNOWN_AUTOCLEAR
+        told = not self.flags.inactive and await self.bitmaps_stored.load()
+        if image.writable and stale and not told:
             await image.write_header()
-        await self._disown_bitmaps()
-        if header.incompatible_features & DIRTY:
+        if image.writable and header.incompatible_features & DIRTY:
             await repair(image, self.writeback)
-
-    async def _disown_bitmaps(self) -> None:
-        """Say that the stored bitmaps are not up to date: nothing here keeps them so."""
-        image, ext = self.image, self.image.extensions.bitmaps
-        if ext is None or all(bitmap.in_use for bitmap in image.bitmaps):
-            return
-        for i, bitmap in enumerate(image.bitmaps):
-            image.bitmaps[i] = used = replace(bitmap, flags=bitmap.flags | IN_USE)
-            at = ext.directory_offset + bitmap.at + FLAGS_AT
-            await image.file.pwrite(at, struct.pack(">I", used.flags))
-        await image.file.flush()
 
     async def close(self) -> None:
         """Write back what changed."""
         if "image" not in vars(self):
             return  # it could not be opened
-        if not self.image.writable or self.image.broken:
+        if self.image.broken or self.flags.inactive:
+            return
+        try:
+            await self.bitmaps_stored.store(release=True)
+        except QmpError as e:
+            text = f"Lost persistent bitmaps during inactivation of node '{self.title}': {e}"
+            print(text, file=sys.stderr, flush=True)
+        if not self.image.writable:
             return
         for cache in ("L2 table", "refcount block"):  # as QEMU has two, and empties them in turn
             try:
@@ -152,8 +145,10 @@ class Qcow2(Node[Qcow2Options]):
         """Take over new options; write back before becoming read-only."""
         image = self.image
         new = settings(options, image.header, flags)
-        if flags.read_only and image.writable:
-            await self.writeback.close()
+        if flags.read_only:
+            await self.bitmaps_stored.make_readonly()
+            if image.writable:
+                await self.writeback.close()
 
         def commit() -> None:
             image.settings = new
@@ -161,6 +156,16 @@ class Qcow2(Node[Qcow2Options]):
             image.refcounts.most_blocks = new.refcount_blocks
 
         transaction.on_commit(commit)
+
+    async def reopened(self) -> None:
+        """Let bitmaps record again, if the image may be written to."""
+        if self.flags.read_only:
+            return
+        try:
+            await self.bitmaps_stored.make_writable()
+        except QmpError as e:
+            text = f"{self.name}: Failed to make dirty bitmaps writable: {e}"
+            print(text, file=sys.stderr, flush=True)
 
     async def change_backing_file(self, filename: str | None, fmt: str | None) -> None:
         """Write another backing file name into the header (qcow2_change_backing_file)."""
@@ -179,6 +184,16 @@ class Qcow2(Node[Qcow2Options]):
             raise OSError(code, os.strerror(code)) from e
         self.backing_file = self.auto_backing = image.backing_file
         self.backing_format = image.extensions.backing_format
+
+    # Bitmaps
+
+    def can_store_bitmap(self, name: str, granularity: int) -> None:
+        """Raise QmpError if one more bitmap, like this, could not be stored."""
+        self.bitmaps_stored.check_new(name, granularity)
+
+    async def remove_stored_bitmap(self, name: str) -> None:
+        """Drop a bitmap from the image, if it is there."""
+        await self.bitmaps_stored.remove(name)
 
     # What queries tell
 

@@ -162,6 +162,32 @@ class Refcounts:
         self._set_ones(start, start + count)
         return start
 
+    async def take_row(self, count: int, file: Edge) -> int:
+        """Take clusters in a row, the first that are free within a block; return the first.
+
+        Without such a row they come from beyond all that are in use.
+        """
+        for index in range(self.cursor // self.per, len(self.table)):
+            block = await self.block(index, file)
+            if block is None:
+                continue
+            start = max(0, self.cursor - index * self.per)
+            used = np.flatnonzero(block[start:])
+            before = np.concatenate(([-1], used, [self.per - start]))
+            wide = np.flatnonzero(np.diff(before) > count)
+            if len(wide):
+                local = start + int(before[wide[0]]) + 1
+                first = index * self.per + local
+                self._check_end(first + count)
+                block[local : local + count] = 1
+                self.dirty.add(index)
+                self.fresh = max(self.fresh, first + count)
+                if first == self.cursor:
+                    self.cursor += count
+                return first
+        await self.block(self.last_block, file)
+        return self.take_beyond(count)
+
     def enter(self, index: int, counts: I64) -> None:
         """Set all counts of a block at hand, where they differ."""
         block = self.blocks[index]

@@ -16,6 +16,7 @@ from blockemu.images.qcow2.header import SIZE_AT
 from blockemu.images.qcow2.tables import contiguous, has_offset
 
 if TYPE_CHECKING:
+    from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
     from blockemu.drivers.qcow2.writeback import Writeback
     from blockemu.drivers.qcow2.writer import Writer
     from blockemu.drivers.qcow2.zeroer import Zeroer
@@ -41,12 +42,6 @@ class OldWithSnapshots(QmpError):
     template = "Can't resize a v2 image which has snapshots"
 
 
-class BitmapsNotLoaded(QmpError):
-    """Stored bitmaps would have to be resized, too."""
-
-    template = "Cannot resize qcow2 with persistent bitmaps that were not loaded into memory"
-
-
 class ShrinkPreallocated(QmpError):
     """Nothing is to be allocated when the disk becomes smaller."""
 
@@ -63,12 +58,18 @@ class Resizer:
     """Resizes one image; nothing else is in flight."""
 
     def __init__(
-        self, image: Image, zeroer: "Zeroer", writer: "Writer", writeback: "Writeback"
+        self,
+        image: Image,
+        zeroer: "Zeroer",
+        writer: "Writer",
+        writeback: "Writeback",
+        bitmaps: "StoredBitmaps",
     ) -> None:
         self.image = image
         self.zeroer = zeroer
         self.writer = writer
         self.writeback = writeback
+        self.bitmaps = bitmaps
 
     async def truncate(self, length: int, *, exact: bool, prealloc: str, zero: bool) -> None:
         """Change the size to ``length`` bytes.
@@ -84,8 +85,7 @@ class Resizer:
             raise UnalignedSize
         if image.snapshots and image.geometry.version < 3:
             raise OldWithSnapshots
-        if image.extensions.bitmaps is not None:
-            raise BitmapsNotLoaded
+        self.bitmaps.check_resize()
         if length < old:
             if prealloc != "off":
                 raise ShrinkPreallocated

@@ -1,6 +1,6 @@
 """Dirty bitmaps on a node: names, states, successors, and the words of refusals."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -25,6 +25,7 @@ class FakeNode:
         self.bitmaps: list[Marks] = []
         self.bitmap_set: BitmapSet | None = None
         self.on_resize: list[Callable[[int], None]] = []
+        self.before_write: list[Callable[[int, int], Awaitable[None]]] = []
         self.changes = 0
 
     def changed(self) -> None:
@@ -229,15 +230,6 @@ def test_all_bitmaps_follow_a_resize(node: FakeNode, bitmap: DirtyBitmap) -> Non
     for heard in node.on_resize:
         heard(1 << 19)
     assert (bitmap.length, bitmap.bits.count) == (1 << 19, 0)
-
-
-def test_closing_releases_the_named_ones_only(node: FakeNode, bitmap: DirtyBitmap) -> None:
-    bitmaps = bitmaps_of(node)
-    own = bitmaps.add(None, 512)
-    assert bitmaps.has_named
-    bitmaps.release_named()
-    assert list(bitmaps) == [own]
-    assert not bitmaps.has_named
 
 
 def test_skip_store_keeps_a_persistent_bitmap_out_of_the_image(bitmap: DirtyBitmap) -> None:
