@@ -1,4 +1,8 @@
-"""block-dirty-bitmap-* and the checksum that tests ask for."""
+"""block-dirty-bitmap-* and the checksum that tests ask for.
+
+What a command does is a function of its own, ``stage_…``, which takes a ``Transaction``: it does
+its work at once and notes how to take it back, so that `transaction` can do several.
+"""
 
 import errno
 import os
@@ -26,6 +30,7 @@ from blockemu.schema.bitmaps import (
     BlockDirtyInfo,
     DirtyBitmapStatus,
 )
+from blockemu.transaction import Transaction
 
 
 class NamelessBitmap(QmpError):
@@ -74,8 +79,11 @@ def _find_on(node: Node[Any], name: str) -> DirtyBitmap:
     return found
 
 
-def add_bitmap(emu: Emulator, options: BlockDirtyBitmapAdd) -> tuple[Node[Any], DirtyBitmap]:
-    """Make a bitmap (after qmp_block_dirty_bitmap_add); writes planned before do not know it."""
+def stage_add(emu: Emulator, options: BlockDirtyBitmapAdd, transaction: Transaction) -> Node[Any]:
+    """Make a bitmap, and return its node (after qmp_block_dirty_bitmap_add).
+
+    Writes planned before do not know it: see ``settle``.
+    """
     if not options.name:
         raise NamelessBitmap
     node = emu.graph.lookup(options.node)
@@ -94,10 +102,67 @@ def add_bitmap(emu: Emulator, options: BlockDirtyBitmapAdd) -> tuple[Node[Any], 
         enabled=not options.disabled,
         persistent=bool(options.persistent),
     )
-    return node, added
+    transaction.on_abort(added.release)
+    return node
 
 
-def merge_sources(
+async def stage_remove(
+    emu: Emulator, node_name: str, name: str, transaction: Transaction
+) -> Node[Any]:
+    """Drop a bitmap from its image at once, and from memory in the end; return its node.
+
+    An abort leaves it in memory only, from where it is stored again when the image is closed.
+    """
+    node, bitmap = find_bitmap(emu, node_name, name)
+    bitmap.check(ALLOW_INCONSISTENT)
+    if bitmap.stored and isinstance(node, StoresBitmaps):
+        await node.remove_stored_bitmap(name)
+    _hide(bitmap, True)
+
+    def release() -> None:
+        _hide(bitmap, False)
+        bitmap.release()
+
+    transaction.on_commit(release)
+    transaction.on_abort(lambda: _hide(bitmap, False))
+    return node
+
+
+def _hide(bitmap: DirtyBitmap, value: bool) -> None:
+    """Let nobody use or store a bitmap until it is known whether it stays."""
+    bitmap.busy = bitmap.skip_store = value
+
+
+def stage_clear(emu: Emulator, node_name: str, name: str, transaction: Transaction) -> None:
+    """Make all of a bitmap clean."""
+    _, bitmap = find_bitmap(emu, node_name, name)
+    bitmap.check()
+    old = bitmap.bits.take()
+    transaction.on_abort(lambda: bitmap.bits.restore(old))
+
+
+def stage_enabled(
+    emu: Emulator, node_name: str, name: str, transaction: Transaction, *, value: bool
+) -> Node[Any]:
+    """Let a bitmap record writes, or no more; return its node."""
+    node, bitmap = find_bitmap(emu, node_name, name)
+    bitmap.check(ALLOW_READONLY)
+    old, bitmap.enabled = bitmap.enabled, value
+    transaction.on_abort(lambda: setattr(bitmap, "enabled", old))
+    return node
+
+
+def stage_merge(emu: Emulator, options: BlockDirtyBitmapMerge, transaction: Transaction) -> None:
+    """Add what other bitmaps have to one, or nothing if any of them may not be used."""
+    target, sources = _to_merge(emu, options)
+    if sources:
+        old = target.bits.contents()
+        transaction.on_abort(lambda: target.bits.restore(old))
+    for source in sources:
+        target.bits.merge(source.bits)
+
+
+def _to_merge(
     emu: Emulator, options: BlockDirtyBitmapMerge
 ) -> tuple[DirtyBitmap, list[DirtyBitmap]]:
     """Return the target and what is to be merged into it, all fit for that."""
@@ -139,52 +204,46 @@ async def settle(node: Node[Any]) -> None:
 @command(since="2.4")
 async def block_dirty_bitmap_add(context: Context, options: BlockDirtyBitmapAdd) -> None:
     """Begin to record writes."""
-    node, _ = add_bitmap(context.emu, options)
+    with Transaction() as transaction:
+        node = stage_add(context.emu, options, transaction)
     await settle(node)
 
 
 @command(since="2.4")
 async def block_dirty_bitmap_remove(context: Context, *, node: str, name: str) -> None:
     """Forget a bitmap, in the image too."""
-    owner, bitmap = find_bitmap(context.emu, node, name)
-    bitmap.check(ALLOW_INCONSISTENT)
-    if bitmap.stored and isinstance(owner, StoresBitmaps):
-        await owner.remove_stored_bitmap(name)
-    bitmap.release()
+    with Transaction() as transaction:
+        await stage_remove(context.emu, node, name, transaction)
 
 
 @command(since="2.4")
 def block_dirty_bitmap_clear(context: Context, *, node: str, name: str) -> None:
     """Make all of a bitmap clean."""
-    _, bitmap = find_bitmap(context.emu, node, name)
-    bitmap.check()
-    bitmap.bits.clear()
+    with Transaction() as transaction:
+        stage_clear(context.emu, node, name, transaction)
 
 
 @command(since="4.0")
 async def block_dirty_bitmap_enable(context: Context, *, node: str, name: str) -> None:
     """Let a bitmap record writes."""
-    await _set_enabled(context, node, name, value=True)
+    with Transaction() as transaction:
+        owner = stage_enabled(context.emu, node, name, transaction, value=True)
+    await settle(owner)
 
 
 @command(since="4.0")
 async def block_dirty_bitmap_disable(context: Context, *, node: str, name: str) -> None:
     """Let a bitmap record no more writes."""
-    await _set_enabled(context, node, name, value=False)
-
-
-async def _set_enabled(context: Context, node: str, name: str, *, value: bool) -> None:
-    owner, bitmap = find_bitmap(context.emu, node, name)
-    bitmap.check(ALLOW_READONLY)
-    bitmap.enabled = value
+    with Transaction() as transaction:
+        owner = stage_enabled(context.emu, node, name, transaction, value=False)
     await settle(owner)
 
 
 @command(since="4.0")
 def block_dirty_bitmap_merge(context: Context, options: BlockDirtyBitmapMerge) -> None:
     """Add what other bitmaps have to one, or nothing if any of them may not be used."""
-    target, sources = merge_sources(context.emu, options)
-    for source in sources:
+    target, sources = _to_merge(context.emu, options)
+    for source in sources:  # nothing can go wrong any more, so nothing is kept to take it back
         target.bits.merge(source.bits)
 
 
