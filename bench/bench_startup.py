@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from time import perf_counter
 
-from daemon import PROGRAMS, Daemon
+from daemon import BIN, Daemon
 from report import OURS, REAL, Report
 
 SHOWN = 15
@@ -19,17 +20,22 @@ def to_greeting(program: str) -> float:
         return (perf_counter() - began) * 1e3
 
 
-def bare_python() -> float:
-    """Return milliseconds that an interpreter takes which does nothing: our floor."""
+def to_end(*command: str) -> float:
+    """Return milliseconds that a program takes which ends by itself."""
     began = perf_counter()
-    subprocess.run([sys.executable, "-c", ""], check=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return (perf_counter() - began) * 1e3
 
 
-def imports() -> list[tuple[int, str]]:
+def bare_python() -> float:
+    """Return milliseconds that an interpreter takes which does nothing: our floor."""
+    return to_end(sys.executable, "-c", "")
+
+
+def imports(program: str) -> list[tuple[int, str]]:
     """Return (own microseconds, module) of all imported up to negotiation, the slowest first."""
-    timed = [sys.executable, "-X", "importtime", *PROGRAMS[OURS]]
-    with Daemon(OURS, wrap=timed, stderr=subprocess.PIPE) as daemon:
+    timed = [sys.executable, "-X", "importtime"]
+    with Daemon(program, wrap=timed, stderr=subprocess.PIPE) as daemon:
         daemon.ready()
         daemon.process.terminate()
         _, stderr = daemon.process.communicate()
@@ -40,17 +46,22 @@ def imports() -> list[tuple[int, str]]:
 
 def run(report: Report) -> None:
     """Compare, then list the slowest imports."""
+    floor = f"{Path(sys.executable).name} -c ''"
     report.section("Start-up: from exec to greeting")
-    report.compare(
-        "greeting",
-        {
-            REAL: lambda: to_greeting(REAL),
-            OURS: lambda: to_greeting(OURS),
-            f"{Path(sys.executable).name} -c ''": bare_python,
-        },
-        "ms",
-    )
-    slowest = imports()
-    report.note(f"{len(slowest)} modules imported; own time of the {SHOWN} slowest, in us:")
-    for own, name in slowest[:SHOWN]:
-        report.note(f"  {own:8,} {name}")
+    for pair in ((REAL, OURS), ("qemu-system-x86_64", "blockemu-qemu")):
+        greetings = {name: lambda name=name: to_greeting(name) for name in pair}
+        report.compare("greeting", greetings | {floor: bare_python}, "ms")
+    tools = {"qemu-io": "qemu-io", "blockemu-io": str(BIN / "blockemu-io")}
+    with NamedTemporaryFile() as image:
+        image.truncate(1 << 20)
+        for arguments in (["-c", "quit"], ["-f", "raw", "-c", "length", image.name]):
+            programs = {
+                name: lambda path=path, arguments=arguments: to_end(path, *arguments)
+                for name, path in tools.items()
+            }
+            report.compare(" ".join(["qemu-io", *arguments[:4]]), programs, "ms")
+    for program in (OURS, "blockemu-qemu"):
+        slowest = imports(program)
+        report.note(f"{program}: {len(slowest)} modules imported until negotiated; own time in us:")
+        for own, name in slowest[:SHOWN]:
+            report.note(f"  {own:8,} {name}")

@@ -9,10 +9,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-PROGRAMS = {
-    "qemu-storage-daemon": ["qemu-storage-daemon"],
-    "blockemu": [str(Path(sys.executable).with_name("blockemu"))],
+BIN = Path(sys.executable).parent
+MACHINE = ["-nodefaults", "-display", "none", "-machine", "none"]
+PROGRAMS = {  # and the options that a monitor on a chardev takes
+    "qemu-storage-daemon": (["qemu-storage-daemon"], "--monitor"),
+    "blockemu": ([str(BIN / "blockemu")], "--monitor"),
+    "qemu-system-x86_64": (["qemu-system-x86_64", *MACHINE], "-qmp"),
+    "blockemu-qemu": ([str(BIN / "blockemu-qemu"), *MACHINE], "-qmp"),
 }
+MONITOR = {"--monitor": "chardev=m", "-qmp": "chardev:m"}
 NEGOTIATE = b'{"execute": "qmp_capabilities"}\n'
 
 
@@ -32,10 +37,12 @@ class Daemon(AbstractContextManager["Daemon"]):
     ) -> None:
         self.socket, theirs = socket.socketpair()
         with theirs:
+            command, option = PROGRAMS[program]
             arguments = [
-                *(wrap or PROGRAMS[program]),
+                *wrap,
+                *command,
                 *("--chardev", f"socket,id=m,fd={theirs.fileno()},server=off"),
-                *("--monitor", "chardev=m"),
+                *(option, MONITOR[option]),
             ]
             before = os.sched_getaffinity(0)
             if cpus is not None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from blockemu.arguments import PROGRAM, Option, UsageError, scan
-from blockemu.process import Background
+from blockemu.process import Background, prepare
 from blockemu.program_options import Globals
 from blockemu.qmp_server.profile import ALL
 from blockemu.startup import Refused, Startup
@@ -47,7 +47,7 @@ def _globals(argv: list[str]) -> "tuple[Globals, list[Option]]":
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
+    prepare()
     try:
         settings, options = _globals(sys.argv[1:] if argv is None else argv)
         background = Background() if settings.daemonize else None

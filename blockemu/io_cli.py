@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from blockemu.arguments import Option, UsageError, scan
 from blockemu.errors import QmpError
+from blockemu.process import prepare
 
 if TYPE_CHECKING:
     from blockemu.io_session import Session
@@ -258,7 +259,7 @@ def _version(name: str) -> str:
 def main() -> int:
     """Run the program; return its exit status."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts threads that we do not need
-    sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
+    prepare()
     name = os.path.basename(sys.argv[0])  # noqa: PTH119
     if name in ("io_cli.py", "__main__.py", "-c"):
         name = "blockemu-io"

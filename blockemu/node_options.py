@@ -1,5 +1,6 @@
 """The options that every node has: what they mean, and what children take from parents."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,13 +45,36 @@ def merged(below: Options, above: Options) -> Options:
     return out
 
 
+def without(options: Options, path: list[str | int]) -> Any:
+    """Take what is at ``path`` out of nested options and return it; inner levels are copied."""
+    at: Any = options
+    for part in path[:-1]:
+        at[part] = at[part].copy()
+        at = at[part]
+    return at.pop(path[-1])
+
+
+def flatten(options: Mapping[str, Any], prefix: str = "") -> Options:
+    """Return nested options with dotted names (qdict_flatten)."""
+    flat: Options = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            flat |= flatten({str(i): each for i, each in enumerate(value)}, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
 def inherit(role: Role, parent: Parent, options: Options) -> bool:
     """Fill in what a child takes from its parent; return whether it is a protocol by default.
 
     After bdrv_inherited_options, block.c.
     """
     theirs = parent.options
-    cache = {**theirs.get("cache", {}), **options.get("cache", {})}
+    cache = {k: v for k, v in theirs.get("cache", {}).items() if k in ("direct", "no-flush")}
+    cache |= options.get("cache", {})
     if cache:
         options["cache"] = cache
     _default(options, theirs, "force-share")

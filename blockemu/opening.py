@@ -18,8 +18,18 @@ from blockemu.errors import QmpError, Wrapped
 from blockemu.graph import Graph
 from blockemu.images.errors import FormatError
 from blockemu.node import Flags, Node, Services
-from blockemu.node_options import Options, Parent, check_flags, inherit, merged, set_flags
+from blockemu.node_options import (
+    Options,
+    Parent,
+    check_flags,
+    flatten,
+    inherit,
+    merged,
+    set_flags,
+    without,
+)
 from blockemu.perm import Perm, Role
+from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import InvalidInput, Unexpected, members, visit
 from blockemu.transaction import Transaction
 
@@ -230,7 +240,7 @@ class Opener:
         check_flags(flags)
         name = self.graph.new_name(options.get("node-name"))
         roles = self._child_roles(driver)
-        typed = self._typed(driver, tag, options)
+        typed, unknown = self._typed(driver, options)
         node = driver(name, tag, typed, flags, self.services)
         node.explicit = {k: v for k, v in explicit.items() if k not in roles}
         node.effective = {
@@ -245,6 +255,8 @@ class Opener:
         try:
             await self._open_children(node, options, given, roles, held)
             await self._finish(node, options, roles)
+            if unknown:
+                raise _unsupported(driver, tag, unknown)
         except BaseException:
             node.holds -= 1
             await self.graph.release(node)
@@ -377,8 +389,11 @@ class Opener:
             if any(isinstance(m, Role) for m in getattr(hint, "__metadata__", ()))
         }
 
-    def _typed(self, driver: type[Node[Any]], tag: str, options: Options) -> NodeOptions:
-        """Make a driver's own options; what defines a child is left out, the child says it all."""
+    def _typed(self, driver: type[Node[Any]], options: Options) -> tuple[NodeOptions, Options]:
+        """Make a driver's own options; return them, and those that it does not know.
+
+        What defines a child is left out, the child says it all.
+        """
         roles = self._child_roles(driver)
         plain = {k: "child" if k in roles and v is not None else v for k, v in options.items()}
         for name in roles:
@@ -387,17 +402,18 @@ class Opener:
         if "file" in roles:
             plain.setdefault("file", "child")
         driver.read_texts(plain)
-        try:
-            typed = visit(driver.Options, plain, keyval=True, drop=BLOCKDEV.discriminator)
-        except Unexpected as e:
-            kind = "protocol" if driver.is_protocol else "format"
-            verb = "doesn't" if driver.is_protocol else "does not"
-            raise UnsupportedOption(kind, tag, verb, e.member) from e
-        except InvalidInput as e:
-            missing = next((c for c in roles if f"'{c}' is missing" in str(e)), "")
-            raise (ChildNeeded(missing) if missing else QmpError(str(e))) from e
-        assert isinstance(typed, NodeOptions)
-        return typed
+        unknown: Options = {}
+        while True:
+            try:
+                typed = visit(driver.Options, plain, keyval=True, drop=BLOCKDEV.discriminator)
+            except Unexpected as e:
+                unknown[e.where] = without(plain, e.parts[::-1])
+            except InvalidInput as e:
+                missing = next((c for c in roles if f"'{c}' is missing" in str(e)), "")
+                raise (ChildNeeded(missing) if missing else QmpError(str(e))) from e
+            else:
+                assert isinstance(typed, NodeOptions)
+                return typed, unknown
 
 
 class FileAndFilename(QmpError):
@@ -422,6 +438,12 @@ class CouldNotProbe(QmpError):
     """The image's beginning cannot be read."""
 
     template = "Could not read image for determining its format: {}"
+
+
+def _unsupported(driver: type[Node[Any]], tag: str, unknown: Options) -> UnsupportedOption:
+    """Return the error about options that the driver does not know: QEMU names one."""
+    kind, verb = ("protocol", "doesn't") if driver.is_protocol else ("format", "does not")
+    return UnsupportedOption(kind, tag, verb, in_order(flatten(unknown))[0])
 
 
 def _as_parent(node: Node[Any]) -> Parent:

@@ -5,7 +5,7 @@ import sys
 
 from blockemu.arguments import Option, UsageError
 from blockemu.machine.argv import scan
-from blockemu.process import Background
+from blockemu.process import Background, prepare
 from blockemu.program_options import Globals, leave
 from blockemu.qmp_server.profile import Profile
 from blockemu.startup import Refused
@@ -46,7 +46,7 @@ def _name() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
+    prepare()
     name = _name()
     try:
         settings = Globals(PROGRAM, HELP, Profile.parse("7.2"))

@@ -4,7 +4,6 @@ Options are flat here (``file.driver``), as in QEMU, since error texts show them
 bdrv_reopen_queue_child, bdrv_reopen_prepare and bdrv_reopen_multiple, block.c.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +11,11 @@ from blockemu.blockdev_options import BLOCKDEV
 from blockemu.errors import QmpError
 from blockemu.graph import Cycle, FrozenLink, Graph
 from blockemu.node import Flags, Node
-from blockemu.node_options import DetectZeroesUnmap, Parent, inherit, set_flags
+from blockemu.node_options import DetectZeroesUnmap, Parent, flatten, inherit, set_flags
 from blockemu.perm import Role
 from blockemu.permissions import refresh
 from blockemu.qmp_server.order import in_order
-from blockemu.qmp_server.qapi import visit
+from blockemu.qmp_server.qapi import Unexpected, visit
 from blockemu.transaction import Transaction
 
 Flat = dict[str, Any]
@@ -221,19 +220,6 @@ class Queue:
         return old
 
 
-def flatten(options: Mapping[str, Any], prefix: str = "") -> Flat:
-    """Return nested options with dotted names (qdict_flatten)."""
-    flat: Flat = {}
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            flat |= flatten({str(i): each for i, each in enumerate(value)}, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def unflatten(flat: Flat) -> dict[str, Any]:
     """Undo ``flatten``; members that are all numbers become a list.
 
@@ -281,7 +267,11 @@ def _typed(node: Node[Any], options: Flat) -> Any:
         if nested[name] is None:
             del nested[name]
     node.read_texts(nested)
-    return visit(type(node.options), nested, keyval=True, drop=BLOCKDEV.discriminator)
+    try:
+        return visit(type(node.options), nested, keyval=True, drop=BLOCKDEV.discriminator)
+    except Unexpected as e:
+        key = next(k for k in in_order(options) if f"{k}.".startswith(f"{e.where}."))
+        raise CannotChange(key) from e
 
 
 def _set_flags(node: Node[Any], flags: Flags, transaction: Transaction) -> None:

@@ -84,11 +84,6 @@ class Unexpected(InvalidInput):
 
     template = "Parameter '{}' is unexpected"
 
-    @property
-    def member(self) -> str:
-        """The name of the member, without the path to it."""
-        return str(self.parts[0]) if self.parts else ""
-
 
 class UnexpectedKeys(InvalidInput):
     """Dotted keys where the type wants one value."""

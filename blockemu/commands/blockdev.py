@@ -12,10 +12,11 @@ from blockemu.commands.context import Context
 from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
 from blockemu.graph import Graph
 from blockemu.node import Node
+from blockemu.node_options import flatten
 from blockemu.perm import Perm
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import dump
-from blockemu.reopen import Queue, flatten
+from blockemu.reopen import Queue
 
 
 class NodeNameMissing(QmpError):

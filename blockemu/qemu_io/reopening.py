@@ -17,20 +17,20 @@ from blockemu.qemu_io.refusals import (
     ReadOnlyGivenTwice,
 )
 from blockemu.qemu_io.table import ANY, IoCommand
-from blockemu.qmp_server.invalid import InvalidInput, Unexpected
-from blockemu.reopen import CannotChange, Queue
+from blockemu.qmp_server.invalid import InvalidInput
+from blockemu.reopen import Queue
 
 if TYPE_CHECKING:
     from blockemu.qemu_io.interpreter import Interpreter
 
-Cache = dict[str, bool]
+Cache = tuple[bool, dict[str, bool]]  # whether writes may be held back, options of the node
 CACHE_MODES: dict[str, Cache] = {
-    "none": {"cache.direct": True, "cache.no-flush": False},
-    "off": {"cache.direct": True, "cache.no-flush": False},
-    "directsync": {"cache.direct": True, "cache.no-flush": False},
-    "writeback": {"cache.direct": False, "cache.no-flush": False},
-    "writethrough": {"cache.direct": False, "cache.no-flush": False},
-    "unsafe": {"cache.direct": False, "cache.no-flush": True},
+    "none": (True, {"cache.direct": True, "cache.no-flush": False}),
+    "off": (True, {"cache.direct": True, "cache.no-flush": False}),
+    "directsync": (False, {"cache.direct": True, "cache.no-flush": False}),
+    "writeback": (True, {"cache.direct": False, "cache.no-flush": False}),
+    "writethrough": (False, {"cache.direct": False, "cache.no-flush": False}),
+    "unsafe": (True, {"cache.direct": False, "cache.no-flush": True}),
 }
 FLAGS = frozenset({"read-only", "auto-read-only", "cache.direct", "cache.no-flush"})
 TRUTH = {
@@ -39,8 +39,14 @@ TRUTH = {
 }
 
 
+class CannotChangeWriteback(QmpError):
+    """The guest knows how its disk works."""
+
+    template = "Cannot change cache.writeback: Device attached"
+
+
 def cache_mode(text: str, _warn: Warn) -> Cache:
-    """Return the options that a cache mode stands for.
+    """Return what a cache mode stands for.
 
     Raises:
         BadCacheMode: there is no such mode.
@@ -72,6 +78,12 @@ async def reopen(io: "Interpreter", options: Options) -> int:
         raise OneModeOnly
     read_only = node.flags.read_only if "w" not in options else False
     read_only = read_only or "r" in options
+    flags = node.flags
+    as_is = (io.image.write_cache, {"cache.direct": flags.direct, "cache.no-flush": flags.no_flush})
+    write_cache, cache = options.get("c", as_is)
+    if write_cache != io.image.write_cache and io.image.device:
+        io.report_error(CannotChangeWriteback())
+        return -errno.EBUSY
     new: dict[str, Any] = dict(options.get("o", {}))
     if "read-only" in new:
         if "r" in options or "w" in options:
@@ -82,17 +94,15 @@ async def reopen(io: "Interpreter", options: Options) -> int:
         if "c" in options:
             raise CacheGivenTwice
     else:
-        flags = node.flags
-        new |= options.get("c", {"cache.direct": flags.direct, "cache.no-flush": flags.no_flush})
+        new |= cache
     try:
         await _reopen(io, node, _typed(new), read_only=read_only)
-    except Unexpected as e:
-        io.report_error(CannotChange(e.member))
     except InvalidInput as e:
         io.output.report(f"{e}\n")
     except QmpError as e:
         io.report_error(e)
     else:
+        io.image.write_cache = write_cache
         return 0
     return -errno.EINVAL
 

@@ -22,6 +22,10 @@ foo bar
 -machine foo
 -drive file=nope.img,if=none
 -drive if=none,id=x,foo=bar
+-drive if=none,file=ov.qcow2,backing.cache.writeback=off
+-drive if=none,file=ov.qcow2,backing.file.foo.bar=1,bar=2
+-drive if=none,file=a.qcow2,cache.foo=on
+-drive if=none,file=a.qcow2,foo=1,backing=nope
 -drive if=bogus
 -drive file=a.qcow2,if=none,id=x,cache=foo
 -drive file=a.qcow2,if=none,id=x,format=foo
@@ -284,6 +288,30 @@ PLUGGING = [
     "query-block",
     'device_del {"id": "nope"}',
 ]
+CACHED = [
+    "-drive",
+    "if=none,id=i,file=ov.qcow2,cache.writeback=off,node-name=image,file.node-name=file,"
+    "backing.node-name=backing,backing.file.node-name=backing-file,backing.cache.no-flush=on",
+    "-drive",
+    "if=none,driver=null-co,id=w,cache=none",
+    "-device",
+    "virtio-blk,drive=w",
+]
+SHOW = [f"hmp info block {name}" for name in ("i", "image", "file", "backing", "backing-file")]
+CACHE = [
+    *SHOW,
+    'hmp qemu-io i "reopen -o cache.direct=on"',
+    *SHOW,
+    'hmp qemu-io i "reopen -c unsafe"',
+    *SHOW,
+    'hmp qemu-io i "reopen -c directsync"',
+    *SHOW,
+    'hmp qemu-io i "reopen -o backing.foo.bar=1"',
+    'hmp qemu-io i "reopen -o backing.cache.foo=1"',
+    'hmp qemu-io w "reopen -c writethrough"',
+    'hmp qemu-io w "reopen -c unsafe"',
+    "query-block",
+]
 HUMAN = [
     "hmp info block",
     'hmp qemu-io -d w2d "read 0 1k"',
@@ -328,6 +356,7 @@ HUMAN = [
         pytest.param(DRIVES, QUERIES, id="drives"),
         pytest.param(DEVICES, QUERIES, id="devices"),
         pytest.param(DEVICES, PLUGGING, id="plugging"),
+        pytest.param(CACHED, CACHE, id="cache modes"),
         pytest.param(AUTOMATIC, [*HUMAN, "query-block"], id="human"),
     ],
 )

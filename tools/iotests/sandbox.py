@@ -29,6 +29,7 @@ PROGRAMS = {  # short name: (variable, QEMU's program, our main function)
 LAUNCHER = """\
 #!{python}
 import os, sys
+sys.dont_write_bytecode = False  # only the suite shall stay as it is
 log = os.open(os.environ["BLOCKEMU_USED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.write(log, b"{name}\\n")
 os.close(log)
