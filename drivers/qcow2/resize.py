@@ -11,7 +11,7 @@ import numpy as np
 from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
 from blockemu.errors import QmpError
-from blockemu.images.qcow2.constants import DATA_FILE_RAW, MAX_L1_BYTES, OFFSET
+from blockemu.images.qcow2.constants import ALL_ALLOCATED, DATA_FILE_RAW, MAX_L1_BYTES, OFFSET
 from blockemu.images.qcow2.header import SIZE_AT
 from blockemu.images.qcow2.tables import contiguous, has_offset
 
@@ -95,11 +95,14 @@ class Resizer:
             if image.header.autoclear_features & DATA_FILE_RAW and prealloc == "off":
                 prealloc = "metadata"
         if prealloc != "off":
-            await self._preallocate(old, length, prealloc)
+            # New room in the file reads as zeroes: with it, the disk does as well.
+            filled = zero and prealloc != "metadata" and not image.geometry.data_file
+            await self._preallocate(old, length, prealloc, filled=filled)
+            zero = zero and not filled
         elif image.geometry.data_file:
             await image.data.truncate(length, exact=exact)
         if zero and length > old:
-            await self._step("Failed to zero out the new area", self._zero(old, length))
+            await self._zero(old, length)
         await self._step("Failed to update the image size", self._set_size(length))
 
     async def _step(self, what: str, work: Awaitable[None]) -> None:
@@ -135,15 +138,17 @@ class Resizer:
         image.freed.add_range(mapping.l1_offset >> bits, clusters, Discard.OTHER)
         mapping.move_l1(l1, first << bits)
 
-    async def _preallocate(self, old: int, length: int, mode: str) -> None:
-        """Allocate clusters for what is new, and room for them in the file."""
+    async def _preallocate(self, old: int, length: int, mode: str, *, filled: bool) -> None:
+        """Allocate clusters for what is new, and room for them in the file.
+
+        ``filled``: they do not let the backing file show through.
+        """
         image = self.image
         geometry, refcounts, bits = image.geometry, image.refcounts, image.geometry.cluster_bits
         first, last = old >> bits, geometry.clusters(length)
-        table = await image.table(old >> geometry.table_bits)
-        at = first & geometry.l2_size - 1
-        if first < last and has_offset(table.entries[at : at + 1], geometry.data_file)[0]:
-            first += 1  # the last cluster so far, which is only partly new
+        if old & geometry.cluster_size - 1 and (filled or not geometry.extended):
+            await self._fill_last(old, length)
+            first += 1
         if first >= last:
             return
         host, end = 0, length
@@ -163,11 +168,20 @@ class Resizer:
                 if isinstance(e, QmpError):
                     raise Failed("Failed to resize underlying file", e) from e
                 raise
-        used = await self._map_new(first, last, host)
+        used = await self._map_new(first, last, host, filled=filled)
         if not geometry.data_file:
             image.freed.add_range(host + used, last - first - used, Discard.NEVER)
 
-    async def _map_new(self, first: int, last: int, host: int) -> int:
+    async def _fill_last(self, old: int, length: int) -> None:
+        """See that the last cluster so far, which is only partly new, has a place."""
+        geometry = self.image.geometry
+        table = await self.image.table(old >> geometry.table_bits)
+        at = old >> geometry.cluster_bits & geometry.l2_size - 1
+        if not has_offset(table.entries[at : at + 1], geometry.data_file)[0]:
+            end = min(length, -(-old // geometry.cluster_size) * geometry.cluster_size)
+            await self.writer.pwrite(old, memoryview(bytes(end - old)))
+
+    async def _map_new(self, first: int, last: int, host: int, *, filled: bool) -> int:
         """Map guest clusters that have none to those from ``host`` on; return how many."""
         image, geometry, used = self.image, self.image.geometry, 0
         bits = geometry.cluster_bits
@@ -186,6 +200,8 @@ class Resizer:
             else:
                 entries[new] = contiguous(host + used << bits, len(new), bits)
                 used += len(new)
+            if filled and table.bitmaps is not None:
+                table.bitmaps[at : at + count][new] = ALL_ALLOCATED
             first += count
             await self.writer.relieve()
         return used
@@ -194,9 +210,15 @@ class Resizer:
         size = self.image.geometry.subcluster_size
         start = min(-(-old // size) * size, length)
         if length > start:
-            await self.zeroer.zeroize(start, length, 0)
+            await self._step("Failed to zero out new clusters", self._zeroize(start, length))
         if start > old:
-            await self.writer.pwrite(old, memoryview(bytes(start - old)))
+            write = self.writer.pwrite(old, memoryview(bytes(start - old)))
+            await self._step("Failed to zero out the new area", write)
+
+    async def _zeroize(self, start: int, end: int) -> None:
+        if self.image.geometry.version < 3 and self.image.backing is not None:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        await self.zeroer.zeroize(start, end, 0)
 
     # Shrinking
 

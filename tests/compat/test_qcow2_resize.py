@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
-from compat.qcow2_images import Op, create, guest, qemu_io, run, same
+from compat.qcow2_images import Op, check, create, guest, mapped, qemu_io, run, same
 
 from blockemu.errors import QmpError
 
@@ -88,3 +89,28 @@ async def test_what_is_new_reads_as_zeroes_whatever_was_there(tmp_path, program)
         data = bytearray(16 * MEGA - (8191 << 10))
         await backend.pread(8191 << 10, data)
         assert not any(data)
+
+
+@pytest.mark.parametrize("options", ["", "extended_l2=on", "compat=0.10", "DATA"])
+@pytest.mark.parametrize("mode", ["off", "metadata", "falloc", "full"])
+async def test_a_backing_file_does_not_show_in_what_is_new(tmp_path, program, options, mode):
+    """The disk ends amid a cluster that is not allocated; the backing file goes on."""
+    program("qemu-img")
+    base = tmp_path / "base.raw"
+    base.write_bytes(b"\7" * (400 << 10))
+    theirs, mine = tmp_path / "theirs.qcow2", tmp_path / "ours.qcow2"
+    for path in theirs, mine:
+        create(path, options, backing=base, size=70 << 10)
+    resize = ["qemu-img", "resize", "-q", "-f", "qcow2", f"--preallocation={mode}"]
+    done = subprocess.run([*resize, theirs, str(300 << 10)], capture_output=True, text=True)
+    async with guest(mine) as (backend, _):
+        said = ""
+        try:
+            await backend.truncate(300 << 10, prealloc=mode)
+        except QmpError as e:
+            said = f"qemu-img: {e}\n"
+    assert done.stderr == said
+    check(mine)
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", theirs, mine)
+    if options != "extended_l2=on":  # QEMU copies more than it must
+        assert mapped(mine) == mapped(theirs)
