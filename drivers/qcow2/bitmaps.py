@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from blockemu.drivers.qcow2.writeback import Writeback
 
 AT_ONCE: Final = 2 << 20  # bytes of a bitmap that are read or written by one request
+MANY: Final = MAX_BITMAP_DIRECTORY // 1048 - 1  # fewer always fit, even with the longest names
 _CLUSTER = np.uint64(CLUSTER)
 _ZEROES, _ONES, _DATA = 0, 1, 2  # what an entry of a table stands for
 
@@ -220,11 +221,11 @@ class StoredBitmaps:
         image, ext = self.image, self.image.extensions.bitmaps
         marked = [replace(stored, flags=stored.flags | IN_USE) for stored in image.bitmaps]
         try:
+            image.header.autoclear_features &= ~BITMAPS
+            await self._write_header()
             directory = codec.pack_directory(marked, image.length, 1 << self.bits)
             if ext is None or len(directory) != ext.directory_size:
                 raise _invalid()
-            image.header.autoclear_features &= ~BITMAPS
-            await self._write_header()
             await image.file.pwrite(ext.directory_offset, directory)
             await self._write_header()
             image.header.autoclear_features |= BITMAPS
@@ -421,14 +422,18 @@ class StoredBitmaps:
             if self.image.geometry.version < 3:
                 raise wrong.OldVersion
             self._check_constraints(name, granularity)
-            kept = [each.name or "" for each in self.live if each.stored]
-            if len(kept) >= MAX_BITMAPS:
-                raise wrong.TooManyToAdd
-            if sum(map(codec.entry_size, [*kept, name])) > MAX_BITMAP_DIRECTORY:
-                raise wrong.NoSpaceInDirectory
+            if len(self.live) >= MANY:
+                self._check_room(name)
         except QmpError as e:
             where = f"Can't make bitmap '{name}' persistent in '{node.title}'"
             raise Wrapped(where, e) from e
+
+    def _check_room(self, name: str) -> None:
+        kept = [each.name or "" for each in self.live if each.stored]
+        if len(kept) >= MAX_BITMAPS:
+            raise wrong.TooManyToAdd
+        if sum(map(codec.entry_size, [*kept, name])) > MAX_BITMAP_DIRECTORY:
+            raise wrong.NoSpaceInDirectory
 
     def _check_constraints(self, name: str, granularity: int) -> None:
         """After check_constraints_on_bitmap."""

@@ -202,7 +202,9 @@ def check_table(table: Table, cluster_size: int) -> None:
 
 
 def _rounded(more: int) -> int:
-    return (_Entry.CODEC.size + more + 7) & ~7
+    """Return an entry's size, with a name and extra data; it overflows as QEMU's int does."""
+    size = (_Entry.CODEC.size + more + 7) & 0xFFFFFFF8
+    return size if size < 1 << 31 else size - (1 << 32)
 
 
 def _makes_sense(entry: _Entry, length: int, cluster_size: int) -> bool:
