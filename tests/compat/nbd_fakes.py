@@ -135,6 +135,12 @@ def shake_hands(peer: Peer, answers: Answers | None = None, **told: int) -> None
             peer.reply(option, (wire.REP_ERR_UNSUP, b""))
 
 
+def without_structured() -> Answers:
+    """Return the answers of a server that has simple replies only."""
+    option = wire.OPT_STRUCTURED_REPLY
+    return {option: lambda peer: peer.reply(option, (wire.REP_ERR_UNSUP, b""))}
+
+
 class FakeServer:
     """Listens on a local socket; every connection is treated alike."""
 
