@@ -21,10 +21,12 @@ from blockemu.requests import Tracker
 from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
 
 if TYPE_CHECKING:
+    from blockemu.check import CheckResult
     from blockemu.clocks import Clocks
     from blockemu.dirty import BitmapSet
     from blockemu.edge import Edge
     from blockemu.fdsets import FdSets
+    from blockemu.images.qcow2.snapshots import Snapshot
     from blockemu.pool import Pool
     from blockemu.transaction import Transaction
 
@@ -72,6 +74,7 @@ class Flags:
     no_backing: bool = False
     no_io: bool = False
     inactive: bool = False
+    check: bool = False  # to be checked: what cannot be used may be opened all the same
 
 
 class Services(Protocol):
@@ -240,6 +243,17 @@ class Node(ABC, Generic[O]):
         """Write another backing file name into the header; NotImplementedError: no such format."""
         raise NotImplementedError
 
+    async def check(self, fix: int) -> "CheckResult":
+        """Check the image, and repair what ``fix`` (see ``blockemu.check.Fix``) says.
+
+        Nothing may be in flight.  ``NotImplementedError``: the format has no checks.
+
+        Raises:
+            OSError: the check could not be carried on.
+
+        """
+        raise NotImplementedError
+
     async def materialise(self) -> None:
         """Make storage look as if nothing of the work on it had been put off."""
 
@@ -358,6 +372,36 @@ class Node(ABC, Generic[O]):
     def below(self) -> "Edge | None":
         """The child that decides about what this node has not allocated."""
         return self.filtered or self.backing
+
+    # Internal snapshots: NotImplementedError where there are none; see blockemu.snapshots
+
+    def snapshot_list(self) -> "list[Snapshot]":
+        """Return the snapshots, oldest first."""
+        raise NotImplementedError
+
+    async def snapshot_create(self, wanted: "Snapshot") -> "Snapshot":
+        """Take a snapshot; return it with its id.  Nothing may be in flight."""
+        raise NotImplementedError
+
+    async def snapshot_goto(self, ident: str) -> None:
+        """Apply the snapshot with an id, or else a name.  Nothing may be in flight."""
+        raise NotImplementedError
+
+    async def snapshot_delete(self, ident: str | None, name: str | None) -> None:
+        """Delete a snapshot by id, name, or both.  Nothing may be in flight."""
+        raise NotImplementedError
+
+    async def snapshot_load_tmp(self, ident: str | None, name: str | None) -> None:
+        """Let a read-only disk read as a snapshot has it."""
+        raise NotImplementedError
+
+    async def save_vmstate(self, offset: int, data: memoryview) -> None:
+        """Write a part of a machine's state; ``offset`` counts from where that begins."""
+        raise NotImplementedError
+
+    async def load_vmstate(self, offset: int, buf: memoryview) -> None:
+        """Read a part of a machine's state."""
+        raise NotImplementedError
 
     # Data path, without waiting
 

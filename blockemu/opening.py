@@ -96,17 +96,21 @@ class Opener:
         *,
         filename: str | None = None,
         defaults: Options | None = None,
+        check: bool = False,
     ) -> Node[Any]:
         """Open a node that has no parent; the caller must take it at once, or release it.
 
         ``defaults`` hold where neither ``options`` nor a ``json:`` name say otherwise, and do not
-        count as given (a program's flags; after update_options_from_flags, block.c).
+        count as given (a program's flags; after update_options_from_flags, block.c).  ``check``:
+        the image is to be checked.
 
         Raises:
             QmpError: in QEMU's words; nothing is left open.
 
         """
-        return await self._open(filename, defaults or {}, dict(options), None, Role.NONE)
+        return await self._open(
+            filename, defaults or {}, dict(options), None, Role.NONE, check=check
+        )
 
     async def open_child(
         self, parent: Node[Any], name: str, role: Role, child: "str | Options"
@@ -150,12 +154,14 @@ class Opener:
         options: Options,
         parent: Parent | None,
         role: Role,
+        *,
+        check: bool = False,
     ) -> Node[Any]:
         if filename is not None and filename.startswith("json:"):
             options = merged(filenames.parse_json(filename), options)
             filename = None
         explicit = dict(options)
-        flags, protocol = Flags(), False
+        flags, protocol = Flags(check=check), False
         if defaults:
             options = defaults | options
             options["cache"] = defaults.get("cache", {}) | explicit.get("cache", {})

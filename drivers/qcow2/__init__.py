@@ -4,9 +4,9 @@ One image is spread over the modules of this package::
 
     opening --- image: header, settings, refcounts, mapping, freed
                   |
-    planner   reader   writer   compressor   zeroer   status   resize   repair
-                  |
-              writeback: metadata goes to disk in stages
+    planner   reader   writer   compressor   zeroer   status   resize   snapshots   checking
+                  |                                                                     |
+              writeback: metadata goes to disk in stages                              check
 """
 
 import errno
@@ -14,6 +14,7 @@ import os
 import sys
 from typing import Any
 
+from blockemu.check import CheckResult, Fix
 from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
 from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.drivers.qcow2.image import Image
@@ -23,15 +24,15 @@ from blockemu.drivers.qcow2.opening import open_image
 from blockemu.drivers.qcow2.options import Qcow2Options, settings
 from blockemu.drivers.qcow2.planner import Planner
 from blockemu.drivers.qcow2.reader import Reader
-from blockemu.drivers.qcow2.repair import repair
 from blockemu.drivers.qcow2.resize import Resizer
+from blockemu.drivers.qcow2.snapshots import NoSuchSnapshot, SnapshotNotFound, Snapshots
 from blockemu.drivers.qcow2.status import Status
 from blockemu.drivers.qcow2.texts import check_overlap_texts, join
 from blockemu.drivers.qcow2.writeback import Writeback
 from blockemu.drivers.qcow2.writer import Writer
 from blockemu.drivers.qcow2.zeroer import Zeroer
 from blockemu.edge import Edge
-from blockemu.errors import QmpError
+from blockemu.errors import HostError, QmpError
 from blockemu.extents import Extents
 from blockemu.images.qcow2.constants import (
     DATA_FILE_RAW,
@@ -42,9 +43,16 @@ from blockemu.images.qcow2.constants import (
 )
 from blockemu.images.qcow2.extensions import HeaderFullError
 from blockemu.images.qcow2.header import Header
+from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.node import Flags, Limits, Node
 from blockemu.route import NO_ROUTE, Commit, Route, Segments
 from blockemu.transaction import Transaction
+
+
+class CannotRepair(HostError):
+    """(why): an image with refcounts left wrong could not be set right."""
+
+    template = "Could not repair dirty image: {}"
 
 
 class Qcow2(Node[Qcow2Options]):
@@ -104,6 +112,7 @@ class Qcow2(Node[Qcow2Options]):
         self.status = Status(image, self.reader, self.writeback.reserve)
         self.bitmaps_stored = bitmaps = StoredBitmaps(image, self.writeback)
         self.resizer = Resizer(image, self.zeroer, self.writer, self.writeback, bitmaps)
+        self.snapshots = Snapshots(image, self.writeback, self.zeroer, self.resizer)
         self.backing_file = image.backing_file
         self.backing_format = image.extensions.backing_format
         self.limits = Limits(
@@ -117,8 +126,26 @@ class Qcow2(Node[Qcow2Options]):
         told = not self.flags.inactive and await self.bitmaps_stored.load()
         if image.writable and stale and not told:
             await image.write_header()
-        if image.writable and header.incompatible_features & DIRTY:
-            await repair(image, self.writeback)
+        await self.snapshots.guard()
+        if image.writable and header.incompatible_features & DIRTY and not self.flags.check:
+            await self._repair()
+
+    async def _repair(self) -> None:
+        """Set refcounts right that were left wrong on purpose, as lazy refcounts do."""
+        try:
+            result = await self.check(Fix.ALL)
+        except OSError as e:
+            code = e.errno or errno.EIO
+            raise CannotRepair(os.strerror(code), errno=code) from e
+        if result.check_errors:
+            raise CannotRepair(os.strerror(errno.EIO), errno=errno.EIO)
+
+    async def check(self, fix: int) -> CheckResult:
+        """Check refcounts and the like; nothing may be in flight."""
+        from blockemu.drivers.qcow2.checking import check
+
+        self.image.check_alive()
+        return await check(self.image, self.writeback, self.snapshots, fix)
 
     async def close(self) -> None:
         """Write back what changed."""
@@ -194,6 +221,62 @@ class Qcow2(Node[Qcow2Options]):
     async def remove_stored_bitmap(self, name: str) -> None:
         """Drop a bitmap from the image, if it is there."""
         await self.bitmaps_stored.remove(name)
+
+    # Internal snapshots
+
+    def snapshot_list(self) -> list[Snapshot]:
+        """Return the snapshots, oldest first."""
+        if self.image.geometry.data_file:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        return list(self.image.snapshots)
+
+    async def snapshot_create(self, wanted: Snapshot) -> Snapshot:
+        """Take a snapshot, with the name, dates and sizes of a machine's state that are given."""
+        self.image.check_alive()
+        async with self.image.allocating():
+            return await self.snapshots.create(wanted)
+
+    async def snapshot_goto(self, ident: str) -> None:
+        """Apply the snapshot with an id, or else a name."""
+        self.image.check_alive()
+        if self.image.geometry.data_file:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        found = self.snapshots.find(ident, None) or self.snapshots.find(None, ident)
+        if found is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        async with self.image.allocating():
+            await self.snapshots.apply(found)
+
+    async def snapshot_delete(self, ident: str | None, name: str | None) -> None:
+        """Delete the first snapshot with an id, a name, or both."""
+        self.image.check_alive()
+        if self.image.geometry.data_file:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        found = self.snapshots.find(ident, name)
+        if found is None:
+            raise NoSuchSnapshot(errno=errno.ENOENT)
+        async with self.image.allocating():
+            await self.snapshots.delete(found)
+
+    async def snapshot_load_tmp(self, ident: str | None, name: str | None) -> None:
+        """Let the disk read as a snapshot has it; only if it is read-only."""
+        found = self.snapshots.find(ident, name)
+        if found is None:
+            raise SnapshotNotFound(errno=errno.ENOENT)
+        await self.snapshots.show(found)
+
+    async def save_vmstate(self, offset: int, data: memoryview) -> None:
+        """Write a part of a machine's state, which lies beyond the disk's end."""
+        self.image.check_alive()
+        at = self.vm_state_offset + offset
+        async with self.image.allocating():
+            await self.resizer.grow_l1_for(at + len(data))
+            await self.writer.pwrite(at, data)
+
+    async def load_vmstate(self, offset: int, buf: memoryview) -> None:
+        """Read a part of a machine's state."""
+        self.image.check_alive()
+        await self.reader.pread(self.vm_state_offset + offset, buf)
 
     # What queries tell
 

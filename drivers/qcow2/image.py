@@ -6,7 +6,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from blockemu.drivers.qcow2 import mapping, refcounts
 from blockemu.drivers.qcow2.events import BlockImageCorrupted
@@ -23,6 +23,9 @@ from blockemu.images.qcow2.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from blockemu.node import DebugEvent, Node
+
+
+MOST_PIECES: Final = 16  # free clusters too few in a row, before they are sought no more
 
 
 class Image:
@@ -120,9 +123,36 @@ class Image:
         except refcounts.Unaligned as e:
             raise await self.bad_block(e) from None
 
-    async def check_overlap(self, host: int, length: int) -> None:
-        """Raise EIO if guest data would be written over metadata."""
-        name = self.overlap.name(host, length)
+    async def take_row(self, count: int) -> int:
+        """Take clusters in a row for a table, wherever there are so many; return the first."""
+        refcounts = self.refcounts
+        pieces: list[tuple[int, int]] = []
+        try:
+            while len(pieces) < MOST_PIECES:
+                taken = refcounts.take(count)
+                if taken is None:
+                    await self.ready()
+                    continue
+                first, got, _ = taken
+                if got == count:
+                    return first
+                pieces.append((first, got))
+            await refcounts.block(refcounts.last_block, self.file)
+            return refcounts.take_beyond(count)
+        finally:
+            for first, got in pieces:
+                for cluster in range(first, first + got):
+                    refcounts.put_back(cluster)
+
+    async def check_overlap(
+        self, host: int, length: int, ignore: frozenset[str] | None = None
+    ) -> None:
+        """Raise EIO if guest data would be written over metadata.
+
+        With ``ignore`` it is metadata that is written, of a kind that it may replace.
+        """
+        data = ignore is None
+        name = self.overlap.name(host, length, ignore or frozenset(), data=data)
         if name is not None:
             message = f"Preventing invalid write on metadata (overlaps with {name})"
             raise await self.corrupt(message, offset=host, size=length)

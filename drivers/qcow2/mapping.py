@@ -133,6 +133,12 @@ class Mapping:
         self.l1, self.l1_offset, self.l1_moved = l1, offset, True
         self.dirty_l1 = 0, len(l1)
 
+    def replace(self, l1: Table, offset: int) -> None:
+        """Begin anew with an L1 table that is in the file; nothing may wait to be written."""
+        self.l1, self.l1_offset, self.l1_moved, self.dirty_l1 = l1, offset, False, None
+        for index in list(self.tables):
+            self.forget(index)
+
     def is_empty(self, table: L2) -> bool:
         """Tell whether this is the shared table of zeroes."""
         return table is self._empty

@@ -106,9 +106,9 @@ async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
     front = await _read(file, 0, min(header.extensions_end, FIRST_LOOK), "Could not read header")
     if header.incompatible_features & ~c.KNOWN_INCOMPATIBLE:
         check_features(header, await _feature_names(file, header, front))
-    if header.incompatible_features & c.CORRUPT and writable:
+    if header.incompatible_features & c.CORRUPT and writable and not node.flags.check:
         raise CorruptReadWrite
-    check_tables(header)
+    check_tables(header, check=node.flags.check)
     l1 = await _words(file, header.l1_table_offset, header.l1_size, "Could not read L1 table")
     chosen = settings(options, header, node.flags)
     table_words = header.refcount_table_clusters << header.cluster_bits - 3
@@ -127,7 +127,8 @@ async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
     await _open_data_file(node, options, header, extensions)
     _check_encryption(options, header, extensions)
     image.backing_file = await _backing_file(file, header)
-    image.snapshots, image.snapshot_bytes = await _snapshots(file, header)
+    if not node.flags.check:  # a check reads them by itself
+        image.snapshots, image.snapshot_bytes = await _snapshots(file, header)
     image.bitmaps = await _bitmaps(file, image)
     if image.length > MAX_LENGTH:
         raise DiskTooLong

@@ -20,6 +20,17 @@ DEFAULT_L2_CACHE: Final = 32 << 20
 MIN_L2_ENTRIES: Final = 2
 MIN_REFCOUNT_BLOCKS: Final = 4
 DEFAULT_CLEAN_INTERVAL: Final = 600  # seconds
+OVERLAP_MEMBERS: Final = {
+    "main_header": "qcow2_header",
+    "active_l1": "active L1 table",
+    "active_l2": "active L2 table",
+    "refcount_table": "refcount table",
+    "refcount_block": "refcount block",
+    "snapshot_table": "snapshot table",
+    "inactive_l1": "inactive L1 table",
+    "inactive_l2": "inactive L2 table",
+    "bitmap_directory": "bitmap directory",
+}
 _INT_MAX, _UINT_MAX = (1 << 31) - 1, (1 << 32) - 1
 
 
@@ -30,6 +41,18 @@ class Qcow2OverlapCheckMode(QEnum):
     CONSTANT = "constant"
     CACHED = "cached"
     ALL = "all"
+
+
+_CONSTANT: Final = frozenset(
+    ("qcow2_header", "active L1 table", "refcount table", "snapshot table", "bitmap directory")
+)
+_CACHED: Final = _CONSTANT | {"active L2 table", "refcount block", "inactive L1 table"}
+GUARDED: Final = {
+    Qcow2OverlapCheckMode.NONE: frozenset[str](),
+    Qcow2OverlapCheckMode.CONSTANT: _CONSTANT,
+    Qcow2OverlapCheckMode.CACHED: _CACHED,
+    Qcow2OverlapCheckMode.ALL: _CACHED | {"inactive L2 table"},
+}
 
 
 class Qcow2OverlapCheckFlags(Struct):
@@ -202,7 +225,7 @@ class Settings:
     pass_request: bool
     pass_snapshot: bool
     pass_other: bool
-    overlap_check: bool
+    overlap_check: frozenset[str]  # what is guarded; names as in ``overlap.NAMES``
 
 
 def settings(options: Qcow2Options, header: Header, flags: Flags) -> Settings:
@@ -284,9 +307,16 @@ def cache_sizes(options: Qcow2Options, header: Header) -> tuple[int, int, int]:
     return l2, entry, refcounts
 
 
-def _overlap_check(value: Any) -> bool:
-    mode = value.template if isinstance(value, Qcow2OverlapCheckFlags) else value
-    return mode is not Qcow2OverlapCheckMode.NONE
+def _overlap_check(value: Any) -> frozenset[str]:
+    """Return what is to be guarded: what the template has, and then what is set one by one."""
+    flags = value if isinstance(value, Qcow2OverlapCheckFlags) else Qcow2OverlapCheckFlags()
+    mode = flags.template if flags is value else value
+    guarded = set(GUARDED[mode or Qcow2OverlapCheckMode.CACHED])
+    for member, kind in OVERLAP_MEMBERS.items():
+        wanted = getattr(flags, member)
+        if wanted is not None:
+            (guarded.add if wanted else guarded.discard)(kind)
+    return frozenset(guarded)
 
 
 def _check_encryption(options: Qcow2Options, header: Header) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from blockemu.images.qcow2.constants import COMPRESSED, COPIED, OFFSET, REFTABLE_OFFSET
+from blockemu.images.qcow2.constants import (
+    COMPRESSED,
+    COPIED,
+    MAX_HOST_OFFSET,
+    MAX_L1_BYTES,
+    OFFSET,
+    REFTABLE_OFFSET,
+)
 from blockemu.images.qcow2.tables import Table, run_starts
 
 if TYPE_CHECKING:
@@ -19,11 +26,12 @@ if TYPE_CHECKING:
 NAMES: Final = (  # in the order in which one of several is told
     "qcow2_header",
     "active L1 table",
-    "active L2 table",
     "refcount table",
-    "refcount block",
     "snapshot table",
     "inactive L1 table",
+    "active L2 table",
+    "refcount block",
+    "inactive L2 table",
     "bitmap directory",
 )
 _COPIED, _OFFSET = np.uint64(COPIED), np.uint64(OFFSET)
@@ -32,27 +40,46 @@ _OWNED = np.uint64(COPIED | COMPRESSED)
 
 
 class Overlap:
-    """Knows where metadata lies, by cluster index."""
+    """Knows where metadata lies, by cluster index.
+
+    ``inactive_l2``: clusters of the snapshots' L2 tables, if these are guarded.
+    """
 
     def __init__(self, image: "Image") -> None:
         self.image = image
         self.bits = image.geometry.cluster_bits
-        self._clusters: I64 = np.zeros(0, np.int64)
-        self._what: I64 = np.zeros(0, np.int64)
+        self.inactive_l2: I64 = _NONE
+        self._clusters: I64 = _NONE
+        self._what: I64 = _NONE
         self._known_at = -1  # Freed.ranges when it was worked out: metadata may have moved since
 
-    def name(self, host: int, length: int) -> str | None:
-        """Return what metadata a range of the file has, None if there is none."""
-        if not self.image.settings.overlap_check or self.image.geometry.data_file:
+    def forget(self) -> None:
+        """Look anew where metadata lies, and what is guarded."""
+        self._known_at = -1
+
+    @property
+    def guards(self) -> bool:
+        """Whether guest data could overwrite what is guarded."""
+        return bool(self.image.settings.overlap_check) and not self.image.geometry.data_file
+
+    def name(
+        self, host: int, length: int, ignore: frozenset[str] = frozenset(), *, data: bool = True
+    ) -> str | None:
+        """Return what metadata a range of the file has, None if there is none.
+
+        ``ignore`` are kinds that may be hit; ``data``: it is guest data that is to be written.
+        """
+        if not self.guards if data else not self.image.settings.overlap_check:
             return None
         self._refresh()
         first = int(self._clusters.searchsorted(host >> self.bits))
         last = int(self._clusters.searchsorted((host + length - 1) >> self.bits, "right"))
-        return NAMES[int(self._what[first:last].min())] if last > first else None
+        hit = [NAMES[i] for i in np.unique(self._what[first:last]).tolist()]
+        return next((name for name in hit if name not in ignore), None)
 
     def touches(self, entries: Table) -> bool:
         """Tell whether clusters that may be written in place lie where metadata does."""
-        if not self.image.settings.overlap_check or self.image.geometry.data_file:
+        if not self.guards:
             return False
         owned = entries[entries & _OWNED == _COPIED] & _OFFSET
         if not len(owned):
@@ -79,18 +106,27 @@ class Overlap:
             return
         self._known_at = image.freed.ranges
         header, mapping, refcounts = image.header, image.mapping, image.refcounts
-        parts = [
-            self._range(0, 1),
-            self._range(mapping.l1_offset, len(mapping.l1) * 8),
-            self._entries(mapping.l1, OFFSET),
-            self._range(refcounts.table_offset, len(refcounts.table) * 8),
-            self._entries(refcounts.table, REFTABLE_OFFSET),
-            self._range(header.snapshots_offset, image.snapshot_bytes),
+        inactive = [
+            self._range(offset, size * 8)
+            for offset, size in {(s.l1_table_offset, s.l1_size) for s in image.snapshots}
+            if offset < MAX_HOST_OFFSET and size <= MAX_L1_BYTES // 8
         ]
-        inactive = [self._range(s.l1_table_offset, s.l1_size * 8) for s in image.snapshots]
-        parts.append(np.concatenate(inactive) if inactive else _NONE)
         ext = image.extensions.bitmaps
-        parts.append(self._range(ext.directory_offset, ext.directory_size) if ext else _NONE)
+        where = {
+            "qcow2_header": self._range(0, 1),
+            "active L1 table": self._range(mapping.l1_offset, len(mapping.l1) * 8),
+            "refcount table": self._range(refcounts.table_offset, len(refcounts.table) * 8),
+            "snapshot table": self._range(header.snapshots_offset, image.snapshot_bytes),
+            "inactive L1 table": np.concatenate(inactive) if inactive else _NONE,
+            "active L2 table": self._entries(mapping.l1, OFFSET),
+            "refcount block": self._entries(refcounts.table, REFTABLE_OFFSET),
+            "inactive L2 table": self.inactive_l2,
+            "bitmap directory": (
+                self._range(ext.directory_offset, ext.directory_size) if ext else _NONE
+            ),
+        }
+        guarded = image.settings.overlap_check
+        parts = [where[name] if name in guarded else _NONE for name in NAMES]
         clusters = np.concatenate(parts)
         what = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         order = np.argsort(clusters, kind="stable")

@@ -52,6 +52,15 @@ class Refcounts:
         self.suspects: Callable[[int, Counts], bool] = lambda first, counts: False
         self.lying = False  # some metadata is said to be free
 
+    def replace(self, table: Table, offset: int, clusters: int) -> None:
+        """Begin anew with a table that is in the file; nothing may wait to be written.
+
+        ``clusters``: how many the file has.
+        """
+        self.table, self.table_offset, self.moved = table, offset, False
+        self.blocks, self.dirty, self.dirty_entries = {}, set(), None
+        self.cursor, self.fresh, self.reserved, self.lying = 0, clusters, clusters, False
+
     # Taking
 
     def take(self, want: int, *, exact: bool = False) -> tuple[int, int, bool] | None:
@@ -302,6 +311,35 @@ class Refcounts:
                 have[mine] = block[unique[mine] - index * self.per]
         last: I64 = unique[have == times.astype(np.uint64)]
         return last
+
+    async def counts(self, clusters: I64, file: Edge) -> Table:
+        """Return refcounts, one for each cluster named."""
+        found, which = np.zeros(len(clusters), np.uint64), clusters // self.per
+        for index in np.unique(which).tolist():
+            block = await self.block(index, file)
+            if block is not None:
+                mine = which == index
+                found[mine] = block[clusters[mine] - index * self.per]
+        return found
+
+    async def add(self, clusters: I64, file: Edge) -> None:
+        """Raise the refcounts of clusters by one for each time they are named.
+
+        Raises:
+            OSError: EINVAL, one would be too large; EIO, one is not there.  All are as they were.
+
+        """
+        unique, times = np.unique(clusters, return_counts=True)
+        which, by = unique // self.per, times.astype(np.uint64)
+        have = await self.counts(unique, file)
+        if (have > np.uint64(self.geometry.refcount_max) - by).any():
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        for index in np.unique(which).tolist():
+            mine, block = which == index, await self.block(index, file)
+            if block is None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            block[unique[mine] - index * self.per] += by[mine].astype(block.dtype)
+            self.dirty.add(index)
 
     async def drop(self, clusters: I64, file: Edge) -> int:
         """Lower the refcounts of clusters by one for each time they are named.

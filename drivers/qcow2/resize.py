@@ -122,9 +122,13 @@ class Resizer:
 
     async def _grow_l1(self, length: int) -> None:
         """Give the L1 table a larger place; the next flush writes it there."""
+        await self.grow_l1(self.image.geometry.l1_entries(length))
+
+    async def grow_l1(self, entries: int) -> None:
+        """Give the L1 table so many entries, if it has fewer."""
         image = self.image
         mapping, refcounts, bits = image.mapping, image.refcounts, image.geometry.cluster_bits
-        entries, old = image.geometry.l1_entries(length), mapping.l1
+        old = mapping.l1
         if entries <= len(old):
             return
         if entries > MAX_L1_BYTES // 8:
@@ -137,6 +141,15 @@ class Resizer:
         clusters = image.geometry.clusters(len(old) * 8)
         image.freed.add_range(mapping.l1_offset >> bits, clusters, Discard.OTHER)
         mapping.move_l1(l1, first << bits)
+
+    async def grow_l1_for(self, end: int) -> None:
+        """Let the L1 table reach as far as ``end``, growing by halves (qcow2_grow_l1_table)."""
+        needed = self.image.geometry.l1_entries(end)
+        entries = max(1, len(self.image.mapping.l1))
+        while entries < needed:
+            entries = -(-entries * 3 // 2)
+        if entries > len(self.image.mapping.l1):
+            await self.grow_l1(entries)
 
     async def _preallocate(self, old: int, length: int, mode: str, *, filled: bool) -> None:
         """Allocate clusters for what is new, and room for them in the file.

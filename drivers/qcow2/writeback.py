@@ -62,11 +62,15 @@ class Writeback:
         take, self._take_freed = self._take_freed, None
         await self._drop(take())
 
-    async def close(self) -> None:
-        """Flush, and say that refcounts are right; nothing is in flight."""
+    async def settle_all(self) -> None:
+        """Flush until nothing waits any more, freed clusters included; nothing is in flight."""
         await self.flush()
         if self.image.freed.count or self.image.refcounts.dirty:
             await self.flush()
+
+    async def close(self) -> None:
+        """Flush, and say that refcounts are right; nothing is in flight."""
+        await self.settle_all()
         if self.image.header.incompatible_features & DIRTY:
             self.image.header.incompatible_features &= ~DIRTY
             await self.image.write_header()

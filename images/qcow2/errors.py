@@ -163,6 +163,7 @@ class SnapshotExtraTooLarge(FormatError):
     """Too much extra data with a snapshot: its index."""
 
     template = "Too much extra metadata in snapshot table entry {}"
+    hint = "You can force-remove this extra metadata with qemu-img check -r all\n"
 
 
 class SnapshotTableTooBig(FormatError):

@@ -12,6 +12,7 @@ LENGTH_V3: Final = 104
 L1_SIZE_AT: Final = 36  # fields that are written alone
 REFTABLE_AT: Final = 48
 SIZE_AT: Final = 24
+SNAPSHOTS_AT: Final = 60  # their number and the table's offset
 INCOMPATIBLE_AT: Final = 72
 _MASK64: Final = (1 << 64) - 1
 
@@ -137,8 +138,10 @@ def check_features(header: Header, names: bytes) -> None:
     raise errors.UnsupportedFeatures(", ".join(found))
 
 
-def check_tables(header: Header) -> None:
+def check_tables(header: Header, *, check: bool = False) -> None:
     """Check sizes and places of what the header points to.
+
+    ``check``: the image is to be checked, which may repair some of it.
 
     Raises:
         FormatError: a table is too large, too small, or nowhere.
@@ -149,17 +152,18 @@ def check_tables(header: Header) -> None:
         raise errors.BadSubclusterSize(subcluster)
     if header.refcount_order > 6:
         raise errors.BadRefcountOrder
-    if not header.refcount_table_clusters:
+    if not header.refcount_table_clusters and not check:
         raise errors.NoRefcountTable
     clusters, size = header.refcount_table_clusters, header.cluster_size
     check_table(
         header, header.refcount_table_offset, clusters, size, c.MAX_REFTABLE_BYTES,
         "Reference count table",
     )  # fmt: skip
-    check_table(
-        header, header.snapshots_offset, header.nb_snapshots, 40, 40 * c.MAX_SNAPSHOTS,
-        "Snapshot table",
-    )  # fmt: skip
+    if not check:
+        check_table(
+            header, header.snapshots_offset, header.nb_snapshots, 40, 40 * c.MAX_SNAPSHOTS,
+            "Snapshot table",
+        )  # fmt: skip
     check_table(
         header, header.l1_table_offset, header.l1_size, 8, c.MAX_L1_BYTES, "Active L1 table"
     )
@@ -172,7 +176,12 @@ def check_tables(header: Header) -> None:
 
 
 def check_table(
-    header: Header, offset: int, entries: int, entry_size: int, most: int, name: str
+    sizes: Header | Geometry,
+    offset: int,
+    entries: int,
+    entry_size: int,
+    most: int,
+    name: str,
 ) -> None:
     """Check one table's size and place (after qcow2_validate_table).
 
@@ -183,5 +192,5 @@ def check_table(
     """
     if entries > most // entry_size:
         raise errors.TableTooLarge(name)
-    if (1 << 63) - 1 - entries * entry_size < offset or offset & header.cluster_size - 1:
+    if (1 << 63) - 1 - entries * entry_size < offset or offset & sizes.cluster_size - 1:
         raise errors.BadTableOffset(name)

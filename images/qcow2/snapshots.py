@@ -10,7 +10,9 @@ from blockemu.images.qcow2 import errors
 _EXTRA = struct.Struct(">QQQ")
 
 
-class _Head(Layout):
+class SnapshotHead(Layout):
+    """The fixed part of an entry."""
+
     l1_table_offset: U64 = 0
     l1_size: U32 = 0
     id_size: U16 = 0
@@ -24,7 +26,10 @@ class _Head(Layout):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One internal snapshot; sizes in bytes, ``icount`` None if it was not recorded."""
+    """One internal snapshot; sizes in bytes, ``icount`` None if it was not recorded.
+
+    ``extra_size``: bytes of extra data that its entry had when it was read.
+    """
 
     id: str
     name: str
@@ -37,6 +42,7 @@ class Snapshot:
     disk_size: int
     icount: int | None
     unknown_extra: bytes = b""
+    extra_size: int = _EXTRA.size
 
 
 class NeedMoreError(Exception):
@@ -59,15 +65,15 @@ def parse_snapshots(
     at = 0
     for index in range(count):
         at = (at + 7) & ~7
-        head = _Head.unpack(_part(data, at, _Head.CODEC.size))
-        at += _Head.CODEC.size
+        head = SnapshotHead.unpack(_part(data, at, SnapshotHead.CODEC.size))
+        at += SnapshotHead.CODEC.size
         if head.extra_size > c.MAX_SNAPSHOT_EXTRA:
             raise errors.SnapshotExtraTooLarge(index)
         extra = _part(data, at, head.extra_size)
         at += head.extra_size
         names = _part(data, at, head.id_size + head.name_size)
         at += len(names)
-        table.append(_snapshot(head, extra, names, disk_size))
+        table.append(make_snapshot(head, extra, names, disk_size))
         if at > c.MAX_SNAPSHOT_BYTES:
             raise errors.SnapshotTableTooBig
     return table, at
@@ -79,7 +85,8 @@ def _part(data: bytes | memoryview, at: int, length: int) -> bytes:
     return bytes(data[at : at + length])
 
 
-def _snapshot(head: _Head, extra: bytes, names: bytes, disk_size: int) -> Snapshot:
+def make_snapshot(head: SnapshotHead, extra: bytes, names: bytes, disk_size: int) -> Snapshot:
+    """Return a snapshot of its entry's parts; ``extra`` may have been cut off, or be too short."""
     state, size, icount = _EXTRA.unpack(extra[:24].ljust(24, b"\0"))
     return Snapshot(
         id=_string(names[: head.id_size]),
@@ -93,7 +100,40 @@ def _snapshot(head: _Head, extra: bytes, names: bytes, disk_size: int) -> Snapsh
         disk_size=size if len(extra) >= 16 else disk_size,
         icount=icount if len(extra) >= 24 and icount != (1 << 64) - 1 else None,
         unknown_extra=extra[24:],
+        extra_size=len(extra),
     )
+
+
+def pack_snapshots(table: list[Snapshot]) -> bytes:
+    """Return the bytes of a table (after qcow2_write_snapshots).
+
+    Raises:
+        FormatError: it is larger than it may be.
+
+    """
+    parts: list[bytes] = []
+    size = 0
+    for s in table:
+        padding = bytes(-size % 8)
+        ident, name = (text.encode(errors="surrogateescape") for text in (s.id, s.name))
+        icount = (1 << 64) - 1 if s.icount is None else s.icount
+        extra = _EXTRA.pack(s.vm_state_size, s.disk_size, icount) + s.unknown_extra
+        head = SnapshotHead(
+            l1_table_offset=s.l1_table_offset,
+            l1_size=s.l1_size,
+            id_size=len(ident),
+            name_size=len(name),
+            date_sec=s.date_sec,
+            date_nsec=s.date_nsec,
+            vm_clock_nsec=s.vm_clock_nsec,
+            vm_state_size=s.vm_state_size if s.vm_state_size >> 32 == 0 else 0,
+            extra_size=len(extra),
+        )
+        parts += (padding, head.pack(), extra, ident, name)
+        size += sum(map(len, parts[-5:]))
+        if size > c.MAX_SNAPSHOT_BYTES:
+            raise errors.SnapshotTableTooBig
+    return b"".join(parts)
 
 
 def _string(data: bytes) -> str:

@@ -71,7 +71,7 @@ async def test_a_dirty_image_is_repaired_when_opened(tmp_path, program, options,
         assert node.image_info()["dirty-flag"] is False
         await backend.pwrite(6 << 20, b"z" * 100000)
     assert not flags(path) & 1
-    check(path)
+    check(path, leaks=damage is scrambled)  # what is said beyond the file's end stays, as in QEMU
     qemu_io(copy, [Op("write", 6 << 20, 100000, ord("z"))])
     run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", path, copy)
 
