@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 
-from blockemu.check import CheckResult
+from blockemu.check import CheckResult, Fix
 from blockemu.drivers.qcow2.check import check_refcounts
 from blockemu.drivers.qcow2.check.snapshot_table import check_snapshot_table
 from blockemu.drivers.qcow2.check.storage import Structure
@@ -102,7 +102,7 @@ async def check(image: Image, writeback: Writeback, snapshots: Snapshots, fix: i
     finally:
         if fix:
             _take_tables(image, structure)
-    if table.corruptions and fix:
+    if table.corruptions and fix & Fix.ERRORS:
         try:
             await snapshots.write_table(image.snapshots)
         except (OSError, QmpError) as e:
