@@ -7,7 +7,15 @@ PROGRAM = "blockemu"
 
 
 class UsageError(Exception):
-    """The command line itself is wrong."""
+    """The command line itself is wrong: why, and at which word."""
+
+    def __init__(self, why: str, word: str = "") -> None:
+        super().__init__(why)
+        self.word = word
+
+
+class MissingArgument(UsageError):
+    """An option lacks what must follow it."""
 
 
 class Option(NamedTuple):
@@ -46,21 +54,21 @@ def _long(
     word: str, rest: Iterator[str], long: Mapping[str, bool], whole: frozenset[str]
 ) -> Option:
     given, equals, value = word[2:].partition("=")
-    name = _complete(given, long, whole)
+    name = _complete(given, word, long, whole)
     if not long[name]:
         if equals:
-            raise UsageError(f"option '--{name}' doesn't allow an argument")
+            raise UsageError(f"option '--{name}' doesn't allow an argument", word)
         return Option(name, "", word)
     if equals:
         return Option(name, value, word)
     try:
         value = next(rest)
     except StopIteration:
-        raise UsageError(f"option '--{name}' requires an argument") from None
+        raise MissingArgument(f"option '--{name}' requires an argument", word) from None
     return Option(name, value, f"{word} {value}")
 
 
-def _complete(given: str, long: Mapping[str, bool], whole: frozenset[str]) -> str:
+def _complete(given: str, word: str, long: Mapping[str, bool], whole: frozenset[str]) -> str:
     if given in long:
         return given
     fits = [name for name in long if name.startswith(given) and name not in whole]
@@ -68,8 +76,8 @@ def _complete(given: str, long: Mapping[str, bool], whole: frozenset[str]) -> st
         return fits[0]
     if fits:
         shown = "".join(f" '--{name}'" for name in fits)
-        raise UsageError(f"option '--{given}' is ambiguous; possibilities:{shown}")
-    raise UsageError(f"unrecognized option '--{given}'")
+        raise UsageError(f"option '--{given}' is ambiguous; possibilities:{shown}", word)
+    raise UsageError(f"unrecognized option '--{given}'", word)
 
 
 def _short(
@@ -78,12 +86,12 @@ def _short(
     for i, letter in enumerate(word[1:], 2):
         name = short.get(letter)
         if name is None:
-            raise UsageError(f"invalid option -- '{letter}'")
+            raise UsageError(f"invalid option -- '{letter}'", word)
         if not long[name]:
             yield Option(name, "", word)
             continue
         value = word[i:] or next(rest, None)
         if value is None:
-            raise UsageError(f"option requires an argument -- '{letter}'")
+            raise MissingArgument(f"option requires an argument -- '{letter}'", word)
         yield Option(name, value, word if word[i:] else f"{word} {value}")
         return

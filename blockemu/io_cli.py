@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from blockemu.arguments import Option, UsageError, scan
+from blockemu.cache_modes import CACHE_MODES
 from blockemu.errors import QmpError
 from blockemu.process import prepare
 
@@ -53,15 +54,6 @@ _SHORT: Final = {
     "U": "force-share",
 }
 _QUIT: Final = ("quit", "q")
-# direct, no-flush, write-through
-_CACHE: Final = {
-    "none": (True, False, False),
-    "off": (True, False, False),
-    "directsync": (True, False, True),
-    "writeback": (False, False, False),
-    "unsafe": (False, True, False),
-    "writethrough": (False, False, True),
-}
 _DISCARD: Final = {"ignore": False, "off": False, "unmap": True, "on": True}
 _AIO: Final = ("threads", "native", "io_uring")
 
@@ -108,7 +100,7 @@ class OpenMode:
             case "k":
                 self.aio = "native"
             case "t":
-                self.direct, self.no_flush, self.write_through = _pick("cache", value, _CACHE)
+                self.direct, self.no_flush, self.write_through = _pick("cache", value, CACHE_MODES)
             case "d":
                 self.unmap = _pick("discard", value, _DISCARD)
             case "i":

@@ -8,6 +8,7 @@ generated names show it: file child, probing, name, driver, backing child.
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blockemu import filenames
@@ -96,21 +97,19 @@ class Opener:
         *,
         filename: str | None = None,
         defaults: Options | None = None,
-        check: bool = False,
+        flags: Flags | None = None,
     ) -> Node[Any]:
         """Open a node that has no parent; the caller must take it at once, or release it.
 
         ``defaults`` hold where neither ``options`` nor a ``json:`` name say otherwise, and do not
-        count as given (a program's flags; after update_options_from_flags, block.c).  ``check``:
-        the image is to be checked.
+        count as given (a program's flags; after update_options_from_flags, block.c).  ``flags``
+        are what no option says.
 
         Raises:
             QmpError: in QEMU's words; nothing is left open.
 
         """
-        return await self._open(
-            filename, defaults or {}, dict(options), None, Role.NONE, check=check
-        )
+        return await self._open(filename, defaults or {}, dict(options), None, Role.NONE, flags)
 
     async def open_child(
         self, parent: Node[Any], name: str, role: Role, child: "str | Options"
@@ -154,14 +153,13 @@ class Opener:
         options: Options,
         parent: Parent | None,
         role: Role,
-        *,
-        check: bool = False,
+        given: Flags | None = None,
     ) -> Node[Any]:
         if filename is not None and filename.startswith("json:"):
             options = merged(filenames.parse_json(filename), options)
             filename = None
         explicit = dict(options)
-        flags, protocol = Flags(check=check), False
+        flags, protocol = replace(given) if given is not None else Flags(), False
         if defaults:
             options = defaults | options
             options["cache"] = defaults.get("cache", {}) | explicit.get("cache", {})

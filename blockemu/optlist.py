@@ -48,14 +48,14 @@ def parse_options(
     return found
 
 
-def parse_any(text: str, warn: Callable[[str], None]) -> dict[str, str]:
-    """Return the options in ``text``, whatever their names.
+def parse_any(text: str, warn: Callable[[str], None], implied: str = "") -> dict[str, str]:
+    """Return the options in ``text``, whatever their names; the first may omit its key.
 
     Raises:
         QmpError: ``id`` is among them and no identifier; ``warn`` hears of bare flags.
     """
     found = {}
-    for key, value, flag in _pairs(text, ""):
+    for key, value, flag in _pairs(text, implied):
         if key == "id" and not is_identifier(value):
             raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
         if flag and key not in ("help", "?"):

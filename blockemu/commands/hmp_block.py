@@ -4,10 +4,8 @@ After block/monitor/block-hmp-cmds.c.
 """
 
 import errno
-import math
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from blockemu.commands.blockdev import block_resize, blockdev_del
@@ -18,10 +16,9 @@ from blockemu.commands.jobs import query_block_jobs
 from blockemu.commands.query import query_block, query_named_block_nodes
 from blockemu.errors import QmpError
 from blockemu.filenames import nest
+from blockemu.image_info import image_text
 from blockemu.machine.drives import NUMBERS
 from blockemu.optlist import parse_any
-from blockemu.qemu_io.report import outline
-from blockemu.qmp_server.qapi import dump
 from blockemu.qmp_server.scalars import parse_size
 from blockemu.schema.images import ImageInfo
 from blockemu.schema.nodes import BlockDeviceInfo, BlockInfo
@@ -121,37 +118,8 @@ def _print_medium(write: Write, inserted: BlockDeviceInfo) -> None:
 def _print_images(write: Write, inserted: BlockDeviceInfo) -> None:
     image: ImageInfo | None = inserted.image
     while image is not None:
-        write("".join(f"{key}: {value}\n" for key, value in _image_rows(image)))
-        if image.format_specific is not None:
-            write("Format specific information:\n" + outline(dump(image.format_specific)["data"]))
+        write(image_text(image))
         image = image.backing_image
-
-
-def _image_rows(image: ImageInfo) -> Iterator[tuple[str, object]]:
-    """Yield what ``info block -v`` prints of an image, in order (bdrv_image_info_dump)."""
-    yield "image", image.filename
-    yield "file format", image.format
-    yield "virtual size", f"{_size_text(image.virtual_size)} ({image.virtual_size} bytes)"
-    size = image.actual_size
-    yield "disk size", "unavailable" if size is None else _size_text(size)
-    if image.encrypted:
-        yield "encrypted", "yes"
-    if image.cluster_size:
-        yield "cluster_size", image.cluster_size
-    if image.dirty_flag:
-        yield "cleanly shut down", "no"
-    if image.backing_filename:
-        full = image.full_backing_filename
-        actual = f" (actual path: {full})" if full not in (None, image.backing_filename) else ""
-        yield "backing file", image.backing_filename + actual
-        if image.backing_filename_format:
-            yield "backing file format", image.backing_filename_format
-
-
-def _size_text(size: int) -> str:
-    """Return a size with three digits and a binary unit (size_to_str, util/cutils.c)."""
-    step = min(max(math.frexp(size / (1000.0 / 1024.0))[1] - 1, 0) // 10, 6)
-    return f"{size / (1 << step * 10):.3g} {' KMGTPE'[step].strip()}{'i' * bool(step)}B"
 
 
 async def info_block_jobs(context: Context, write: Write, values: Values) -> None:

@@ -10,12 +10,12 @@ from blockemu.commands.bitmaps import block_dirty_info
 from blockemu.commands.context import Context
 from blockemu.edge import Edge
 from blockemu.emulator import Emulator
+from blockemu.image_info import describe_chain
 from blockemu.jobs.block_job import BlockJob
 from blockemu.node import Node
 from blockemu.perm import Perm, Role, api_perm_names
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.bitmaps import BlockDirtyInfo
-from blockemu.schema.images import ImageInfo
 from blockemu.schema.jobs import BlockDeviceIoStatus
 from blockemu.schema.nodes import (
     BlockdevCacheInfo,
@@ -126,38 +126,6 @@ def describe_bitmaps(node: Node[Any]) -> list[BlockDirtyInfo] | None:
     if node.bitmap_set is None or not len(node.bitmap_set):
         return None
     return [block_dirty_info(info) for info in node.bitmap_set.info()]
-
-
-def describe_chain(node: Node[Any], *, flat: bool) -> tuple[ImageInfo, int]:
-    """Describe an image and, unless ``flat``, those below it; return how many these are."""
-    below = node.below
-    if flat or below is None:
-        return describe_image(node, None), 0
-    image, depth = describe_chain(below.node, flat=False)
-    return describe_image(node, image), depth + 1
-
-
-def describe_image(node: Node[Any], below: ImageInfo | None) -> ImageInfo:
-    """Describe one image (bdrv_query_image_info)."""
-    filenames.refresh(node)
-    more = node.image_info()
-    size = node.cluster_size
-    full = filenames.full_backing_filename(node) if node.backing_file else None
-    return ImageInfo(
-        filename=node.full_filename,
-        format=node.driver,
-        virtual_size=-(-node.length // 512) * 512,
-        actual_size=node.allocated_size(),
-        encrypted=more.get("encrypted"),
-        dirty_flag=bool(more.get("dirty-flag")) if size is not None else None,
-        cluster_size=size or None,
-        backing_filename=node.backing_file or None,
-        full_backing_filename=full,
-        backing_filename_format=(node.backing_format or None) if node.backing_file else None,
-        snapshots=more.get("snapshots"),
-        backing_image=below,
-        format_specific=node.specific_info(),
-    )
 
 
 def _describe_backend(backend: Backend) -> BlockInfo:

@@ -10,6 +10,7 @@ import numpy as np
 
 from blockemu.errors import HostError, QmpError
 from blockemu.extents import ALLOCATED, Extents
+from blockemu.image_info import outline
 from blockemu.perm import Perm
 from blockemu.qemu_io.options import Options
 from blockemu.qemu_io.refusals import (
@@ -20,7 +21,6 @@ from blockemu.qemu_io.refusals import (
     SizeTooLarge,
     Unmappable,
 )
-from blockemu.qemu_io.report import outline
 from blockemu.qemu_io.sizes import size_text
 from blockemu.qemu_io.table import IoCommand
 from blockemu.qmp_server.qapi import dump

@@ -1,10 +1,6 @@
 """What qemu-io prints about finished requests."""
 
-from collections.abc import Iterable
-from typing import Any
-
 from blockemu.qemu_io.sizes import duration_text, size_text
-from blockemu.qmp_server.order import in_order
 
 _VISIBLE = bytes(c if chr(c).isascii() and chr(c).isalnum() else ord(".") for c in range(256))
 
@@ -35,20 +31,3 @@ def dump(data: bytes | bytearray | memoryview, offset: int) -> str:
         f"{offset + at:08x}:  {digits[3 * at : 3 * at + 48]} {shown[at : at + 16]}\n"
         for at in range(0, len(shown), 16)
     )
-
-
-def outline(value: Any, depth: int = 1) -> str:
-    """Show nested values for people to read, one a line (after dump_qdict, block/qapi.c)."""
-    items: Iterable[tuple[str, Any]]
-    if isinstance(value, dict):
-        items = ((key.replace("-", " "), value[key]) for key in in_order(value))
-    else:
-        items = ((f"[{i}]", each) for i, each in enumerate(value))
-    lines = []
-    for name, each in items:
-        lines.append(f"{'    ' * depth}{name}:")
-        if isinstance(each, dict | list):
-            lines.append("\n" + outline(each, depth + 1))
-        else:
-            lines.append(f" {str(each).lower() if isinstance(each, bool) else each}\n")
-    return "".join(lines)

@@ -16,6 +16,7 @@ from blockemu.check import CheckResult, Fix
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.images.errors import FormatError
+from blockemu.node import Flags
 
 FIX = {Fix.NOTHING: [], Fix.LEAKS: ["-r", "leaks"], Fix.ALL: ["-r", "all"]}
 NAMES = {
@@ -68,7 +69,7 @@ async def ours(path: Path, fix: int = Fix.NOTHING) -> Verdict:
     failure = ""
     with redirect_stderr(told):
         try:
-            node = await emulator.opener.open(options, check=True)
+            node = await emulator.opener.open(options, flags=Flags(check=True))
         except (QmpError, FormatError) as e:
             failure = str(e)
         else:

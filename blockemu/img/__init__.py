@@ -1,0 +1,1 @@
+"""``blockemu-img``'s commands, a module each with a coroutine ``run``."""
