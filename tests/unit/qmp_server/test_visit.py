@@ -161,7 +161,7 @@ def test_a_case_can_be_visited_alone_without_the_discriminator() -> None:
     assert visit(Line, {"kind": "line", "length": 1}, drop="kind") == Line(length=1)
     with pytest.raises(Unexpected) as caught:
         visit(Line, {"length": 1, "size": 1})
-    assert caught.value.member == "size"
+    assert caught.value.where == "size"
 
 
 def test_a_path_names_the_root() -> None:
