@@ -23,6 +23,7 @@ from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
 if TYPE_CHECKING:
     from blockemu.check import CheckResult
     from blockemu.clocks import Clocks
+    from blockemu.create_options import CreationOptions, Creator, TextOption, Texts
     from blockemu.dirty import BitmapSet
     from blockemu.edge import Edge
     from blockemu.fdsets import FdSets
@@ -123,6 +124,11 @@ class Node(ABC, Generic[O]):
     """
 
     Options: ClassVar[type[NodeOptions]]
+    CreateOptions: "ClassVar[type[CreationOptions] | None]" = None  # of blockdev-create
+    text_options: "ClassVar[tuple[TextOption, ...] | None]" = None  # of the programs' create -o
+    creates_by_opening: ClassVar[bool] = (
+        False  # there are no files to be made: resize what is there
+    )
     is_filter: ClassVar[bool] = False  # shows its one child's data unchanged
     is_format: ClassVar[bool] = False  # interprets its file child's bytes
     is_protocol: ClassVar[bool] = False  # reaches storage itself, has no file child
@@ -174,6 +180,19 @@ class Node(ABC, Generic[O]):
         self.full_options: dict[str, Any] = {}
 
     # Control path: errors are QmpError, or FormatError from ``images``, or OSError
+
+    @classmethod
+    async def create(cls, options: "CreationOptions", creator: "Creator") -> None:
+        """Create an image, by blockdev-create's options."""
+        raise NotImplementedError
+
+    @classmethod
+    async def create_by_text(cls, filename: str, texts: "Texts", creator: "Creator") -> None:
+        """Create an image, by the options of ``-o`` that were given; their kinds are right."""
+        raise NotImplementedError
+
+    async def delete_file(self) -> None:
+        """Remove the storage of an image whose creation failed, where that can be done."""
 
     async def open(self) -> None:
         """Make the node ready.  The children that options name are attached already.

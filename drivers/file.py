@@ -5,13 +5,23 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import numpy as np
 
 from blockemu.blockdev_options import NodeOptions
+from blockemu.create_options import CreationOptions, Creator, Texts
 from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
+from blockemu.file_creation import (
+    FDSET,
+    TEXT_OPTIONS,
+    BlockdevCreateOptionsFile,
+    create_file,
+    options_of,
+)
+from blockemu.hostpath import open_path
 from blockemu.hostspace import DeviceSpace, FileSpace
 from blockemu.locking import ImageLock
 from blockemu.node import Flags, Limits, Node, Write
@@ -34,20 +44,6 @@ from blockemu.transaction import Transaction
 
 P = ParamSpec("P")
 MOST_RUNS = 1024  # described in one go, about 1 us each
-NUL = b"\xc0\x80"  # what a JSON string's \\u0000 is in a C string of QEMU's
-FDSET = "/dev/fdset/"  # a descriptor that a client has handed over
-
-
-class CouldNotOpen(QmpError):
-    """(name, why)."""
-
-    template = "Could not open '{}': {}"
-
-
-class DirectUnsupported(QmpError):
-    """(name): the file system has no direct I/O."""
-
-    template = "Could not open '{}': filesystem does not support O_DIRECT"
 
 
 class NotWritable(QmpError):
@@ -200,7 +196,7 @@ class HostFile(Node[BlockdevOptionsFile]):
         if name.startswith(FDSET):
             fd = self.services.fdsets.dup(name, flags)
         else:
-            fd = _open_path(name, flags)
+            fd = open_path(name, flags)
         if flags & os.O_RDWR and device_is_read_only(fd):
             self._close(fd)
             raise NotWritable(os.strerror(errno.EACCES))
@@ -439,7 +435,24 @@ class File(HostFile):
     """A regular file; grows when written beyond its end."""
 
     Options = FileOptions
+    CreateOptions = BlockdevCreateOptionsFile
+    text_options = TEXT_OPTIONS
     protocols = ("file",)
+
+    @classmethod
+    async def create(cls, options: CreationOptions, creator: Creator) -> None:
+        """Make the file, or empty it, and give it its size (raw_co_create)."""
+        assert isinstance(options, BlockdevCreateOptionsFile)
+        await create_file(options, creator)
+
+    @classmethod
+    async def create_by_text(cls, filename: str, texts: Texts, creator: Creator) -> None:
+        """Make the file that a name means."""
+        await create_file(options_of(strip_protocol(filename, "file:"), texts), creator)
+
+    async def delete_file(self) -> None:
+        """Remove the file that an attempt to create an image left."""
+        Path(self.options.filename).unlink(missing_ok=True)
 
     def _check_type(self, mode: int) -> None:
         if not stat.S_ISREG(mode):
@@ -467,23 +480,6 @@ class File(HostFile):
             self._data = runs[-1]
             end = min(end, runs[-1][1]) if len(runs) == MOST_RUNS else end
         return status_of(runs, offset, end, self.limits.request_alignment)
-
-
-def _open_path(name: str, flags: int) -> int:
-    """Open a path, with QEMU's words for what may go wrong."""
-    path = os.fsencode(name).replace(b"\0", NUL)
-    try:
-        return os.open(path, flags | os.O_CLOEXEC)
-    except OSError as e:
-        code = e.errno or errno.EIO
-    if code == errno.EINVAL and flags & os.O_DIRECT:
-        try:
-            os.close(os.open(path, flags & ~os.O_DIRECT | os.O_CLOEXEC))
-        except OSError:
-            pass
-        else:
-            raise DirectUnsupported(name)
-    raise CouldNotOpen(name, os.strerror(code))
 
 
 def status_of(runs: list[tuple[int, int]], offset: int, end: int, align: int) -> Extents:

@@ -34,6 +34,7 @@ class HostDevice(HostFile):
 
     Options: ClassVar[type[NodeOptions]] = HostDeviceOptions
     protocols: ClassVar[tuple[str, ...]] = ("host_device",)
+    creates_by_opening = True
 
     @classmethod
     def probe_device(cls, filename: str) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
+from blockemu.create_options import Creator, TextOption, Texts
 from blockemu.edge import SECTOR, Edge
 from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
@@ -81,11 +82,17 @@ class Raw(Node[BlockdevOptionsRaw]):
 
     Options = BlockdevOptionsRaw
     is_format = True
+    text_options = (TextOption("size", "size", "Virtual disk size"),)
     reopen_options = frozenset({"offset", "size"})
     size_options = reopen_options
     file: Edge
     offset = 0
     size: int | None = None
+
+    @classmethod
+    async def create_by_text(cls, filename: str, texts: Texts, creator: Creator) -> None:
+        """Create the file, which is all there is."""
+        await creator.create_file(filename, texts)
 
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:

@@ -15,8 +15,15 @@ import sys
 from typing import Any
 
 from blockemu.check import CheckResult, Fix
+from blockemu.create_options import CreationOptions, Creator, Texts
 from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
 from blockemu.drivers.qcow2.compressor import Compressor
+from blockemu.drivers.qcow2.create import (
+    CREATE_TEXTS,
+    BlockdevCreateOptionsQcow2,
+    create,
+    create_by_text,
+)
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
 from blockemu.drivers.qcow2.mapping import AtHeader
@@ -59,6 +66,8 @@ class Qcow2(Node[Qcow2Options]):
     """An image.  In memory the mapping is always right; on disk as of the last flush."""
 
     Options = Qcow2Options
+    CreateOptions = BlockdevCreateOptionsQcow2
+    text_options = CREATE_TEXTS
     is_format = True
     supports_backing = True
     reopen_options = frozenset(
@@ -80,6 +89,17 @@ class Qcow2(Node[Qcow2Options]):
     )
     image: Image
     _wrote_back = False  # by the first half of a flush
+
+    @classmethod
+    async def create(cls, options: CreationOptions, creator: Creator) -> None:
+        """Create an image in a node."""
+        assert isinstance(options, BlockdevCreateOptionsQcow2)
+        await create(options, creator)
+
+    @classmethod
+    async def create_by_text(cls, filename: str, texts: Texts, creator: Creator) -> None:
+        """Create an image in a new file."""
+        await create_by_text(filename, texts, creator)
 
     @classmethod
     def read_texts(cls, options: dict[str, Any]) -> None:

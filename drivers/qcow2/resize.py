@@ -10,7 +10,7 @@ import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
-from blockemu.errors import QmpError
+from blockemu.errors import HostError, QmpError
 from blockemu.images.qcow2.constants import ALL_ALLOCATED, DATA_FILE_RAW, MAX_L1_BYTES, OFFSET
 from blockemu.images.qcow2.header import SIZE_AT
 from blockemu.images.qcow2.tables import contiguous, has_offset
@@ -48,7 +48,7 @@ class ShrinkPreallocated(QmpError):
     template = "Preallocation can't be used for shrinking an image"
 
 
-class Failed(QmpError):
+class Failed(HostError):
     """(what, why)."""
 
     template = "{}: {}"
@@ -109,7 +109,8 @@ class Resizer:
         try:
             await work
         except OSError as e:
-            raise Failed(what, os.strerror(e.errno or errno.EIO)) from e
+            code = e.errno or errno.EIO
+            raise Failed(what, os.strerror(code), errno=code) from e
 
     async def _set_size(self, length: int) -> None:
         image = self.image
@@ -135,7 +136,10 @@ class Resizer:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         await image.tell("l1_grow_alloc_table")
         await refcounts.block(refcounts.last_block, image.file)
+        all_there = refcounts.reserved == refcounts.fresh
         first = refcounts.take_beyond(image.geometry.clusters(entries * 8))
+        if all_there:  # the file ends with the table, not with its cluster
+            refcounts.reserved = refcounts.fresh
         l1 = np.zeros(entries, np.uint64)
         l1[: len(old)] = old
         clusters = image.geometry.clusters(len(old) * 8)
@@ -179,7 +183,10 @@ class Resizer:
                 if not geometry.data_file:
                     image.freed.add_range(host, last - first, Discard.OTHER)
                 if isinstance(e, QmpError):
-                    raise Failed("Failed to resize underlying file", e) from e
+                    code = e.errno if isinstance(e, OSError) else None
+                    raise Failed(
+                        "Failed to resize underlying file", e, errno=code or errno.EINVAL
+                    ) from e
                 raise
         used = await self._map_new(first, last, host, filled=filled)
         if not geometry.data_file:

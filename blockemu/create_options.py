@@ -1,0 +1,118 @@
+"""What the creation of images is described by: blockdev-create's options, and the programs' ``-o``.
+
+A driver that can create declares both and gets a ``Creator``, by which it reaches the nodes that it
+is to write to without knowing the graph.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from blockemu.errors import QmpError
+from blockemu.qmp_server.qapi import QEnum, Struct, Union
+
+if TYPE_CHECKING:
+    from blockemu.edge import Edge
+    from blockemu.node import Node, Services
+
+CREATE = Union("BlockdevCreateOptions", "driver")
+Texts = dict[str, str]  # options by name, as the user wrote them
+
+
+class PreallocMode(QEnum):
+    """What is allocated before anything is written."""
+
+    OFF = "off"
+    METADATA = "metadata"
+    FALLOC = "falloc"
+    FULL = "full"
+
+
+class BlockdevDriver(QEnum):
+    """All block drivers of QEMU, since an image may name any of them."""
+
+    BLKDEBUG = "blkdebug"
+    BLKLOGWRITES = "blklogwrites"
+    BLKREPLAY = "blkreplay"
+    BLKVERIFY = "blkverify"
+    BOCHS = "bochs"
+    CLOOP = "cloop"
+    COMPRESS = "compress"
+    COPY_BEFORE_WRITE = "copy-before-write"
+    COPY_ON_READ = "copy-on-read"
+    DMG = "dmg"
+    FILE = "file"
+    SNAPSHOT_ACCESS = "snapshot-access"
+    FTP = "ftp"
+    FTPS = "ftps"
+    GLUSTER = "gluster"
+    HOST_CDROM = "host_cdrom"
+    HOST_DEVICE = "host_device"
+    HTTP = "http"
+    HTTPS = "https"
+    ISCSI = "iscsi"
+    LUKS = "luks"
+    NBD = "nbd"
+    NFS = "nfs"
+    NULL_AIO = "null-aio"
+    NULL_CO = "null-co"
+    NVME = "nvme"
+    PARALLELS = "parallels"
+    PREALLOCATE = "preallocate"
+    QCOW = "qcow"
+    QCOW2 = "qcow2"
+    QED = "qed"
+    QUORUM = "quorum"
+    RAW = "raw"
+    RBD = "rbd"
+    REPLICATION = "replication"
+    SSH = "ssh"
+    THROTTLE = "throttle"
+    VDI = "vdi"
+    VHDX = "vhdx"
+    VMDK = "vmdk"
+    VPC = "vpc"
+    VVFAT = "vvfat"
+
+
+class UnknownValue(QmpError):
+    """A value that an option of ``-o`` does not have."""
+
+    template = "invalid parameter value: {}"
+
+
+class CreationOptions(Struct):
+    """Options of blockdev-create; a driver's own add members."""
+
+    union = CREATE
+
+
+@dataclass(frozen=True, slots=True)
+class TextOption:
+    """An option of ``-o``: its name, its kind, a line of help, and what is shown if not given."""
+
+    name: str
+    kind: Literal["string", "bool", "number", "size"]
+    help: str
+    default: str | None = None
+
+
+class Creator(Protocol):
+    """What a driver may use to create an image."""
+
+    services: "Services"
+
+    def node(self, ref: Any) -> AbstractAsyncContextManager["Node[Any]"]:
+        """Open a BlockdevRef, or look it up, for as long as the context lasts."""
+
+    def protocol(self, filename: str) -> AbstractAsyncContextManager["Node[Any]"]:
+        """Open what a file name means, whatever format it holds, for writing and resizing."""
+
+    def root(self, node: "Node[Any]") -> AbstractAsyncContextManager["Edge"]:
+        """Write to a node, also beyond its end, and resize it."""
+
+    def image(self, options: dict[str, Any]) -> AbstractAsyncContextManager["Edge"]:
+        """Open an image for reading, writing and resizing."""
+
+    async def create_file(self, filename: str, texts: Texts) -> None:
+        """Create what a file name means, by the protocol's own options."""

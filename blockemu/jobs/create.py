@@ -1,0 +1,31 @@
+"""The jobs that create and amend images (block/create.c, block/amend.c)."""
+
+from blockemu.create_options import CreationOptions
+from blockemu.creation import create
+from blockemu.errors import QmpError
+from blockemu.images.errors import FormatError
+from blockemu.jobs.job import Job, JobFailed
+from blockemu.jobs.registry import Jobs
+from blockemu.opening import Opener
+from blockemu.schema.jobs import JobType
+
+
+class CreateJob(Job):
+    """Creates an image in one go; stays until it is dismissed."""
+
+    type = JobType.CREATE
+
+    def __init__(self, jobs: Jobs, job_id: str, opener: Opener, options: CreationOptions) -> None:
+        super().__init__(jobs, job_id, auto_dismiss=False)
+        self._opener = opener
+        self._options = options
+
+    async def run(self) -> None:
+        """Create; it is one step of progress."""
+        self.progress.remaining = 1
+        try:
+            await create(self._options, self._opener)
+        except (QmpError, FormatError) as e:
+            raise JobFailed(str(e)) from e
+        finally:
+            self.progress.current, self.progress.remaining = 1, 0
