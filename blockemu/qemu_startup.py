@@ -364,7 +364,8 @@ class MachineStartup(Startup):
             await build(emu.devices, emu.drives, self._model)
         except QmpError as e:
             if emu.drives.homeless not in self._drives:
-                raise Refused(str(e)) from e  # QEMU no longer knows which option it was
+                hint = f"\n{self._name}: info: {e.hint}" if e.hint else ""
+                raise Refused(f"{e}{hint}") from e  # QEMU no longer knows which option it was
             self._where = self._drives[emu.drives.homeless]
             raise self._refusal(e) from e
         self._serve_clients(daemon)

@@ -253,17 +253,33 @@ class Devices:
             raise NoHotplug(bus.name)
         device = _class(model.name)(model, bus, options.get("id", ""))
         self._place(device, folder)
+        await self._start(device, options)
+        if model.makes:
+            device.child_bus = Bus(self._bus_name(device), model.makes)
+            self.buses.append(device.child_bus)
+        return device
+
+    async def add_fixed(self, model: DeviceType, name: str, drive: str) -> Device:
+        """Make a device that belongs to the machine itself.
+
+        Raises:
+            QmpError: it cannot be; nothing is left of it.
+
+        """
+        bus = next(bus for bus in self.buses if bus.kind == model.bus)
+        device = _class(model.name)(model, bus, "")
+        self._qom.container("machine").add_child(name, device)
+        await self._start(device, {"drive": drive})
+        return device
+
+    async def _start(self, device: Device, options: Mapping[str, str]) -> None:
         try:
             self._set_properties(device, options)
             self._realise(device)
         except BaseException:
             await self._take_out(device)
             raise
-        bus.devices.append(device)
-        if model.makes:
-            device.child_bus = Bus(self._bus_name(device), model.makes)
-            self.buses.append(device.child_bus)
-        return device
+        device.bus.devices.append(device)
 
     def _bus(self, model: DeviceType, name: str | None) -> Bus:
         if name is None:
@@ -363,6 +379,8 @@ class Devices:
             shared |= Perm.RESIZE
         if is_on(device.values.get("share-rw")):
             shared |= Perm.WRITE
+        if kind is Drive.FLASH:
+            shared = Perm.ALL
         if node is None:
             backend.perm, backend.shared = perm, shared
         else:
@@ -372,7 +390,7 @@ class Devices:
             backend.write_cache = cache == "on"
         backend.removable = may_be_empty
         backend.tray = kind is Drive.MEDIUM
-        backend.reports_errors = kind is not Drive.FLOPPY
+        backend.reports_errors = kind not in (Drive.FLOPPY, Drive.FLASH)
 
     # Unplugging
 

@@ -25,33 +25,43 @@ class Model(NamedTuple):
     """A machine.
 
     ``interface``: that of a drive without ``if``.  ``first``: the number that its first IDE drive
-    and its first floppy have among the devices without a place of their own.
+    and its first floppy have among the devices without a place of their own.  ``flashes``: how many
+    flash chips may hold its firmware.
     """
 
     buses: tuple[BusPlan, ...] = ()
     interface: str = "none"
     first: int = 0
     floppy: int = 0
+    flashes: int = 0
 
 
 _PC: Final = Model(
     (
+        BusPlan("main-system-bus", "System", hotplug=False),
         BusPlan("pci.0", "PCI"),
         BusPlan("floppy-bus.0", "floppy-bus", 2, hotplug=False),
         BusPlan("ide.0", "IDE", 2, hotplug=False),
         BusPlan("ide.1", "IDE", 2, hotplug=False),
     ),
     "ide",
-    18,
-    13,
+    first=18,
+    floppy=13,
+    flashes=2,
 )
 _Q35: Final = Model(
-    (BusPlan("pcie.0", "PCI"), *(BusPlan(f"ide.{n}", "IDE", 1, hotplug=False) for n in range(6))),
+    (
+        BusPlan("main-system-bus", "System", hotplug=False),
+        BusPlan("pcie.0", "PCI"),
+        *(BusPlan(f"ide.{n}", "IDE", 1, hotplug=False) for n in range(6)),
+    ),
     "ide",
-    22,
+    first=22,
+    flashes=2,
 )
 _MODELS: Final = (
-    (r"pc|pc-i440fx-\d+\.\d+|isapc", _PC),
+    (r"pc|pc-i440fx-\d+\.\d+", _PC),
+    (r"isapc", _PC._replace(flashes=0)),
     (r"q35|pc-q35-\d+\.\d+(\.\d+)?", _Q35),
     (r"none|microvm|x-remote", Model()),
 )

@@ -23,6 +23,7 @@ class Drive(Enum):
     WRITABLE = auto()  # always writes
     MEDIUM = auto()  # may be empty, never writes
     FLOPPY = auto()  # may be empty
+    FLASH = auto()  # read once; shares everything
 
 
 class DeviceType(NamedTuple):
@@ -88,6 +89,7 @@ TYPES: Final[tuple[DeviceType, ...]] = (
     *_BLK,
     *_SCSI,
 )
+PFLASH: Final = DeviceType("cfi.pflash01", "System", {"drive": "str"}, Drive.FLASH)
 BY_NAME: Final[Mapping[str, DeviceType]] = {
     name: each for each in TYPES for name in (each.name, each.alias) if name
 }

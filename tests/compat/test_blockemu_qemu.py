@@ -54,6 +54,12 @@ foo bar
 -drive if=none,id=x,driver=null-co -blockdev null-co,node-name=x
 -drive if=none,driver=null-co,id=none1 -drive if=none,driver=null-co
 -drive media=cdrom -drive if=floppy -drive driver=null-co
+-drive if=pflash,file=r.img,format=raw -drive if=pflash,unit=2,driver=null-co
+-drive if=pflash,unit=1,file=r.img,format=raw
+-drive if=pflash,driver=null-co,size=1000
+-drive if=pflash
+-drive if=pflash,driver=null-co
+-drive if=pflash,file=r.img,format=raw,id=x -device virtio-blk,drive=x
 -hda nope
 -cdrom nope
 -blockdev file
@@ -230,6 +236,8 @@ DEVICES = [
     "ide-hd,drive=n2",
 ]
 AUTOMATIC = [
+    "-drive",
+    "if=pflash,driver=null-co,read-zeroes=on,size=1M",
     "-drive",
     "driver=null-co",
     "-drive",
