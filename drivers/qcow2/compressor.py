@@ -7,8 +7,6 @@ written as any other data (after qcow2_co_pwritev_compressed_part, block/qcow2.c
 
 import errno
 import os
-from collections.abc import Sequence
-from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -17,14 +15,14 @@ import numpy as np
 from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.mapping import AtHeader
+from blockemu.drivers.qcow2.reader import SHARE
 from blockemu.drivers.qcow2.writer import Writer
-from blockemu.images.qcow2.compression import COMPRESS, Compress
+from blockemu.images.qcow2.compression import COMPRESS
 from blockemu.images.qcow2.constants import OFFSET
 from blockemu.images.qcow2.tables import Table, compressed_entries
 from blockemu.requests import Request
 
 BATCH: Final = 2 << 20  # bytes that are compressed before any of them is written
-SHARE: Final = 64 << 10  # bytes of small clusters that one thread compresses in one go
 _OFFSET: Final = np.uint64(OFFSET)
 
 
@@ -62,12 +60,9 @@ class Compressor:
         parts = [buf[at : at + size] for at in range(0, len(buf), size)]
         if len(parts[-1]) < size:
             parts[-1] = memoryview(bytes(parts[-1]).ljust(size, b"\0"))
-        each = max(1, SHARE >> self.bits)
-        shares = [parts[i : i + each] for i in range(0, len(parts), each)]
-        compress = partial(_compress, COMPRESS[self.image.header.compression_type])
-        packed = [
-            one for share in await self.image.node.pool.map(compress, shares) for one in share
-        ]
+        compress = COMPRESS[self.image.header.compression_type]
+        share = max(1, SHARE >> self.bits)
+        packed = await self.image.node.pool.map(compress, parts, share=share)
         first = offset >> self.bits
         for fits, group in groupby(enumerate(packed), lambda pair: pair[1] is not None):
             found = list(group)
@@ -176,7 +171,3 @@ def _rows(hosts: list[int], packed: list[bytes]) -> list[tuple[int, bytes]]:
         rows[-1][1].append(data)
         end = host + len(data)
     return [(host, b"".join(parts)) for host, parts in rows]
-
-
-def _compress(compress: Compress, clusters: Sequence[memoryview]) -> list[bytes | None]:
-    return [compress(cluster) for cluster in clusters]

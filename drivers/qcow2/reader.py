@@ -2,7 +2,9 @@
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from blockemu.drivers.qcow2.image import Image, c_hex
 from blockemu.images.qcow2.compression import DECOMPRESS
@@ -25,6 +27,8 @@ from blockemu.images.qcow2.tables import (
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.mapping import L2
 
+DECOMPRESSED: Final = 2 << 20  # bytes that are decompressed side by side
+SHARE: Final = 64 << 10  # bytes of small clusters that one thread takes in one go
 BELOW = (UNALLOCATED, UNALLOCATED_ALLOC)
 ZEROES = (ZERO, ZERO_ALLOC)
 _SPECIAL = COMPRESSED | READS_ZERO
@@ -36,6 +40,7 @@ class Reader:
     def __init__(self, image: Image) -> None:
         self.image = image
         self.bits = image.geometry.cluster_bits
+        self.at_once = max(1, DECOMPRESSED >> self.bits)  # compressed clusters read together
 
     async def pread(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf``."""
@@ -55,8 +60,16 @@ class Reader:
         while offset < end:
             size = min(end - offset, span - offset % span)
             table = await self.image.table(offset // span)
+            packed: list[tuple[Run, memoryview]] = []
             for run in self.runs(table, offset, size):
-                await self._read_run(run, buf[run.start + len(buf) - end :][: run.length])
+                part = buf[run.start + len(buf) - end :][: run.length]
+                if run.kind == COMPRESSED_KIND:
+                    await self.check(run)
+                    packed.append((run, part))
+                else:
+                    await self._read_run(run, part)
+            for first in range(0, len(packed), self.at_once):
+                await self._read_packed(packed[first : first + self.at_once])
             offset += size
 
     def runs(self, table: "L2", offset: int, length: int) -> list[Run]:
@@ -101,11 +114,6 @@ class Reader:
         elif run.kind in ZEROES:
             await self.check(run)
             buf[:] = bytes(len(buf))
-        elif run.kind == COMPRESSED_KIND:
-            await self.check(run)
-            whole = await self.decompress(run.entry)
-            lead = run.start & (1 << self.bits) - 1
-            buf[:] = whole[lead : lead + len(buf)]
         else:
             raise await self.invalid(run)
 
@@ -121,8 +129,22 @@ class Reader:
         if have < len(buf):
             buf[have:] = bytes(len(buf) - have)
 
-    async def decompress(self, entry: int) -> bytes:
-        """Return the contents of a compressed cluster, given its L2 entry."""
+    async def _read_packed(self, parts: Sequence[tuple[Run, memoryview]]) -> None:
+        """Read from compressed clusters, which threads decompress side by side."""
+        image, packed = self.image, []
+        for run, _ in parts:
+            packed.append(await self._read_raw(run.entry))
+        unpack = partial(DECOMPRESS[image.header.compression_type], size=1 << self.bits)
+        share = max(1, SHARE >> self.bits)
+        wholes = await image.node.pool.map(unpack, packed, share=share)
+        for (run, buf), whole in zip(parts, wholes, strict=True):
+            if whole is None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            lead = run.start & (1 << self.bits) - 1
+            buf[:] = whole[lead : lead + len(buf)]
+
+    async def _read_raw(self, entry: int) -> memoryview:
+        """Read what a compressed cluster's L2 entry points to."""
         geometry = self.image.geometry
         offset = entry & geometry.compressed_offset
         sectors = (entry >> geometry.compressed_shift & geometry.compressed_sectors) + 1
@@ -130,11 +152,7 @@ class Reader:
         if self.image.debug is not None:
             await self.image.debug("read_compressed")
         await self.image.file.pread(offset, packed)
-        unpack = DECOMPRESS[self.image.header.compression_type]
-        data = await self.image.node.pool.run(unpack, packed, geometry.cluster_size)
-        if data is None:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return data
+        return packed
 
     # Corruption, in the words of qcow2_get_host_offset
 

@@ -178,11 +178,11 @@ class Zeroer:
                 return
 
     async def _zero_subclusters(self, offset: int, end: int, *, partial: bool) -> None:
-        """Zero some subclusters of one cluster."""
+        """Zero some subclusters of one cluster; the disk may end in the last of them."""
         index, first = divmod(offset >> self.geometry.cluster_bits, self.geometry.l2_size)
         begin = offset & self.geometry.cluster_size - 1
-        bits = self.geometry.subcluster_bits
-        mask = sub_range(1, begin >> bits, (begin + end - offset) >> bits)
+        bits, size = self.geometry.subcluster_bits, self.geometry.subcluster_size
+        mask = sub_range(1, begin >> bits, (begin + end - offset + size - 1) >> bits)
         while True:
             table = await self._get(index, first, 1)
             if partial:

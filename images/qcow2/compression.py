@@ -5,12 +5,20 @@ The functions are pure and let go of Python's lock while they work, so they are 
 
 import zlib
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from blockemu.images.qcow2.constants import ZLIB, ZSTD
 
 Compress = Callable[[memoryview], bytes | None]
-Decompress = Callable[[memoryview, int], bytes | None]
+
+
+class Decompress(Protocol):
+    """A way to decompress."""
+
+    def __call__(self, packed: memoryview, size: int) -> bytes | None:
+        """Return ``size`` bytes, None if the data is damaged."""
+
+
 _WINDOW: Final = -12  # bits of zlib's window; negative: no header and no checksum
 _MEMORY: Final = 9
 
