@@ -367,6 +367,9 @@ class Qcow2(Node[Qcow2Options]):
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Allocate for a whole range."""
         self.image.check_alive()
+        found = self.planner.place(offset, length)
+        if found is not None:
+            return found
         async with self.image.allocating():
             return await self.writer.place(offset, length)
 

@@ -229,5 +229,8 @@ class Mapping:
             self.forget(index)
 
     def crowded(self) -> bool:
-        """Tell whether changed tables fill so much of the cache that they should be written."""
-        return len(self.dirty) > max(2, self.most_tables // 2)
+        """Tell whether changed tables fill so much of the cache that they should be written.
+
+        Never if there is room for all that the disk can have.
+        """
+        return len(self.dirty) > max(2, self.most_tables // 2) and self.most_tables < len(self.l1)

@@ -20,6 +20,7 @@ class Planner:
         self.image = image
         self.reader = reader
         self.writer = writer
+        self._placing: tuple[tuple[Leaf, int] | None, WritePlan] = (None, lambda at, length: None)
 
     def route(self) -> Route:
         """Look clusters up in the tables at hand."""
@@ -114,6 +115,29 @@ class Planner:
         return found
 
     # Writing
+
+    def place(self, offset: int, length: int) -> tuple[Segments, Commit] | None:
+        """Make room for a whole range, if that takes no waiting."""
+        image = self.image
+        route = image.data.route
+        if route.linear is None or route.write is None or route.marks:
+            raise NotImplementedError
+        where, plan = self._placing
+        if where != route.linear:
+            plan = self._write_plan(*route.linear)
+            self._placing = route.linear, plan
+        found = plan(offset, length)
+        if found is None:
+            return None
+        segments, mapped = found
+        ticket = image.in_flight.enter()  # the caller takes its time
+
+        def commit(good: bool) -> None:
+            if mapped is not None:
+                mapped(good)
+            image.in_flight.leave(ticket)
+
+        return segments, commit
 
     def _write_plan(self, leaf: Leaf, delta: int) -> WritePlan:
         geometry, view = self.image.geometry, self.image.mapping.views.get

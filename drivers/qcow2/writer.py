@@ -145,10 +145,6 @@ class Writer:
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Allocate for a whole range; copy what lies around it in its first and last cluster."""
         image = self.image
-        route = image.data.route
-        if route.linear is None or route.write is None or route.marks:
-            raise NotImplementedError
-        leaf, delta = route.linear
         await self.relieve()
         ticket = image.in_flight.enter()
         rooms: list[Room] = []
@@ -172,6 +168,10 @@ class Writer:
         except BaseException:
             commit(False)
             raise
+        if image.data.route.linear is None:
+            commit(False)
+            raise NotImplementedError
+        leaf, delta = image.data.route.linear
         segments: list[Segment] = [(leaf, room.host + delta, room.length) for room in rooms]
         return segments, commit
 
