@@ -17,6 +17,7 @@ from typing import Any
 from blockemu.check import CheckResult, Fix
 from blockemu.create_options import CreationOptions, Creator, Texts
 from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
+from blockemu.drivers.qcow2.cleaner import Cleaner
 from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.drivers.qcow2.create import (
     CREATE_TEXTS,
@@ -127,6 +128,7 @@ class Qcow2(Node[Qcow2Options]):
         self.writeback = Writeback(image)
         self.writer = Writer(image, self.reader, self.writeback.flush)
         self.compressor = Compressor(image, self.writer)
+        self.cleaner = Cleaner(image)
         self.zeroer = Zeroer(image, self.reader, self.writer)
         self.planner = Planner(image, self.reader, self.writer)
         self.status = Status(image, self.reader, self.writeback.reserve)
@@ -149,6 +151,7 @@ class Qcow2(Node[Qcow2Options]):
         await self.snapshots.guard()
         if image.writable and header.incompatible_features & DIRTY and not self.flags.check:
             await self._repair()
+        self.cleaner.start()
 
     async def _repair(self) -> None:
         """Set refcounts right that were left wrong on purpose, as lazy refcounts do."""
@@ -171,6 +174,7 @@ class Qcow2(Node[Qcow2Options]):
         """Write back what changed."""
         if "image" not in vars(self):
             return  # it could not be opened
+        self.cleaner.stop()
         if self.image.broken or self.flags.inactive:
             return
         try:
@@ -198,9 +202,8 @@ class Qcow2(Node[Qcow2Options]):
                 await self.writeback.close()
 
         def commit() -> None:
-            image.settings = new
-            image.mapping.most_tables = new.l2_tables
-            image.refcounts.most_blocks = new.refcount_blocks
+            image.adopt(new)
+            self.cleaner.start()
 
         transaction.on_commit(commit)
 

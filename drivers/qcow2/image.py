@@ -65,6 +65,12 @@ class Image:
         self.broken = False  # corruption was met while writing: nothing works any more
         self._told = False
 
+    def adopt(self, settings: Settings) -> None:
+        """Go by other settings from now on."""
+        self.settings = settings
+        self.mapping.most_tables = settings.l2_tables
+        self.refcounts.most_blocks = settings.refcount_blocks
+
     # Where it lies
 
     @property

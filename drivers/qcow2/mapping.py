@@ -1,6 +1,7 @@
 """The L1 table and the L2 tables at hand."""
 
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 
@@ -90,7 +91,7 @@ class Mapping:
             table = self._empty
         if index not in self.tables:  # else another request was faster, and may have changed it
             table.suspect = host != 0 and self.suspects(table.entries)
-            self._make_room()
+            self.make_room(self.most_tables - 1)
             self._keep(index, table)
         return self.tables[index]
 
@@ -219,13 +220,13 @@ class Mapping:
         busy = {c >> bits for r in self.allocating for c in (r.start, r.end - 1)}
         return busy | self.dirty | self.writing
 
-    def _make_room(self) -> None:
-        if len(self.tables) < self.most_tables:
+    def make_room(self, most: int) -> None:
+        """Drop the oldest tables until no more than ``most`` are left, but none that is busy."""
+        if len(self.tables) <= most:
             return
         busy = self.busy_tables()
-        for index in [i for i in self.tables if i not in busy]:
-            if len(self.tables) < self.most_tables:
-                return
+        idle = (index for index in self.tables if index not in busy)
+        for index in list(islice(idle, len(self.tables) - most)):
             self.forget(index)
 
     def crowded(self) -> bool:

@@ -7,6 +7,7 @@ block of the first free cluster in memory; if that is not, it says so and ``read
 import errno
 import os
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -285,16 +286,18 @@ class Refcounts:
             await file.node.debug("refblock_load")
         await file.pread(host, raw)
         if index not in self.blocks:  # else another request was faster, and may have changed it
-            self._make_room()
+            self.make_room(self.most_blocks - 1)
             self.blocks[index] = counts = unpack_counts(raw, self.geometry.refcount_order)
             self.lying |= self.suspects(index * self.per, counts)
         return self.blocks[index]
 
-    def _make_room(self) -> None:
+    def make_room(self, most: int) -> None:
+        """Drop the oldest blocks until no more than ``most`` are left, but none that is busy."""
+        if len(self.blocks) <= most:
+            return
         busy = self.dirty | self.writing | {self.cursor // self.per}
-        for index in [i for i in self.blocks if i not in busy]:
-            if len(self.blocks) < self.most_blocks:
-                return
+        idle = (index for index in self.blocks if index not in busy)
+        for index in list(islice(idle, len(self.blocks) - most)):
             del self.blocks[index]
 
     # Giving back

@@ -10,6 +10,7 @@ import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
+from blockemu.drivers.qcow2.options import settings
 from blockemu.errors import HostError, QmpError
 from blockemu.images.qcow2.constants import ALL_ALLOCATED, DATA_FILE_RAW, MAX_L1_BYTES, OFFSET
 from blockemu.images.qcow2.header import SIZE_AT
@@ -118,6 +119,7 @@ class Resizer:
         await image.file.pwrite(SIZE_AT, struct.pack(">Q", length))
         await image.file.flush()
         image.length = image.header.size = length
+        image.adopt(settings(image.node.options, image.header, image.node.flags))  # larger caches
 
     # Growing
 
