@@ -9,6 +9,7 @@ import pytest
 from compat.qcow2_images import Op, check, create, guest, mapped, qemu_io, run, same
 
 from blockemu.errors import QmpError
+from blockemu.images.qcow2 import new_image
 
 MEGA = 1 << 20
 BEFORE = [
@@ -114,3 +115,27 @@ async def test_a_backing_file_does_not_show_in_what_is_new(tmp_path, program, op
     run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", theirs, mine)
     if options != "extended_l2=on":  # QEMU copies more than it must
         assert mapped(mine) == mapped(theirs)
+
+
+@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
+@pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        ({}, ""),
+        ({"cluster_bits": 12}, "cluster_size=4k"),
+        ({"extended_l2": True}, "extended_l2=on"),
+        ({"version": 2}, "compat=0.10"),
+    ],
+)
+async def test_an_empty_image_that_grows_is_as_one_made_preallocated(
+    tmp_path, program, header, options, mode
+):
+    program("qemu-img")
+    theirs, mine = tmp_path / "theirs.qcow2", tmp_path / "ours.qcow2"
+    for size in 700 << 10, 9 << 20:
+        create(theirs, ",".join(filter(None, (options, f"preallocation={mode}"))), size=size)
+        mine.write_bytes(new_image(0, **header))
+        async with guest(mine) as (backend, _):
+            await backend.truncate(size, prealloc=mode)
+        same(theirs, mine)
+        assert mine.stat().st_size == theirs.stat().st_size
