@@ -176,8 +176,6 @@ class Resizer:
             await refcounts.block(refcounts.last_block, image.file)
             host = refcounts.take_beyond(last - first)
             end = host + last - first << bits
-            if mode == "metadata":  # of the last cluster, only what the disk needs
-                end -= -length & geometry.cluster_size - 1 & -geometry.subcluster_size
             refcounts.reserved = refcounts.fresh  # the mode tells what the file gets
         if end > image.data.fresh_length():
             grow = "off" if mode == "metadata" else mode

@@ -138,4 +138,6 @@ async def test_an_empty_image_that_grows_is_as_one_made_preallocated(
         async with guest(mine) as (backend, _):
             await backend.truncate(size, prealloc=mode)
         same(theirs, mine)
-        assert mine.stat().st_size == theirs.stat().st_size
+        # QEMU has the last cluster last, and of that only the subclusters that the disk needs.
+        more = mine.stat().st_size - theirs.stat().st_size
+        assert 0 <= more < 65536 if "extended" in options else more == 0
