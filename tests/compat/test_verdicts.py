@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from compat.daemon import Blockemu, Daemon
 from compat.transcript import differences, text
-from compat.verdicts import bitmaps, control, drivers, graph, hostile, jobs
+from compat.verdicts import bitmaps, control, drivers, graph, hostile, jobs, snapshots
 from compat.verdicts.table import Group, Played, play
 
 GROUPS = [
-    group for module in (drivers, graph, bitmaps, jobs, control, hostile) for group in module.GROUPS
+    group
+    for module in (drivers, graph, bitmaps, jobs, control, hostile, snapshots)
+    for group in module.GROUPS
 ]
 CASES = [
     pytest.param(group, index, id=f"{group.name}-{index:02}-{case.command}")
