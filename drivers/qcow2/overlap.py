@@ -74,7 +74,7 @@ class Overlap:
         self._refresh()
         first = int(self._clusters.searchsorted(host >> self.bits))
         last = int(self._clusters.searchsorted((host + length - 1) >> self.bits, "right"))
-        hit = [NAMES[i] for i in np.unique(self._what[first:last]).tolist()]
+        hit = [NAMES[i] for i in sorted(set(self._what[first:last].tolist()))]
         return next((name for name in hit if name not in ignore), None)
 
     def touches(self, entries: Table) -> bool:

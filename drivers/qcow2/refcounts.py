@@ -281,6 +281,8 @@ class Refcounts:
         host = self.host(index)
         if not host:
             return None
+        if host >> 63:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         raw = memoryview(bytearray(self.geometry.cluster_size))
         if file.node.debug is not None:
             await file.node.debug("refblock_load")
@@ -339,8 +341,9 @@ class Refcounts:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         for index in np.unique(which).tolist():
             mine, block = which == index, await self.block(index, file)
-            if block is None:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            if block is None:  # QEMU would make one, if the table could have it
+                code = errno.EFBIG if index >= MAX_REFTABLE_BYTES // 8 else errno.EIO
+                raise OSError(code, os.strerror(code))
             block[unique[mine] - index * self.per] += by[mine].astype(block.dtype)
             self.dirty.add(index)
 

@@ -15,6 +15,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,16 @@ from blockemu.images.qcow2.refcount import pack_counts
 from blockemu.sysfile import FileLeaf, fallocate
 
 Parts = list[tuple[str, int, bytes]]  # (blkdebug event, offset in the file, what to write there)
+
+WRITTEN: Final = {  # what the writes are that events tell of
+    "refblock_alloc_write": frozenset({"refcount block"}),
+    "refblock_update_part": frozenset({"refcount block"}),
+    "refblock_alloc_write_table": frozenset({"refcount table"}),
+    "refblock_alloc_hookup": frozenset({"refcount table"}),
+    "l2_update": frozenset({"active L2 table"}),
+    "l1_grow_write_table": frozenset({"active L1 table"}),
+    "l1_update": frozenset({"active L1 table"}),
+}
 
 
 class Writeback:
@@ -128,6 +139,7 @@ class Writeback:
                     await image.tell(event)
                 for event, offset, data in parts:
                     await image.tell(event)
+                    await self._guard(event, offset, len(data))
                     await image.file.pwrite(offset, data)
             if settle:
                 await image.barrier()
@@ -144,6 +156,12 @@ class Writeback:
             refcounts.writing, mapping.writing = set(), set()
         if settle:
             await self._drop_freed()
+
+    async def _guard(self, event: str, offset: int, length: int) -> None:
+        """Raise EIO if a table would be written over metadata of another kind."""
+        kind = WRITTEN.get(event)
+        if kind is not None:
+            await self.image.check_overlap(offset, length, kind)
 
     def _collect(self) -> tuple[Parts, Parts, Parts, Parts, Parts]:
         """Copy what is to be written."""
