@@ -15,19 +15,14 @@ COMMANDS: Final[Mapping[str, str]] = {
     "bitmap": "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... "
     "[-b source_file [-F source_fmt]] [-g granularity] [--object objectdef] "
     "[--image-opts | -f fmt] filename bitmap",
+    "check": "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] "
+    "[-r [leaks | all]] [-T src_cache] [-U] filename",
     "compare": "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
     "[-s] [-U] filename1 filename2",
-    "convert": "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] "
-    "[--bitmaps [--skip-broken-bitmaps]] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] "
-    "[-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] "
-    "[-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] "
-    "filename [filename2 [...]] output_filename",
     "info": "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] "
     "filename",
     "map": "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] "
     "[--max-length=len] [--output=ofmt] [-U] filename",
-    "measure": "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] "
-    "[--image-opts] [-f fmt] [-l snapshot_param] filename]",
     "resize": "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] "
     "[--shrink] filename [+ | -]size",
 }

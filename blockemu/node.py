@@ -316,6 +316,16 @@ class Node(ABC, Generic[O]):
             return False
         return self.filtered is None or self.filtered.node.can_compress
 
+    @property
+    def has_zero_init(self) -> bool:
+        """Whether an image that was just made reads as zeroes (bdrv_has_zero_init)."""
+        return self.filtered is not None and self.filtered.node.has_zero_init
+
+    @property
+    def supports_bitmaps(self) -> bool:
+        """Whether the image can store bitmaps."""
+        return False
+
     def driver_stats(self) -> Any:
         """Return BlockStatsSpecific as a struct, None if there are none."""
         return None

@@ -29,10 +29,7 @@ from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
 from blockemu.qmp_server.qapi import Features, QEnum, Since
 from blockemu.route import NO_ROUTE, Commit, Route, Segments, linear
-from blockemu.schema.stats import (
-    BlockStatsSpecific,
-    BlockStatsSpecificFile,
-)
+from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificFile
 from blockemu.sysfile import (
     DirectLeaf,
     FileLeaf,
@@ -438,6 +435,7 @@ class File(HostFile):
     CreateOptions = BlockdevCreateOptionsFile
     text_options = TEXT_OPTIONS
     protocols = ("file",)
+    has_zero_init = True
 
     @classmethod
     async def create(cls, options: CreationOptions, creator: Creator) -> None:

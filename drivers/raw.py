@@ -144,6 +144,11 @@ class Raw(Node[BlockdevOptionsRaw]):
         """The file's (raw_get_info)."""
         return self.file.node.cluster_size
 
+    @property
+    def has_zero_init(self) -> bool:
+        """As of the file."""
+        return self.file.node.has_zero_init
+
     def child_role(self, name: str) -> Role:
         """Be much like a filter where the window is the whole file."""
         if self.options.offset or self.options.size is not None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +33,7 @@ from blockemu.optlist import parse_any
 from blockemu.perm import Perm
 from blockemu.qmp_server.errors import ProtocolError
 
+NOTHING: Mapping[str, Any] = {}
 WRITEBACK = CACHE_MODES["writeback"]
 
 
@@ -65,7 +66,7 @@ class Mode:
 
     def flags(self) -> Flags:
         """Return what no option says."""
-        return Flags(no_backing=self.no_backing, no_io=self.no_io)
+        return Flags(no_backing=self.no_backing, no_io=self.no_io, check=self.check)
 
     def perm(self) -> tuple[Perm, Perm]:
         """Return what is needed and what is shared (after blk_new_open, block/block-backend.c)."""
@@ -188,20 +189,26 @@ class Program:
     # Images
 
     async def open(
-        self, filename: str, fmt: str | None, mode: Mode, *, image_opts: bool = False
+        self,
+        filename: str,
+        fmt: str | None,
+        mode: Mode,
+        *,
+        image_opts: bool = False,
+        options: Mapping[str, Any] = NOTHING,
     ) -> Backend:
-        """Open an image by name, or by options in place of one.
+        """Open an image by name, or by options in place of one; ``options`` are there in any case.
 
         Raises:
             CouldNotOpen: in QEMU's words.
 
         """
-        options: dict[str, Any] = {}
+        options = dict(options)
         name: str | None = filename
         if image_opts:
             if fmt is not None:
                 raise FormatGivenTwice
-            name, options = None, dict(parse_any(filename, self.warn, "file"))
+            name, options = None, options | parse_any(filename, self.warn, "file")
         elif fmt is not None:
             options["driver"] = fmt
         if mode.force_share:

@@ -329,6 +329,19 @@ class Qcow2(Node[Qcow2Options]):
         bits = self.image.geometry.table_bits
         return -(-self.image.header.size >> bits) << bits
 
+    @property
+    def has_zero_init(self) -> bool:
+        """Whether nothing is there yet; where metadata is, what it points to decides."""
+        preallocated = self.image.mapping.l1.any()
+        if self.backing is not None or (preallocated and self.image.header.crypt_method):
+            return False
+        return not preallocated or self.image.data.node.has_zero_init
+
+    @property
+    def supports_bitmaps(self) -> bool:
+        """Version 2 has no header extensions that are known to be up to date."""
+        return self.image.header.version >= 3
+
     def specific_info(self) -> ImageInfoSpecificQCow2Wrapper:
         """Describe the image."""
         return specific_info(self.image.header, self.image.extensions, self.image.bitmaps)

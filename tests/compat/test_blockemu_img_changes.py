@@ -1,0 +1,126 @@
+"""What blockemu-img changes in images, beside qemu-img: bitmaps, repairs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from compat.img_programs import Pair
+
+pytestmark = pytest.mark.compat
+
+
+@pytest.fixture
+def pair(tmp_path: Path, program: Callable[[str], str]) -> Iterator[Pair]:
+    """Give both programs, in folders with disk.qcow2, old.qcow2 (version 2) and disk.raw."""
+    with Pair.made(tmp_path, program("qemu-img"), program("qemu-io")) as pair:
+        pair.prepare("create", "-q", "-f", "raw", "disk.raw", "5M")
+        pair.prepare("create", "-q", "-f", "qcow2", "disk.qcow2", "64M")
+        pair.write("disk.qcow2", "write -P 1 1M 1M", "write -z 2M 256k", "write -c -P 3 3M 64k")
+        pair.prepare("create", "-q", "-f", "qcow2", "-o", "compat=0.10", "old.qcow2", "1M")
+        yield pair
+
+
+def _tell(pair: Pair, *argv: str) -> str:
+    """Let the real program tell of both images, and return what it does if that is the same.
+
+    How much room the images take on the host is not looked at.
+    """
+    one, other = (_told(pair, folder, *argv) for folder in pair.folders.values())
+    assert one == other, argv
+    return one
+
+
+def _told(pair: Pair, folder: Path, *argv: str) -> str:
+    done = subprocess.run(
+        [pair.real, *argv], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return re.sub("(disk size|Image end offset): .*", "", done.stdout)
+
+
+BITMAP = [
+    "disk.qcow2",
+    "disk.qcow2 b0",
+    "--add",
+    "--add disk.qcow2",
+    "--add a b c",
+    "-g 64k --clear disk.qcow2 b0",
+    "-F raw --merge b1 disk.qcow2 b0",
+    "-b disk.qcow2 --add disk.qcow2 b0",
+    "-g 1x --add disk.qcow2 b0",
+    "-g 100 --add disk.qcow2 b0",
+    "--add old.qcow2 b0",
+    "--add missing b0",
+    "--add disk.qcow2 b0",
+    "--add disk.qcow2 b0",
+    "--add -g 4M disk.qcow2 b1",
+    "--add --disable disk.qcow2 b2",
+    "--remove disk.qcow2 nonsense",
+    "--clear disk.qcow2 b0",
+    "--merge b1 disk.qcow2 b0",
+    "--merge b0 -b disk.qcow2 other.qcow2 o0",
+    "--merge nonsense disk.qcow2 b0",
+    "--merge b0 --merge b2 disk.qcow2 b1",
+    "--remove --image-opts driver=qcow2,file.filename=disk.qcow2 b1",
+    "--enable disk.qcow2 b2",
+    "--remove --add -g 32k disk.qcow2 b2",
+    "--add -f raw disk.raw b0",
+    "--merge b0 -b disk.qcow2 -F raw other.qcow2 o0",
+]
+
+
+def test_bitmaps_come_out_the_same(pair: Pair) -> None:
+    pair.prepare("create", "-q", "-f", "qcow2", "other.qcow2", "64M")
+    pair.prepare("bitmap", "--add", "other.qcow2", "o0")
+    for line in BITMAP:
+        real, ours = (pair.run(who, "bitmap", *line.split()) for who in ("real", "ours"))
+        assert (ours.status, ours.output) == (real.status, real.output), line
+        if "#block" not in real.errors:  # what is made up differs from run to run
+            assert ours.errors == real.errors, line
+        for name in ("disk.qcow2", "other.qcow2", "old.qcow2"):
+            _tell(pair, "info", name)
+            _tell(pair, "check", name)
+
+
+CHECK = [
+    ("disk.qcow2", 0),
+    ("-q disk.qcow2", 0),
+    ("--output=json disk.qcow2", 0),
+    ("-U -f qcow2 -T none disk.qcow2", 0),
+    ("--image-opts driver=qcow2,file.filename=disk.qcow2", 0),
+    ("disk.raw", 63),
+    ("-f raw disk.qcow2", 63),
+    ("missing", 1),
+    ("-r nonsense disk.qcow2", 1),
+    ("-T nonsense disk.qcow2", 1),
+    ("--output=nonsense disk.qcow2", 1),
+    ("", 1),
+    ("leaks.qcow2", 3),
+    ("--output=json leaks.qcow2", 3),
+    ("-q leaks.qcow2", 3),
+    ("broken.qcow2", 2),
+    ("--output=json broken.qcow2", 2),
+    ("-r leaks broken.qcow2", 1),
+    ("-r all broken.qcow2", 0),
+    ("-r leaks leaks.qcow2", 0),
+    ("--output=json -r all more.qcow2", 0),
+    ("--repair=all --format qcow2 more.qcow2", 0),
+]
+
+
+def test_checks_and_repairs_come_to_the_same(pair: Pair) -> None:
+    for folder in pair.folders.values():
+        for name, entry, count in (("leaks", 24, 1), ("broken", 5, 0), ("more", 9, 3)):
+            shutil.copyfile(folder / "disk.qcow2", folder / f"{name}.qcow2")
+            with (folder / f"{name}.qcow2").open("r+b") as f:
+                f.seek(2 * 65536 + 2 * entry)  # the first refcount block
+                f.write(count.to_bytes(2, "big"))
+                f.truncate(25 * 65536)
+    for line, status in CHECK:
+        assert pair.same("check", *line.split()).status == status, line
+    for name in ("leaks.qcow2", "broken.qcow2", "more.qcow2"):
+        _tell(pair, "info", name)
