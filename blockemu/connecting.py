@@ -23,18 +23,13 @@ from blockemu.schema.sockets import (
 )
 
 MOST_U32 = (1 << 32) - 1
+NO_NAME = bytes(sockets.PATH_MOST + 1)  # where the kernel has nobody listening
 
 
 class NoFamily(QmpError):
     """Neither of the two."""
 
     template = "Cannot disable IPv4 and IPv6 at same time"
-
-
-class NoPath(QmpError):
-    """An empty path."""
-
-    template = "unix connect: no path specified"
 
 
 class BadCid(QmpError):
@@ -110,22 +105,19 @@ def _resolve(
 ) -> list[tuple[int, int, Any]]:
     """Return family, protocol and address of each way there; it may take its time."""
     flags = socket.AI_CANONNAME | socket.AI_ADDRCONFIG | socket.AI_V4MAPPED
-    host = address.host or None
     try:
-        found = socket.getaddrinfo(host, address.port, family, socket.SOCK_STREAM, 0, flags)
+        found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM, 0, flags)
     except socket.gaierror as e:
         raise sockets.CannotResolve(address.host, address.port, e.strerror) from e
     return [(kind, proto, where) for kind, _, proto, _, where in found]
 
 
 async def _connect_unix(address: UnixSocketAddress) -> socket.socket:
-    if not address.path:
-        raise NoPath
     known = sockets.UnixAddress(address.path, bool(address.abstract), address.tight is not False)
     if len(address.path.encode("utf-8", "surrogateescape")) > sockets.PATH_MOST:
         raise sockets.PathTooLong(address.path)
     try:
-        return await _connect(socket.AF_UNIX, 0, known.raw)
+        return await _connect(socket.AF_UNIX, 0, known.raw or NO_NAME)
     except OSError as e:
         raise sockets.CannotConnect(address.path, _reason(e)) from e
 

@@ -68,6 +68,10 @@ class Emulator:
         """Look up a node or device by name."""
         return self.graph.lookup(name)
 
+    def find_object(self, name: str) -> object | None:
+        """Look up an object that a user made."""
+        return self.objects.find(name)
+
     async def open_child(
         self, parent: Node[Any], name: str, role: Role, child: "str | dict[str, Any]"
     ) -> Edge:

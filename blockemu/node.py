@@ -94,6 +94,9 @@ class Services(Protocol):
     def find_node(self, name: str) -> "Node[Any]":
         """Look up a node or device by name."""
 
+    def find_object(self, name: str) -> object | None:
+        """Look up what ``object-add`` made."""
+
     def emit(self, event: Struct) -> None:
         """Send an event to the monitors."""
 

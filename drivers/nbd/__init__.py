@@ -14,13 +14,14 @@ from blockemu.connecting import connect
 from blockemu.drivers.nbd import names
 from blockemu.drivers.nbd.channel import Channel, PlainStream
 from blockemu.drivers.nbd.connector import SECOND, Connector
-from blockemu.errors import HostError, QmpError
+from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
 from blockemu.nbd import client, wire
 from blockemu.nbd.client import ExportInfo, Wanted
 from blockemu.nbd.transmission import Command
 from blockemu.node import Flags, Limits, Node, Write
-from blockemu.qmp_server.qapi import U32, Features, Since
+from blockemu.optlist import number
+from blockemu.qmp_server.qapi import U32, Features, InvalidInput, Since, visit
 from blockemu.schema.sockets import AnySocketAddress
 from blockemu.transaction import Transaction
 
@@ -39,6 +40,18 @@ class QueryTooLong(QmpError):
     """More than the protocol lets through."""
 
     template = "x-dirty-bitmap query too long to send to server"
+
+
+class NoCredentials(QmpError):
+    """(id): there is no such object."""
+
+    template = "No TLS credentials with id '{}'"
+
+
+class NotCredentials(QmpError):
+    """(id): it is something else."""
+
+    template = "Object with id '{}' is not TLS credentials"
 
 
 class OnlyReadable(HostError):
@@ -116,10 +129,18 @@ class Nbd(Node[NbdOptions]):
 
     @classmethod
     def read_texts(cls, options: dict[str, Any]) -> None:
-        """Translate the options of older programs."""
+        """Translate the options of older programs, and read what QEMU reads apart."""
         names.translate_legacy(options)
-        if "server" not in options:
+        if not options.get("server"):
             raise names.NoServer
+        for name in ("reconnect-delay", "open-timeout"):
+            text = options.get(name)
+            if isinstance(text, str):
+                options[name] = _seconds(name, text)
+        try:
+            visit(AnySocketAddress, options["server"], keyval=True)
+        except InvalidInput as e:
+            raise QmpError(str(e)) from e
 
     def gather_filename(self) -> None:
         """Be a URI, if that says it all."""
@@ -127,7 +148,9 @@ class Nbd(Node[NbdOptions]):
 
     def strong_options(self) -> dict[str, Any]:
         """Return what decides about which disk this is."""
-        return {name: self.effective[name] for name in self.strong if name in self.effective}
+        found = {name: self.effective[name] for name in self.strong if name in self.effective}
+        server = found.pop("server", {})
+        return found | {f"server.{name}": value for name, value in server.items()}
 
     # Life
 
@@ -140,9 +163,9 @@ class Nbd(Node[NbdOptions]):
         self._queue: deque[asyncio.Future[None]] = deque()  # requests that may not begin yet
         self._state = State.WAITING
         self._stop_delay = _nothing
-        self._check_options()
         self._delay = (options.reconnect_delay or 0) * SECOND
         self._connector = Connector(self._attempt, clock)
+        self._check_options()
         self._connector.retry = bool(options.open_timeout)
         stop_timer = _nothing
         if options.open_timeout:
@@ -162,6 +185,9 @@ class Nbd(Node[NbdOptions]):
         options = self.options
         if options.export is not None and _too_long(options.export):
             raise NameTooLong
+        if options.tls_creds is not None:
+            credentials = self.services.find_object(options.tls_creds)
+            raise (NoCredentials if credentials is None else NotCredentials)(options.tls_creds)
         if options.x_dirty_bitmap is not None and _too_long(options.x_dirty_bitmap):
             raise QueryTooLong
 
@@ -443,6 +469,14 @@ class Nbd(Node[NbdOptions]):
         status |= np.where(status != 0, ALLOCATED, 0)
         end = offset + min(asked, int(ends[-1]))
         return Extents(starts, status.astype(np.uint8), starts.copy(), end)
+
+
+def _seconds(name: str, text: str) -> int:
+    """Read a number as QEMU does, which keeps 32 bits of it."""
+    value = number(text)
+    if value is None:
+        raise InvalidParameterValue(name, "a number")
+    return value & 0xFFFFFFFF
 
 
 def _too_long(text: str) -> bool:

@@ -141,6 +141,21 @@ def without_structured() -> Answers:
     return {option: lambda peer: peer.reply(option, (wire.REP_ERR_UNSUP, b""))}
 
 
+def behave_well(peer: Peer, **told: int) -> None:
+    """Serve zeroes, and take what is written."""
+    shake_hands(peer, **told)
+    while True:
+        _, command, cookie, offset, length = peer.request()
+        if command == wire.CMD_DISC:
+            return
+        kind, body = wire.CHUNK_NONE, b""
+        if command == wire.CMD_READ:
+            kind, body = wire.CHUNK_OFFSET_HOLE, struct.pack(">QI", offset, length)
+        elif command == wire.CMD_BLOCK_STATUS:
+            kind, body = wire.CHUNK_BLOCK_STATUS, struct.pack(">III", 7, length, 0)
+        peer.send(wire.CHUNK.pack(wire.CHUNK_MAGIC, 1, kind, cookie, len(body)) + body)
+
+
 class FakeServer:
     """Listens on a local socket; every connection is treated alike."""
 

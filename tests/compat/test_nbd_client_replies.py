@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from compat.io_prompt import PROGRAMS, Session
 from compat.nbd_fakes import PATIENCE, FakeServer, Gone, Peer, shake_hands, without_structured
 
 from blockemu.nbd import wire
 
-PROMPT = b"qemu-io> "
-OURS = [sys.executable, "-c", "from blockemu.io_cli import main; main()"]
 Reply = Callable[[int, int, int], bytes]  # cookie, offset, length
 READ = "read -P 0 65536 4096"
 
@@ -180,45 +176,6 @@ CUT_REPLIES = {READS[name] for name in READS if name.endswith(CUTS)} | {
 }  # fmt: skip
 
 
-class Session:
-    """qemu-io or ours, typed at: one command, and what it says."""
-
-    def __init__(self, program: list[str], folder: Path) -> None:
-        self.folder = folder
-        self._process = subprocess.Popen(
-            program,
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self._until_prompt()
-
-    def _until_prompt(self) -> str:
-        said = b""
-        assert self._process.stdout is not None
-        while not said.endswith(PROMPT):
-            part = os.read(self._process.stdout.fileno(), 4096)
-            assert part, said
-            said += part
-        return said.removesuffix(PROMPT).decode()
-
-    def says(self, command: str) -> str:
-        """Return what a request came to, without sizes and times."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(command.encode() + b"\n")
-        self._process.stdin.flush()
-        said = self._until_prompt().removeprefix(command + "\n")
-        return " ".join(line for line in said.splitlines() if "ops;" not in line)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(PATIENCE)
-        self._process.stdout.close()
-
-
 def outcome(
     session: Session, name: str, behaviour: Callable[[Peer], None], command: str, options: str
 ) -> list[str]:
@@ -254,7 +211,7 @@ def compare(
     structured: bool = True,
 ) -> None:
     heard: list[dict[str, list[str]]] = []
-    for program in (["qemu-io"], OURS):
+    for program in PROGRAMS:
         session = Session(program, tmp_path)
         heard.append(
             {
