@@ -341,6 +341,9 @@ class Node(ABC, Generic[O]):
         sizes = [edge.node.allocated_size() for edge in storage]
         return sum(s for s in sizes if s is not None) if all(s is not None for s in sizes) else None
 
+    def cancel_in_flight(self) -> None:
+        """Have requests that wait for what may not come fail now (bdrv_cancel_in_flight)."""
+
     # Bookkeeping
 
     def changed(self) -> None:
