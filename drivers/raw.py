@@ -229,6 +229,11 @@ class Raw(Node[BlockdevOptionsRaw]):
         """Flush the file."""
         await self.file.flush()
 
+    def cancel_in_flight(self) -> None:
+        """Hand on to the file."""
+        if self.file is not None:
+            self.file.node.cancel_in_flight()
+
     async def truncate(
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
     ) -> None:

@@ -124,6 +124,11 @@ class BackupJob(BlockJob):
         else:
             await self._copy_all()
 
+    def on_cancel(self, force: bool) -> bool:
+        """Do not wait for what a target that is gone will never answer (backup_cancel)."""
+        self.filter.children["target"].node.cancel_in_flight()
+        return True
+
     async def _skip_unallocated(self) -> None:
         offset = 0
         while offset < self.copier.length:
