@@ -10,39 +10,17 @@ All offsets and lengths are bytes of the disk.
 """
 
 import hashlib
-import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from blockemu.bitwords import (
-    FULL,
-    STEP,
-    Positions,
-    Words,
-    changes,
-    fold,
-    popcount,
-    spread,
-    steps,
-)
+from blockemu.bitpages import Contents, empty
+from blockemu.bitwords import FULL, STEP, Positions, Words, changes, fold, popcount, spread, steps
 
 MASK = tuple(1 << i for i in range(8))
 SMALL = 1024  # bits that are handled as one Python integer, faster than numpy up to about here
-SUMMARY_FROM = 1 << 26  # bits from which pages are noted
-PAGE = 12  # log2 of the words in a page, which is 32 KiB
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a bitmap held at some moment, to be given back to it if need be."""
-
-    length: int
-    words: Words
-    pages: NDArray[np.uint8] | None
-    count: int
+FEW = 1024  # runs of pages that are looked at one by one
 
 
 class Bitmap:
@@ -53,6 +31,9 @@ class Bitmap:
     """
 
     __slots__ = (
+        "_grid",
+        "_page",
+        "_part",
         "_summary",
         "_touched",
         "bits",
@@ -71,8 +52,9 @@ class Bitmap:
 
     def __init__(self, length: int, granularity: int = 65536) -> None:
         self.shift = granularity.bit_length() - 1
+        self._part = granularity - 1
         self.enabled = True
-        self._install(_empty(length, self.shift))
+        self._install(empty(length, self.shift))
 
     @property
     def granularity(self) -> int:
@@ -88,20 +70,20 @@ class Bitmap:
 
     def mark(self, offset: int, length: int) -> None:
         """Set the bits of a byte range.  Raises IndexError beyond the end."""
-        shift = self.shift
-        first = offset >> shift
-        if first != (offset + length - 1) >> shift:
-            if length:
-                self._assign(first, ((offset + length - 1) >> shift) + 1, True)
-        elif not self.bits[first >> 3] & MASK[first & 7]:
-            if not length:
-                return
+        if not length:
+            return
+        first = offset >> self.shift
+        if (offset & self._part) + length > self._part + 1:
+            self._assign(first, ((offset + length - 1) >> self.shift) + 1, True)
+            return
+        old, mask = self.bits[first >> 3], MASK[first & 7]
+        if not old & mask:
             if first >= self.size:
                 raise IndexError(offset)
-            self.bits[first >> 3] |= MASK[first & 7]
+            self.bits[first >> 3] = old | mask
             self.count += 1
             if self._summary is not None:
-                self._summary[first >> (PAGE + 6)] = 1
+                self._summary[first >> (self._page + 6)] = 1
 
     def reset(self, offset: int, length: int) -> None:
         """Clear the bits of a byte range, which must cover them wholly.
@@ -126,7 +108,7 @@ class Bitmap:
     def clear(self) -> None:
         """Clear all bits."""
         if self._touched is not None:
-            self._install(_empty(self.length, self.shift))  # gives the memory back too
+            self._install(empty(self.length, self.shift))  # gives the memory back too
         elif self.count:
             self.words[:] = 0
             self.count = 0
@@ -135,18 +117,18 @@ class Bitmap:
 
     def take(self) -> Contents:
         """Clear all bits and return what was there, for ``restore``; costs next to nothing."""
-        old = Contents(self.length, self.words, self._touched, self.count)
-        self._install(_empty(self.length, self.shift))
+        old = Contents(self.length, self.words, self._touched, self.count, self._page, self._grid)
+        self._install(empty(self.length, self.shift))
         return old
 
     def contents(self) -> Contents:
         """Return a copy of what is there, for ``restore``."""
-        new = _empty(self.length, self.shift)
+        new = empty(self.length, self.shift)
         for first, end in self._spans():
             new.words[first:end] = self.words[first:end]
         if new.pages is not None and self._touched is not None:
             new.pages[:] = self._touched
-        return Contents(self.length, new.words, new.pages, self.count)
+        return replace(new, count=self.count)
 
     def restore(self, contents: Contents) -> None:
         """Make the bitmap what it was; ``contents`` is used up by that."""
@@ -169,7 +151,9 @@ class Bitmap:
         if not other.count or other is self:
             return
         by = self.shift - other.shift
-        if by == 0 and not self.count:
+        if by == 0 and self._touched is not None and other._touched is not None:
+            self._merge_pages(other)
+        elif by == 0 and not self.count:
             for first, end in other._spans():
                 self.words[first:end] = other.words[first:end]
                 self._touch(first, end)
@@ -190,20 +174,37 @@ class Bitmap:
                 if part.any():
                     self._or(first << -by, spread(part, -by))
 
+    def _merge_pages(self, other: "Bitmap") -> None:
+        """Merge the pages that another bitmap of this size has written to, and only these."""
+        assert self._touched is not None
+        assert other._touched is not None
+        pages, was_empty = np.flatnonzero(other._touched), not self.count
+        step = max(1, STEP >> self._page)
+        for at in range(0, pages.size, step):
+            some = pages[at : at + step]
+            new = other._grid[some]
+            if not was_empty:
+                old = self._grid[some]
+                new |= old
+                self.count -= popcount(old.reshape(-1))
+            self._grid[some] = new
+            self.count += popcount(new.reshape(-1))
+        self._touched |= other._touched
+
     def resize(self, length: int) -> None:
         """Follow the disk to a new size; what is new is clean, what is gone is forgotten."""
         size = -(-length >> self.shift)
         if size < self.size:
             self._assign(size, self.size, False)
-        if _word_count(size) == self.words.size:
+        if max(1, -(-size // 64)) == self.words.size:
             self.length, self.size = length, size
             return
-        new = _empty(length, self.shift)
+        new = empty(length, self.shift)
         for first, end in self._spans(0, min(new.words.size, self.words.size)):
             new.words[first:end] = self.words[first:end]
             if new.pages is not None:
-                new.pages[first >> PAGE : _page_count(end)] = 1
-        self._install(Contents(length, new.words, new.pages, self.count))
+                new.pages[first >> new.page : -(-end >> new.page)] = 1
+        self._install(replace(new, count=self.count))
 
     # Looking for something
 
@@ -338,6 +339,7 @@ class Bitmap:
         self.words = contents.words
         self.bits = contents.words.view(np.uint8).data
         self.count = contents.count
+        self._grid, self._page = contents.grid, contents.page
         self._touched = contents.pages
         self._summary = None if contents.pages is None else contents.pages.data
 
@@ -359,9 +361,14 @@ class Bitmap:
             if first < end:
                 yield first, end
             return
-        base = first >> PAGE
-        turns = np.flatnonzero(np.diff(self._touched[base : _page_count(end)], prepend=0, append=0))
-        for start, stop in ((turns.reshape(-1, 2) + base) << PAGE).tolist():
+        base = first >> self._page
+        turns = np.flatnonzero(
+            np.diff(self._touched[base : self._page_count(end)], prepend=0, append=0)
+        )
+        if turns.size > 2 * FEW:  # what lies close together comes in one go
+            near = np.flatnonzero(np.diff(turns)[1::2] < turns[-1] // FEW)
+            turns = np.delete(turns, np.concatenate((near * 2 + 1, near * 2 + 2)))
+        for start, stop in ((turns.reshape(-1, 2) + base) << self._page).tolist():
             yield max(first, start), min(end, stop)
 
     def _parts(self, step: int, align: int) -> Iterator[tuple[int, int]]:
@@ -390,7 +397,9 @@ class Bitmap:
             self.count -= popcount(self.words[a:b])
             self.words[a:b] = 0
         if self._touched is not None:
-            self._touched[_page_count(start) : max(_page_count(start), stop >> PAGE)] = 0
+            self._touched[
+                self._page_count(start) : max(self._page_count(start), stop >> self._page)
+            ] = 0
 
     def _assign_small(self, first: int, end: int, value: bool) -> None:
         low, high = first >> 3, (end + 7) >> 3
@@ -401,25 +410,38 @@ class Bitmap:
             self.bits[low:high] = new.to_bytes(high - low, "little")
             self.count += new.bit_count() - old.bit_count()
             if self._touched is not None and value:
-                self._touched[first >> (PAGE + 6) : ((end - 1) >> (PAGE + 6)) + 1] = 1
+                self._touched[first >> (self._page + 6) : ((end - 1) >> (self._page + 6)) + 1] = 1
 
     def _or(self, at: int, new: Words) -> None:
         """Set what is set in ``new``, from word ``at`` on, and count it."""
         current = self.words[at : at + new.size]
         new = new[: current.size]
-        fresh = new & ~current
         if at + new.size == self.words.size and self.size & 63:
-            fresh[-1] &= np.uint64((1 << (self.size & 63)) - 1)
+            new = new.copy()
+            new[-1] &= np.uint64((1 << (self.size & 63)) - 1)
+        if self._touched is not None:
+            where = np.flatnonzero(new)
+            if where.size << 3 < new.size:  # touches no more memory than it must
+                old = current[where]
+                current[where] = both = old | new[where]
+                self.count += popcount(both) - popcount(old)
+                self._touched[(where + at) >> self._page] = 1
+                return
+        fresh = new & ~current
         gained = popcount(fresh)
         if gained:
             current |= fresh
             self.count += gained
             self._touch(at, at + new.size)
 
+    def _page_count(self, words: int) -> int:
+        """Return the number of pages that so many words lie on."""
+        return -(-words >> self._page)
+
     def _touch(self, first: int, end: int) -> None:
         """Note that words may be other than zero."""
         if self._touched is not None:
-            self._touched[first >> PAGE : _page_count(end)] = 1
+            self._touched[first >> self._page : self._page_count(end)] = 1
 
     def _next_set(self, bit: int, end: int) -> int | None:
         word = bit >> 6
@@ -469,24 +491,3 @@ class Bitmap:
         starts, ends = turns[0::2], turns[1::2]
         low, high = np.searchsorted(ends, first, "right"), np.searchsorted(starts, end)
         return np.maximum(starts[low:high], first), np.minimum(ends[low:high], end)
-
-
-def _word_count(size: int) -> int:
-    return max(1, -(-size // 64))
-
-
-def _page_count(words: int) -> int:
-    """Return the number of pages that so many words lie on."""
-    return -(-words >> PAGE)
-
-
-def _empty(length: int, shift: int) -> Contents:
-    """Return contents with no bit set, in memory that is not touched yet if it is much."""
-    size = -(-length >> shift)
-    count = _word_count(size)
-    if size < SUMMARY_FROM:
-        return Contents(length, np.zeros(count, np.uint64), None, 0)
-    # Not numpy's own memory: it asks for huge pages, of which each bit set would clear one.
-    memory = mmap.mmap(-1, count * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    pages = np.zeros(_page_count(count), np.uint8)
-    return Contents(length, np.frombuffer(memory, np.uint64), pages, 0)

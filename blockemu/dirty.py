@@ -89,6 +89,12 @@ class NoLength(QmpError):
     template = "could not get length of device: {}"
 
 
+class NoRoom(QmpError):
+    """More bits than memory has addresses for; QEMU dies of fewer."""
+
+    template = "Could not allocate memory for the bitmap: {}"
+
+
 class Refuse(enum.Flag):
     """The states that keep a bitmap from being used for something."""
 
@@ -350,7 +356,12 @@ class BitmapSet:
                 raise BitmapExists(name)
             if len(name.encode(errors="surrogateescape")) > MAX_NAME:
                 raise BitmapNameTooLong(name)
-        bitmap = DirtyBitmap(self, name, Bitmap(self._length(), granularity))
+        length = self._length()
+        try:
+            bits = Bitmap(length, granularity)
+        except OSError as e:
+            raise NoRoom(os.strerror(e.errno or errno.ENOMEM)) from e
+        bitmap = DirtyBitmap(self, name, bits)
         bitmap.persistent = persistent
         bitmap.bits.enabled = enabled
         self._bitmaps[bitmap] = None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from blockemu import bitmap as engine
+from blockemu import bitmap, bitpages
 from blockemu.bitmap import Bitmap
 
 SHIFT = 9
@@ -39,8 +39,9 @@ class Engine(RuleBasedStateMachine):
     def start(self, length: int, shift: int) -> None:
         self._patches = []
         if self.summary:
-            for name, value in (("SUMMARY_FROM", 256), ("PAGE", 1)):
-                self._patches.append(patch.object(engine, name, value))
+            few = (bitpages, "SUMMARY_FROM", 256), (bitpages, "PAGE", 1), (bitmap, "FEW", 2)
+            for module, name, value in few:
+                self._patches.append(patch.object(module, name, value))
                 self._patches[-1].start()
         self.bitmap = Bitmap(length, 1 << shift)
         self.shift = shift
@@ -134,6 +135,15 @@ class Engine(RuleBasedStateMachine):
             loaded.deserialise(offset, part, data)
         assert loaded.sha256() == self.bitmap.sha256()
         assert loaded.count == len(self.bits)
+
+    @rule(size=st.sampled_from([8, 16, 64, 512]))
+    def stored_in_parts(self, size: int) -> None:
+        whole = bytes(self.bitmap.bits)
+        whole += bytes(-len(whole) % size)
+        parts = [whole[at : at + size] for at in range(0, len(whole), size)]
+        found = self.bitmap.stored_parts(size)
+        assert found.tolist() == [i for i, part in enumerate(parts) if any(part)]
+        assert bytes(self.bitmap.stored(found, size)) == b"".join(filter(any, parts))
 
     @rule(at=fractions, part=fractions, most=st.none() | st.integers(1, MOST))
     def look(self, at: float, part: float, most: int | None) -> None:

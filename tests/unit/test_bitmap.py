@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from blockemu.bitmap import SUMMARY_FROM, Bitmap
+from blockemu.bitmap import Bitmap
+from blockemu.bitpages import SUMMARY_FROM
 from blockemu.bitwords import STEP, fold, popcount, spread, steps
 
 GIB = 1 << 30
@@ -132,6 +133,41 @@ def test_a_sparse_giant_touches_little_memory_whatever_is_asked_of_it() -> None:
     other.resize(length)
     assert other.copy().count == len(expected)
     assert resident() - before < 48 << 20
+
+
+def test_a_thousand_bits_of_a_thousand_million_take_less_than_20_mib() -> None:
+    before = resident()
+    bitmap = Bitmap(1 << 46, 65536)
+    for at in np.random.default_rng(3).integers(0, 1 << 46, 1000).tolist():
+        bitmap.mark(at, 1)
+    loaded = Bitmap(1 << 46, 65536)
+    for part in bitmap.stored_parts(65536).tolist():
+        covers = bitmap.serial_coverage(65536)
+        data = bytes(bitmap.serialise(part * covers, covers))
+        loaded.deserialise(part * covers, covers, data)
+    assert loaded.count == bitmap.count == len(bitmap.extents()[0])
+    assert resident() - before < 20 << 20
+
+
+def test_the_largest_disk_can_have_a_bitmap_and_what_can_not_is_refused() -> None:
+    largest = (1 << 63) - (1 << 30)
+    bitmap = Bitmap(largest, 65536)
+    bitmap.mark(largest - 1, 1)
+    bitmap.mark(1 << 40, 1)
+    assert (bitmap.next_dirty(0), bitmap.count) == (1 << 40, 2)
+    assert bitmap.next_dirty((1 << 40) + 65536) == largest - 65536
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        Bitmap(largest, 512)
+
+
+def test_a_bitmap_that_grew_to_have_a_summary_merges_with_one_that_always_had_it() -> None:
+    grown, other = Bitmap(512 * (SUMMARY_FROM - 1), 512), Bitmap(512 * SUMMARY_FROM, 512)
+    grown.mark(0, 1)
+    other.mark(512 * 5000, 1)
+    grown.resize(512 * SUMMARY_FROM)
+    other.merge(grown)
+    grown.merge(other)
+    assert grown.extents()[0].tolist() == other.extents()[0].tolist() == [0, 512 * 5000]
 
 
 def test_a_giant_is_cleared_and_filled_like_any_other() -> None:
