@@ -13,7 +13,8 @@ from blockemu.qmp_server.qapi import QEnum, Struct, Union
 
 if TYPE_CHECKING:
     from blockemu.edge import Edge
-    from blockemu.node import Node, Services
+    from blockemu.node import Node
+    from blockemu.services import Services
 
 CREATE = Union("BlockdevCreateOptions", "driver")
 Texts = dict[str, str]  # options by name, as the user wrote them

@@ -9,26 +9,24 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED, NodeOptions
 from blockemu.errors import InvalidParameterValue
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.perm import Perm, Role, default_child_perm
-from blockemu.qmp_server.qapi import Struct, members
+from blockemu.qmp_server.qapi import members
 from blockemu.qmp_server.scalars import parse_size
 from blockemu.requests import Tracker
 from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
+from blockemu.services import Services
 
 if TYPE_CHECKING:
     from blockemu.check import CheckResult
-    from blockemu.clocks import Clocks
     from blockemu.create_options import CreationOptions, Creator, TextOption, Texts
     from blockemu.dirty import BitmapSet
     from blockemu.edge import Edge
-    from blockemu.fdsets import FdSets
     from blockemu.images.qcow2.snapshots import Snapshot
-    from blockemu.pool import Pool
     from blockemu.transaction import Transaction
 
 
@@ -76,32 +74,6 @@ class Flags:
     no_io: bool = False
     inactive: bool = False
     check: bool = False  # to be checked: what cannot be used may be opened all the same
-
-
-class Services(Protocol):
-    """What a node may use of the emulator it lives in."""
-
-    pool: "Pool"
-    clocks: "Clocks"
-    fdsets: "FdSets"
-    stdout: Callable[[str], None]  # what QEMU itself would print there
-
-    async def open_child(
-        self, parent: "Node[Any]", name: str, role: Role, child: "str | dict[str, Any]"
-    ) -> "Edge":
-        """Open (or look up, by node name) a child and attach it."""
-
-    def find_node(self, name: str) -> "Node[Any]":
-        """Look up a node or device by name."""
-
-    def find_object(self, name: str) -> object | None:
-        """Look up what ``object-add`` made."""
-
-    def emit(self, event: Struct) -> None:
-        """Send an event to the monitors."""
-
-    def warn(self, text: str) -> None:
-        """Tell the user on standard error."""
 
 
 O = TypeVar("O", bound=NodeOptions)  # noqa: E741

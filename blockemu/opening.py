@@ -18,7 +18,7 @@ from blockemu.edge import MAX_LENGTH
 from blockemu.errors import QmpError, Wrapped
 from blockemu.graph import Graph
 from blockemu.images.errors import FormatError
-from blockemu.node import Flags, Node, Services
+from blockemu.node import Flags, Node
 from blockemu.node_options import (
     Options,
     Parent,
@@ -32,6 +32,7 @@ from blockemu.node_options import (
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import InvalidInput, Unexpected, members, visit
+from blockemu.services import Services
 from blockemu.transaction import Transaction
 
 if TYPE_CHECKING:

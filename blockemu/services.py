@@ -1,0 +1,40 @@
+"""What nodes use of the emulator that they live in."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from blockemu.perm import Role
+from blockemu.qmp_server.qapi import Struct
+
+if TYPE_CHECKING:
+    from blockemu.clocks import Clocks
+    from blockemu.edge import Edge
+    from blockemu.fdsets import FdSets
+    from blockemu.node import Node
+    from blockemu.pool import Pool
+
+
+class Services(Protocol):
+    """What a node may use of the emulator it lives in."""
+
+    pool: "Pool"
+    clocks: "Clocks"
+    fdsets: "FdSets"
+    stdout: Callable[[str], None]  # what QEMU itself would print there
+
+    async def open_child(
+        self, parent: "Node[Any]", name: str, role: Role, child: "str | dict[str, Any]"
+    ) -> "Edge":
+        """Open (or look up, by node name) a child and attach it."""
+
+    def find_node(self, name: str) -> "Node[Any]":
+        """Look up a node or device by name."""
+
+    def find_object(self, name: str) -> object | None:
+        """Look up what ``object-add`` made."""
+
+    def emit(self, event: Struct) -> None:
+        """Send an event to the monitors."""
+
+    def warn(self, text: str) -> None:
+        """Tell the user on standard error."""
