@@ -13,6 +13,7 @@ from blockemu.backend import drained
 from blockemu.clocks import Clocks
 from blockemu.drivers import load_drivers
 from blockemu.edge import Edge
+from blockemu.exports.registry import Exports
 from blockemu.fdsets import FdSets
 from blockemu.graph import Graph
 from blockemu.jobs.registry import Jobs
@@ -42,6 +43,7 @@ class Emulator:
         self.graph = Graph(seed)
         self.opener = Opener(self.graph, load_drivers(), self)
         self.jobs = Jobs(self)
+        self.exports = Exports(self)
         self.qom = Tree()
         self.objects = Objects(self.qom)
         self.machine = machine = Machine(self.emit)
@@ -87,7 +89,10 @@ class Emulator:
     # Life
 
     async def close(self) -> None:
-        """End jobs and exports, then flush and close all nodes."""
+        """End exports and jobs, then flush and close all nodes."""
+        await self.exports.close_all()
+        if self.exports.server is not None:
+            await self.exports.stop_server()
         async with drained(*self.graph):  # jobs stand still before they are cancelled
             await self.jobs.cancel_all()
         while self.tasks:

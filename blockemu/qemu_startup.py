@@ -22,7 +22,7 @@ from blockemu.optlist import is_on, number, parse_any, parse_options
 from blockemu.process import Background, PidFile
 from blockemu.qmp_server.address import AddressError
 from blockemu.qmp_server.errors import ProtocolError
-from blockemu.startup import Done, NotYet, Refused, Settings, Startup
+from blockemu.startup import Done, Refused, Settings, Startup
 
 if TYPE_CHECKING:
     from blockemu.clocks import SteppedClock
@@ -77,6 +77,12 @@ class InvalidFd(QmpError):
     """A descriptor that nobody passed."""
 
     template = "fd is not valid or already in use"
+
+
+class NotYet(QmpError):
+    """An option of qemu-system-x86_64's that is still to come."""
+
+    template = "not supported yet"
 
 
 class MachineStartup(Startup):

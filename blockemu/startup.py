@@ -35,12 +35,6 @@ class UnexpectedArgument(QmpError):
     template = "Unexpected argument"
 
 
-class NotYet(QmpError):
-    """An option of qemu-storage-daemon's that is still to come."""
-
-    template = "not supported yet"
-
-
 class Settings(Protocol):
     """The options that hold for the whole program."""
 
@@ -187,17 +181,12 @@ class Startup:
     def _unexpected(self, value: str) -> None:
         raise UnexpectedArgument
 
-    def _not_yet(self, value: str) -> None:
-        raise NotYet
-
     _LIGHT: ClassVar[Mapping[str, "Callable[[Startup, str], None]"]] = {
         "": _unexpected,
         "chardev": _add_chardev,
         "monitor": _add_monitor,
         "qmp": _add_qmp,
         "trace": _trace,
-        "export": _not_yet,
-        "nbd-server": _not_yet,
     }
 
     # Options that need the emulator
@@ -223,9 +212,31 @@ class Startup:
         options = visit(BlockdevOptions, given, keyval=keyval, profile=self._settings.profile)
         await blockdev_add(_StartContext(emu), options)
 
+    async def _add_export(self, daemon: "Daemon", value: str) -> None:
+        from blockemu.commands.exports import block_export_add
+        from blockemu.qmp_server.keyval import parse_option
+        from blockemu.qmp_server.qapi import visit
+        from blockemu.schema.exports import AnyExportOptions
+
+        given, keyval = parse_option(value, "type")
+        options = visit(AnyExportOptions, given, keyval=keyval, profile=self._settings.profile)
+        await block_export_add(_StartContext(daemon.emu), options)
+
+    async def _start_nbd_server(self, daemon: "Daemon", value: str) -> None:
+        from blockemu.commands.exports import start_server
+        from blockemu.qmp_server.keyval import parse_option
+        from blockemu.qmp_server.qapi import visit
+        from blockemu.schema.exports import NbdServerOptions
+
+        given, keyval = parse_option(value, "")
+        options = visit(NbdServerOptions, given, keyval=keyval, profile=self._settings.profile)
+        await start_server(daemon.emu, options)
+
     _HEAVY: ClassVar[Mapping[str, "Callable[[Startup, Daemon, str], Any]"]] = {
         "object": _add_object,
         "blockdev": _add_blockdev,
+        "export": _add_export,
+        "nbd-server": _start_nbd_server,
     }
 
     async def _serve(self, options: list[Option]) -> int:

@@ -21,6 +21,7 @@ from blockemu.dirty import (
 )
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
+from blockemu.find_bitmap import bitmap_on, find_bitmap
 from blockemu.node import Node
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.bitmaps import (
@@ -49,34 +50,6 @@ class CannotStore(QmpError):
     """The format has no place for bitmaps."""
 
     template = "Can't store persistent bitmaps to {}: {}"
-
-
-class BitmapNodeNotFound(QmpError):
-    """There is no such node or device; the words are those of bitmap commands."""
-
-    template = "Node '{}' not found"
-
-
-class BitmapNotFound(QmpError):
-    """The node has no bitmap of this name."""
-
-    template = "Dirty bitmap '{}' not found"
-
-
-def find_bitmap(emu: Emulator, node_name: str, name: str) -> tuple[Node[Any], DirtyBitmap]:
-    """Look up a bitmap and its node (after block_dirty_bitmap_lookup)."""
-    try:
-        node = emu.graph.lookup(node_name)
-    except QmpError:
-        raise BitmapNodeNotFound(node_name) from None
-    return node, _find_on(node, name)
-
-
-def _find_on(node: Node[Any], name: str) -> DirtyBitmap:
-    found = node.bitmap_set.find(name) if node.bitmap_set is not None else None
-    if found is None:
-        raise BitmapNotFound(name)
-    return found
 
 
 def stage_add(emu: Emulator, options: BlockDirtyBitmapAdd, transaction: Transaction) -> Node[Any]:
@@ -113,7 +86,7 @@ async def stage_remove(
 
     An abort leaves it in memory only, from where it is stored again when the image is closed.
     """
-    node, bitmap = find_bitmap(emu, node_name, name)
+    node, bitmap = find_bitmap(emu.graph, node_name, name)
     bitmap.check(ALLOW_INCONSISTENT)
     if bitmap.stored and isinstance(node, StoresBitmaps):
         await node.remove_stored_bitmap(name)
@@ -135,7 +108,7 @@ def _hide(bitmap: DirtyBitmap, value: bool) -> None:
 
 def stage_clear(emu: Emulator, node_name: str, name: str, transaction: Transaction) -> None:
     """Make all of a bitmap clean."""
-    _, bitmap = find_bitmap(emu, node_name, name)
+    _, bitmap = find_bitmap(emu.graph, node_name, name)
     bitmap.check()
     old = bitmap.bits.take()
     transaction.on_abort(lambda: bitmap.bits.restore(old))
@@ -145,7 +118,7 @@ def stage_enabled(
     emu: Emulator, node_name: str, name: str, transaction: Transaction, *, value: bool
 ) -> Node[Any]:
     """Let a bitmap record writes, or no more; return its node."""
-    node, bitmap = find_bitmap(emu, node_name, name)
+    node, bitmap = find_bitmap(emu.graph, node_name, name)
     bitmap.check(ALLOW_READONLY)
     old, bitmap.enabled = bitmap.enabled, value
     transaction.on_abort(lambda: setattr(bitmap, "enabled", old))
@@ -166,13 +139,13 @@ def _to_merge(
     emu: Emulator, options: BlockDirtyBitmapMerge
 ) -> tuple[DirtyBitmap, list[DirtyBitmap]]:
     """Return the target and what is to be merged into it, all fit for that."""
-    node, target = find_bitmap(emu, options.node, options.target)
+    node, target = find_bitmap(emu.graph, options.node, options.target)
     sources = []
     for each in options.bitmaps:
         if isinstance(each, str):
-            source = _find_on(node, each)
+            source = bitmap_on(node, each)
         else:
-            _, source = find_bitmap(emu, each.node, each.name)
+            _, source = find_bitmap(emu.graph, each.node, each.name)
         target.check_merge(source)
         sources.append(source)
     return target, sources
@@ -252,5 +225,5 @@ def x_debug_block_dirty_bitmap_sha256(
     context: Context, *, node: str, name: str
 ) -> BlockDirtyBitmapSha256:
     """Checksum a bitmap."""
-    _, bitmap = find_bitmap(context.emu, node, name)
+    _, bitmap = find_bitmap(context.emu.graph, node, name)
     return BlockDirtyBitmapSha256(sha256=bitmap.bits.sha256())

@@ -5,37 +5,15 @@ with GO, newstyle that knows EXPORT_NAME only, oldstyle.
 """
 
 import struct
-from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, TypeVar
+from typing import Final
 
 from blockemu.nbd import client_errors as errors
 from blockemu.nbd import wire
 from blockemu.nbd.client_errors import HandshakeError, Lost
+from blockemu.nbd.steps import Handshake, Receive, Send, StartTls
 from blockemu.nbd.wire import option_name, reply_name
-
-T = TypeVar("T")
-
-
-class Send(NamedTuple):
-    """Send these bytes."""
-
-    data: bytes
-
-
-class Receive(NamedTuple):
-    """Receive exactly so many bytes and send them in; or throw ``Lost``."""
-
-    size: int
-
-
-class StartTls(NamedTuple):
-    """Encrypt from now on; or throw what went wrong."""
-
-
-Step = Send | Receive | StartTls
-Handshake = Generator[Step, bytes, T]
 
 
 @dataclass(frozen=True)

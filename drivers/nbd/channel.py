@@ -10,8 +10,9 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from blockemu.nbd import wire
-from blockemu.nbd.client import ExportInfo, Handshake, Receive, Send
+from blockemu.nbd.client import ExportInfo
 from blockemu.nbd.client_errors import CannotRead, CannotWrite, EndOfFile
+from blockemu.nbd.steps import Handshake, Receive, Send
 from blockemu.nbd.transmission import (
     Command,
     RemoteProtocolError,

@@ -1,0 +1,1 @@
+"""What the graph offers to others: nodes, by NBD."""

@@ -1,0 +1,365 @@
+"""One NBD client's requests: a socket driven by hand.
+
+asyncio's transports copy too much.  A connection takes what one ``recv_into`` brings, plans all
+requests in it, and answers them with one send.  What cannot be planned runs as a coroutine
+(``blockemu.exports.requests``).  Measured by the rows ``nbd`` of ``make bench``.
+"""
+
+import asyncio
+import errno
+import socket
+import struct
+from time import monotonic_ns
+from typing import Final
+
+from blockemu.backend import Backend
+from blockemu.eager import start
+from blockemu.exports.outgoing import ARENA, SMALL, Outgoing
+from blockemu.exports.requests import Request, Requests, error_reply
+from blockemu.nbd import wire
+from blockemu.pool import Pool
+from blockemu.route import Commit, Leaf, Route, Segments
+
+WINDOW: Final = 256 << 10  # bytes received at once
+MOST_TASKS: Final = 16  # requests of a client that wait for something (MAX_NBD_REQUESTS)
+_HEAD: Final = wire.REQUEST.size
+_DATA = struct.Struct(">IHHQIQ")  # a chunk's head and an offset
+_HOLE = struct.Struct(">IHHQIQI")  # the same and a size
+
+
+class Connection:
+    """One client in the transmission phase; ``closed`` is set once nothing of it is left."""
+
+    def __init__(self, requests: Requests, pool: Pool, sock: socket.socket) -> None:
+        self._requests = requests
+        self._backend: Backend = requests.backend
+        self._pool = pool
+        self._structured = requests.structured
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._fd = sock.fileno()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self._window = memoryview(bytearray(WINDOW))
+        self._start = self._end = 0  # what is received and not yet served
+        self._out = Outgoing(sock, self._backend)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writes: list[tuple[Leaf, int, memoryview]] = []
+        self._after: list[tuple[int, int, int, Commit | None]] = []  # cookie, offset, length
+        self._reading = self._busy = self._woken = self._leaving = False
+        self._resume()
+
+    # Receiving
+
+    def _readable(self) -> None:
+        try:
+            got = self._sock.recv_into(self._window[self._end :])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            got = 0
+        if not got:
+            self.close()
+            return
+        self._end += got
+        self._serve()
+
+    def _serve(self) -> None:
+        """Answer what is received; stop where output, a thread or a task has to be waited for."""
+        begun = monotonic_ns()
+        route = self._backend.route
+        counts = [0, 0, 0, 0]  # reads, their bytes, writes, their bytes
+        need = _HEAD
+        while self._end - self._start >= _HEAD and len(self._tasks) < MOST_TASKS:
+            head = wire.REQUEST.unpack_from(self._window, self._start)
+            magic, flags, kind, cookie, offset, length = head
+            if magic != wire.REQUEST_MAGIC or kind == wire.CMD_DISC:
+                self.close()
+                return
+            if kind == wire.CMD_WRITE:
+                if length > wire.MAX_PAYLOAD:
+                    self._too_long(Request._make(head[1:]))
+                    return
+                if self._end - self._start < _HEAD + length:
+                    need = _HEAD + length
+                    break
+                self._write(Request._make(head[1:]), route, counts)
+                continue
+            if kind == wire.CMD_READ and self._out.crowded(length):
+                self._out.flush()
+                if self._out.sending:
+                    break
+            self._start += _HEAD
+            if kind == wire.CMD_READ and self._read(flags, cookie, offset, length, route):
+                counts[0] += 1
+                counts[1] += length
+            else:
+                self._spawn(Request(flags, kind, cookie, offset, length))
+        self._finish_batch(begun, route, counts, need)
+
+    def _finish_batch(self, begun: int, route: Route, counts: list[int], need: int) -> None:
+        self._flush()
+        if self._writes:
+            self._write_on_thread(route)
+        self._make_room(need)
+        elapsed, stats = monotonic_ns() - begun, self._backend.stats
+        if counts[0]:
+            stats.read.add(counts[0], counts[1], elapsed)
+        if counts[2]:
+            stats.write.add(counts[2], counts[3], elapsed)
+        self._pause_or_resume()
+
+    def _make_room(self, need: int) -> None:
+        if self._busy:
+            return  # a thread is writing from the window
+        left = self._end - self._start
+        if need > len(self._window):
+            bigger = memoryview(bytearray(need + WINDOW))
+            bigger[:left] = self._window[self._start : self._end]
+            self._window = bigger
+        elif self._start:
+            self._window[:left] = self._window[self._start : self._end]
+        else:
+            return
+        self._start, self._end = 0, left
+
+    def _pause_or_resume(self) -> None:
+        stop = self._out.sending or self._busy or len(self._tasks) >= MOST_TASKS
+        if stop or self._leaving:
+            if self._reading:
+                self._loop.remove_reader(self._fd)
+                self._reading = False
+        elif not self._reading:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._fd, self._readable)
+        self._reading = True
+
+    # Planned requests
+
+    def _read(self, flags: int, cookie: int, offset: int, length: int, route: Route) -> bool:
+        """Queue the reply to a read; return False, with nothing done, if it has to wait."""
+        allowed = wire.FLAG_DF if self._structured else 0
+        if route.read is None or not length or flags & ~allowed:
+            return False
+        if offset + length > self._requests.size or length > wire.MAX_PAYLOAD:
+            return False
+        segments = route.read(offset, length)
+        if segments is None or (flags and len(segments) > 1):
+            return False
+        if flags and segments[0][0] is None:
+            return False
+        mark = self._out.mark()
+        if self._structured:
+            good = len(segments) * 64 <= ARENA // 2 and self._chunks(cookie, offset, segments)
+        else:
+            good = self._simple(cookie, length, segments)
+        if not good:
+            self._out.rewind(mark)
+        return good
+
+    def _simple(self, cookie: int, length: int, segments: Segments) -> bool:
+        if length > SMALL or any(leaf is None for leaf, _, _ in segments):
+            return False
+        self._out.pack(wire.SIMPLE, wire.SIMPLE_MAGIC, 0, cookie)
+        return all(
+            self._out.payload(leaf, host, size) for leaf, host, size in segments if leaf is not None
+        )
+
+    def _chunks(self, cookie: int, offset: int, segments: Segments) -> bool:
+        last = len(segments) - 1
+        out, magic = self._out, wire.CHUNK_MAGIC
+        for index, (leaf, host, size) in enumerate(segments):
+            done = wire.CHUNK_DONE if index == last else 0
+            if leaf is None:
+                kind = wire.CHUNK_OFFSET_HOLE
+                out.pack(_HOLE, magic, done, kind, cookie, 12, offset, size)
+            else:
+                kind = wire.CHUNK_OFFSET_DATA
+                out.pack(_DATA, magic, done, kind, cookie, size + 8, offset)
+                if not out.payload(leaf, host, size):
+                    return False
+            offset += size
+        return True
+
+    def _write(self, request: Request, route: Route, counts: list[int]) -> None:
+        """Carry out a write whose payload is there, now or by a task."""
+        flags, _, cookie, offset, length = request
+        begin = self._start + _HEAD
+        payload = self._window[begin : begin + length]
+        self._start = begin + length
+        requests = self._requests
+        inside = offset + length <= requests.size and requests.writable and length > 0
+        if route.write is not None and not flags and inside:
+            planned = route.write(offset, length)
+            if planned is not None:
+                counts[2] += 1
+                counts[3] += length
+                self._put(cookie, offset, payload, planned, route)
+                return
+        self._spawn(request, bytes(payload))
+
+    def _put(
+        self,
+        cookie: int,
+        offset: int,
+        payload: memoryview,
+        planned: tuple[Segments, Commit | None],
+        route: Route,
+    ) -> None:
+        """Carry out a planned write, or leave it for the thread."""
+        segments, commit = planned
+        at = code = 0
+        inline = all(leaf is not None and leaf.inline_writes for leaf, _, _ in segments)
+        try:
+            for leaf, host, size in segments:
+                assert leaf is not None
+                part = payload if size == len(payload) else payload[at : at + size]
+                if inline:
+                    leaf.recall()
+                    leaf.write_now(host, part)
+                else:
+                    self._writes.append((leaf, host, part))
+                at += size
+        except OSError as e:
+            code = e.errno or errno.EIO
+        if not inline:
+            self._after.append((cookie, offset, len(payload), commit))
+            return
+        self._written(cookie, offset, len(payload), commit, code, route)
+
+    def _written(
+        self, cookie: int, offset: int, length: int, commit: Commit | None, code: int, route: Route
+    ) -> None:
+        if commit is not None:
+            commit(not code)
+        for bitmap, delta in route.marks:
+            bitmap.mark(offset + delta, length)
+        if code:
+            text = "writing to file failed"
+            reply = error_reply(cookie, code, text, structured=self._structured)
+            self._out.append(reply)
+        else:
+            self._out.pack(wire.SIMPLE, wire.SIMPLE_MAGIC, 0, cookie)
+
+    def _write_on_thread(self, route: Route) -> None:
+        """Take the batch's writes to a thread together: one hop, however many."""
+        writes, after = self._writes, self._after
+        self._writes, self._after = [], []
+        self._busy = True
+        self._backend.hold(self, _nothing)
+        self._backend.in_flight += 1
+        leaves = {leaf for leaf, _, _ in writes}
+        for leaf in leaves:
+            leaf.recall()
+            leaf.writing += 1
+
+        def run() -> None:
+            for leaf, host, part in writes:
+                leaf.write_now(host, part)
+
+        def done(error: BaseException | None) -> None:
+            for leaf in leaves:
+                leaf.writing -= 1
+            code = 0
+            if error is not None:
+                code = (error.errno if isinstance(error, OSError) else None) or errno.EIO
+            for cookie, offset, length, commit in after:
+                self._written(cookie, offset, length, commit, code, route)
+            self._busy = False
+            self._backend.release(self)
+            self._backend.leave()
+            self._go_on()
+
+        self._pool.submit(run, done)
+
+    # Sending
+
+    def _flush(self) -> None:
+        """Send what there is; what the socket does not take, wait for."""
+        if self._leaving:
+            return
+        try:
+            self._out.flush()
+        except OSError:
+            self.close()
+            return
+        if self._out.sending:
+            self._loop.add_writer(self._fd, self._writable_again)
+
+    def _writable_again(self) -> None:
+        self._loop.remove_writer(self._fd)
+        self._out.sending = False
+        self._flush()
+        if not self._out.sending and not self._leaving:
+            self._out.repay()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Serve what is waiting in the window, or end."""
+        if self._leaving:
+            self._end_if_idle()
+        elif self._start < self._end and not self._busy and not self._out.sending:
+            self._serve()
+        else:
+            self._flush()
+            self._pause_or_resume()
+
+    # Requests that wait
+
+    def _spawn(self, request: Request, payload: bytes = b"") -> None:
+        task = start(self._answer(request, payload))
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+
+    def _too_long(self, request: Request) -> None:
+        """Say that a payload is too long, and hang up: it is in the way of what follows."""
+        text = self._requests.refusal(request) or ""
+        cookie = request.cookie
+        self._out.append(error_reply(cookie, errno.EINVAL, text, structured=self._structured))
+        self._flush()
+        self.close()
+
+    async def _answer(self, request: Request, payload: bytes) -> None:
+        self._out.append(*await self._requests.answer(request, payload))
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            context = {"message": "an NBD request failed unexpectedly", "exception": error}
+            self._loop.call_exception_handler(context)
+            self.close()
+        if self._leaving:
+            self._end_if_idle()
+        elif not self._woken:  # replies of tasks that end in the same turn go out together
+            self._woken = True
+            self._loop.call_soon(self._send_finished)
+
+    def _send_finished(self) -> None:
+        self._woken = False
+        if not self._out.sending:
+            self._flush()
+        self._go_on()
+
+    def close(self) -> None:
+        """Take no more requests, and hang up once those under way are over."""
+        if self._leaving:
+            return
+        self._leaving = True
+        self._reading = False
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._out.repay()
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._tasks or self._busy or self.closed.done():
+            return
+        self._out.last_words()
+        self._sock.close()
+        self.closed.set_result(None)
+
+
+def _nothing() -> None:
+    """Do nothing: writes on a thread end by themselves."""

@@ -1,0 +1,162 @@
+"""One export: a node that clients reach, until nobody uses it any more.  After nbd/server.c."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from blockemu.backend import Backend
+from blockemu.dirty import ALLOW_READONLY, DirtyBitmap
+from blockemu.errors import QmpError
+from blockemu.exports.requests import Requests
+from blockemu.find_bitmap import find_bitmap
+from blockemu.graph import Graph
+from blockemu.nbd import wire
+from blockemu.nbd.server import Session
+from blockemu.node import Node
+from blockemu.schema.exports import BlockExportOptionsNbd
+
+_SECTOR = 512
+
+
+class BitmapAbsent(QmpError):
+    """Neither the node nor what is below it has such a bitmap."""
+
+    template = "Bitmap '{}' is not found"
+
+
+class BitmapRecords(QmpError):
+    """The bitmap would change under a reader."""
+
+    template = "Enabled bitmap '{}' incompatible with readonly export"
+
+
+class NameTooLong(QmpError):
+    """The name does not fit the protocol."""
+
+    template = "export name '{}' too long"
+
+
+class DescriptionTooLong(QmpError):
+    """The description does not fit the protocol."""
+
+    template = "description '{}' too long"
+
+
+class Client(Protocol):
+    """A connection that uses an export."""
+
+    closed: "asyncio.Future[None]"
+
+    def close(self) -> None:
+        """Hang up as soon as what is under way is over."""
+
+
+class NbdExport:
+    """A node under a name, and the clients that use it.
+
+    ``user_owned``: nobody has asked yet that it goes.
+    """
+
+    def __init__(self, graph: Graph, options: BlockExportOptionsNbd, backend: Backend) -> None:
+        self.graph = graph
+        self.id = options.id
+        self.name = options.name if options.name is not None else options.node_name
+        self.description = options.description
+        self.backend = backend
+        self.writable = bool(options.writable)
+        self.allocation_depth = bool(options.allocation_depth)
+        self.size = backend.length // _SECTOR * _SECTOR
+        self.bitmaps: list[DirtyBitmap] = []
+        self.multi_conn = True
+        self.clients: set[Client] = set()
+        self.user_owned = True
+        self.gone: Callable[[], None] = lambda: None  # called once the last client has left
+
+    @property
+    def flags(self) -> int:
+        """What clients may do (transmission flags)."""
+        flags = wire.HAS_FLAGS | wire.SEND_FLUSH | wire.SEND_FUA | wire.SEND_CACHE
+        if self.multi_conn:
+            flags |= wire.CAN_MULTI_CONN
+        if not self.writable:
+            return flags | wire.READ_ONLY
+        return flags | wire.SEND_TRIM | wire.SEND_WRITE_ZEROES | wire.SEND_FAST_ZERO
+
+    @property
+    def alignment(self) -> int:
+        """Bytes that requests should be multiples of."""
+        return max(self.backend.node.limits.request_alignment, 1)
+
+    @property
+    def max_transfer(self) -> int:
+        """Bytes of one request at the most."""
+        return min(self.backend.node.limits.max_transfer, wire.MAX_PAYLOAD)
+
+    @property
+    def bitmap_names(self) -> list[str]:
+        """The bitmaps that clients may ask for."""
+        return [bitmap.name or "" for bitmap in self.bitmaps]
+
+    def requests(self, session: Session) -> Requests:
+        """Return what answers one client."""
+        return Requests(self.backend, session, self.bitmaps, size=self.size, writable=self.writable)
+
+    def check_names(self) -> None:
+        """Refuse what the protocol has no room for."""
+        if len(self.name.encode()) > wire.MAX_STRING:
+            raise NameTooLong(self.name)
+        if self.description is not None and len(self.description.encode()) > wire.MAX_STRING:
+            raise DescriptionTooLong(self.description)
+
+    def take_bitmaps(self, options: BlockExportOptionsNbd) -> None:
+        """Find the bitmaps and keep others from changing them."""
+        found = []
+        for each in options.bitmaps or ():
+            if isinstance(each, str):
+                bitmap = self._find(each)
+            else:
+                bitmap = find_bitmap(self.graph, each.node, each.name)[1]
+            bitmap.check(ALLOW_READONLY)
+            found.append(bitmap)
+        self.bitmaps = found
+        for bitmap in found:
+            bitmap.busy = True
+
+    def _find(self, name: str) -> DirtyBitmap:
+        at: Node[Any] | None = self.backend.node
+        while at is not None:
+            bitmap = at.bitmap_set.find(name) if at.bitmap_set is not None else None
+            if bitmap is not None:
+                if not self.writable and not at.flags.read_only and bitmap.enabled:
+                    raise BitmapRecords(name)
+                return bitmap
+            at = at.below.node if at.below is not None else None
+        raise BitmapAbsent(name)
+
+    def add_client(self, client: Client) -> None:
+        """Count a client in until it is closed."""
+        self.clients.add(client)
+        client.closed.add_done_callback(lambda _: self._left(client))
+        if not self.user_owned:
+            client.close()
+
+    def _left(self, client: Client) -> None:
+        self.clients.discard(client)
+        if not self.user_owned and not self.clients:
+            self.gone()
+
+    def shut_down(self) -> None:
+        """Let the clients go, and then itself; once is enough."""
+        if not self.user_owned:
+            return
+        self.user_owned = False
+        if not self.clients:
+            asyncio.get_running_loop().call_soon(self.gone)
+        for client in list(self.clients):
+            client.close()
+
+    async def release(self) -> None:
+        """Let go of bitmaps and node."""
+        for bitmap in self.bitmaps:
+            bitmap.busy = False
+        await self.graph.remove(self.backend)

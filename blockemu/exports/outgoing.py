@@ -1,0 +1,148 @@
+"""What goes out to an NBD client: small replies in one buffer, large payload as it lies.
+
+Pages of a file are handed to the socket without a copy.  If the socket does not take them at once
+they are *lent* (see ``blockemu.route.Leaf``): whoever changes them has a copy made first.
+"""
+
+import socket
+import struct
+from contextlib import suppress
+from typing import Final
+
+from blockemu.backend import Backend
+from blockemu.buffers import new_buffer
+from blockemu.route import Leaf
+
+ARENA: Final = 1 << 20  # bytes: small replies of a batch are put together here
+SMALL: Final = 32 << 10  # payload up to this is copied to the arena
+_MOST_PIECES: Final = 512  # of one sendmsg; the system takes 1024
+_HEADS: Final = 64  # more than the longest head of a reply
+
+Mark = tuple[int, int, int]
+
+
+class Outgoing:
+    """The queue of one socket; ``sending``: the socket takes no more just now."""
+
+    def __init__(self, sock: socket.socket, backend: Backend) -> None:
+        self._sock = sock
+        self._backend = backend
+        self._arena = memoryview(bytearray(ARENA))
+        self._used = self._queued = 0  # bytes in the arena; those of them already in ``_out``
+        self._out: list[memoryview] = []
+        self._lent: dict[int, tuple[Leaf, int]] = {}  # windows in ``_out``, by id: where from
+        self._lenders: set[Leaf] = set()
+        self._key = object()
+        self.sending = False
+
+    def crowded(self, length: int) -> bool:
+        """Whether a reply with so much payload should wait until what is there has gone."""
+        return self._used + min(length, SMALL) + _HEADS > ARENA
+
+    def mark(self) -> Mark:
+        """Note how far the queue goes."""
+        return self._used, self._queued, len(self._out)
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what was queued since ``mark``."""
+        self._used, self._queued, count = mark
+        for piece in self._out[count:]:
+            self._lent.pop(id(piece), None)
+        del self._out[count:]
+
+    def pack(self, layout: struct.Struct, *values: int) -> None:
+        """Queue a head."""
+        if self._used + layout.size > ARENA:
+            self.append(layout.pack(*values))
+            return
+        layout.pack_into(self._arena, self._used, *values)
+        self._used += layout.size
+
+    def payload(self, leaf: Leaf, host: int, size: int) -> bool:
+        """Queue bytes of a file; False: they are not at hand."""
+        if size <= SMALL and self._used + size + _HEADS < ARENA:
+            if not leaf.read_now(host, self._arena[self._used : self._used + size]):
+                return False
+            self._used += size
+            return True
+        pages = leaf.window(host, size)
+        if pages is None:
+            return False
+        self.append(pages)
+        self._lent[id(self._out[-1])] = leaf, host
+        return True
+
+    def append(self, *pieces: bytes | memoryview) -> None:
+        """Queue buffers that nobody changes any more, or that are lent."""
+        if self._used > self._queued:
+            self._out.append(self._arena[self._queued : self._used])
+            self._queued = self._used
+        self._out += (p if isinstance(p, memoryview) else memoryview(p) for p in pieces)
+
+    def flush(self) -> None:
+        """Send as much as the socket takes.  Raises OSError when the client is gone."""
+        if self.sending:
+            return
+        try:
+            if not self._out and self._used:
+                sent = self._sock.send(self._arena[: self._used])
+                if sent == self._used:
+                    self._used = 0
+                    return
+                self._out.append(self._arena[sent : self._used])
+                self._queued = self._used
+            elif self._used > self._queued:
+                self.append()
+            while self._out:
+                self._trim(self._sock.sendmsg(self._out[:_MOST_PIECES]))
+        except (BlockingIOError, InterruptedError):
+            self.sending = True
+            self._borrow()
+            return
+        self._used = self._queued = 0
+
+    def last_words(self) -> None:
+        """Send what can still be sent when the connection is about to end."""
+        self.sending = False
+        with suppress(OSError):
+            self.flush()
+        self.repay()
+
+    def _borrow(self) -> None:
+        """Say whose pages are on their way."""
+        if not self._lent:
+            return
+        self._backend.hold(self._key, self._copy_lent)
+        self._lenders = {leaf for leaf, _ in self._lent.values()}
+        for leaf in self._lenders:
+            leaf.lend(self, self._copy_lent)
+
+    def _trim(self, sent: int) -> None:
+        out, count = self._out, 0
+        while count < len(out) and sent >= len(out[count]):
+            sent -= len(out[count])
+            self._lent.pop(id(out[count]), None)
+            count += 1
+        del out[:count]
+        if sent:
+            rest = out[0][sent:]
+            where = self._lent.pop(id(out[0]), None)
+            out[0] = rest
+            if where is not None:
+                self._lent[id(rest)] = where[0], where[1] + sent
+
+    def _copy_lent(self) -> None:
+        """Copy what is lent: the pages may change after this."""
+        for index, piece in enumerate(self._out):
+            where = self._lent.pop(id(piece), None)
+            if where is not None:
+                self._out[index] = copy = new_buffer(len(piece))
+                where[0].read(where[1], copy)  # not from piece: another process may have cut it off
+        self.repay()
+
+    def repay(self) -> None:
+        """Say that nothing is on loan any more."""
+        for leaf in self._lenders:
+            leaf.repaid(self)
+        self._lenders.clear()
+        self._backend.release(self._key)

@@ -1,0 +1,203 @@
+"""All exports, by id.  After block/export/export.c."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from blockemu.backend import Backend
+from blockemu.errors import QmpError
+from blockemu.exports.export import NbdExport
+from blockemu.exports.nbd_server import NbdServer
+from blockemu.graph import Graph
+from blockemu.objects import IoThread
+from blockemu.optlist import is_identifier
+from blockemu.perm import Perm
+from blockemu.permissions import try_set_perm
+from blockemu.schema.exports import (
+    BlockExportDeleted,
+    BlockExportInfo,
+    BlockExportOptionsNbd,
+    BlockExportRemoveMode,
+    BlockExportType,
+)
+
+if TYPE_CHECKING:
+    from blockemu.emulator import Emulator
+
+
+class BadExportId(QmpError):
+    """An id that is not a valid identifier."""
+
+    template = "Invalid block export id"
+
+
+class ExportIdInUse(QmpError):
+    """The id is taken."""
+
+    template = "Block export id '{}' is already in use"
+
+
+class ReadOnlyExport(QmpError):
+    """Clients cannot write to a node that nobody can."""
+
+    template = "Cannot export read-only node as writable"
+
+
+class NoSuchIothread(QmpError):
+    """There is no such thread."""
+
+    template = 'iothread "{}" not found'
+
+
+class ServerNotRunning(QmpError):
+    """There is nobody to serve clients."""
+
+    template = "NBD server not running"
+
+
+class ExportNameInUse(QmpError):
+    """Clients know another export by this name."""
+
+    template = "NBD server already has export named '{}'"
+
+
+class ExportNotFound(QmpError):
+    """There is no such export."""
+
+    template = "Export '{}' is not found"
+
+
+class ExportShutsDown(QmpError):
+    """It is about to go already."""
+
+    template = "Export '{}' is already shutting down"
+
+
+class ExportInUse(QmpError):
+    """(id): clients are connected."""
+
+    template = "export '{}' still in use"
+
+    def __init__(self, name: object) -> None:
+        super().__init__(name, hint="Use mode='hard' to force client disconnect\n")
+
+
+class Exports:
+    """The exports of one emulator, and the server they are reached by."""
+
+    def __init__(self, emu: "Emulator") -> None:
+        self._emu = emu
+        self._exports: dict[str, NbdExport] = {}
+        self._empty: list[asyncio.Future[None]] = []
+        self.server: NbdServer | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """Where the nodes are."""
+        return self._emu.graph
+
+    # As the handshake sees them
+
+    def find(self, name: str) -> NbdExport | None:
+        """Return the export that clients know by a name."""
+        return next((each for each in self.all() if each.name == name), None)
+
+    def all(self) -> Sequence[NbdExport]:
+        """Return what clients may use, in the order it came."""
+        return [each for each in self._exports.values() if each.user_owned]
+
+    # As commands do
+
+    async def add(self, options: BlockExportOptionsNbd) -> NbdExport:
+        """Export a node (blk_exp_add, nbd_export_create)."""
+        if not is_identifier(options.id):
+            raise BadExportId
+        if options.id in self._exports:
+            raise ExportIdInUse(options.id)
+        node = self.graph.lookup_either(None, options.node_name)
+        if node.flags.read_only and options.writable:
+            raise ReadOnlyExport
+        if options.iothread is not None and not self._is_iothread(options.iothread):
+            raise NoSuchIothread(options.iothread)
+        perm = Perm.CONSISTENT_READ | (Perm.WRITE if options.writable else Perm.NONE)
+        backend = Backend(perm=perm, shared=Perm.ALL)
+        self.graph.insert(backend, node)
+        backend.write_cache = not options.writethrough
+        try:
+            export = self._make(options, backend)
+        except BaseException:
+            await self.graph.remove(backend)
+            raise
+        self._exports[options.id] = export
+        return export
+
+    def _make(self, options: BlockExportOptionsNbd, backend: Backend) -> NbdExport:
+        if self.server is None:
+            raise ServerNotRunning
+        export = NbdExport(self.graph, options, backend)
+        export.check_names()
+        if self.find(export.name) is not None:
+            raise ExportNameInUse(export.name)
+        try_set_perm(backend, backend.perm, Perm.ALL & ~Perm.RESIZE)
+        export.multi_conn = self.server.max_connections != 1
+        export.take_bitmaps(options)
+        export.gone = lambda: self._emu.keep(self._delete(export))
+        return export
+
+    def _is_iothread(self, name: str) -> bool:
+        return isinstance(self._emu.objects.find(name), IoThread)
+
+    def by_id(self, name: str) -> NbdExport | None:
+        """Return an export by its id."""
+        return self._exports.get(name)
+
+    def remove(self, name: str, mode: BlockExportRemoveMode) -> None:
+        """Let an export go (qmp_block_export_del)."""
+        export = self._exports.get(name)
+        if export is None:
+            raise ExportNotFound(name)
+        if not export.user_owned:
+            raise ExportShutsDown(name)
+        if mode is BlockExportRemoveMode.SAFE and export.clients:
+            raise ExportInUse(name)
+        export.shut_down()
+
+    async def _delete(self, export: NbdExport) -> None:
+        await export.release()
+        del self._exports[export.id]
+        self._emu.emit(BlockExportDeleted(id=export.id))
+        if not self._exports:
+            for waiter in self._empty:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._empty.clear()
+
+    async def close_all(self) -> None:
+        """Let all exports go and wait until they are gone."""
+        for export in list(self._exports.values())[::-1]:
+            if export.user_owned:
+                export.shut_down()
+        while self._exports:
+            self._empty.append(asyncio.get_running_loop().create_future())
+            await self._empty[-1]
+
+    def info(self) -> list[BlockExportInfo]:
+        """Describe all exports, the newest first."""
+        return [
+            BlockExportInfo(
+                id=export.id,
+                type=BlockExportType.NBD,
+                node_name=export.backend.node.name,
+                shutting_down=not export.user_owned,
+            )
+            for export in reversed(self._exports.values())
+        ]
+
+    async def stop_server(self) -> None:
+        """Let all exports go, then the server."""
+        server = self.server
+        if server is None:
+            raise ServerNotRunning
+        await self.close_all()
+        self.server = None
+        await server.close()
