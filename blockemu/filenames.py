@@ -5,8 +5,10 @@ plain name that would open it just so, or else as the ``json:`` name that would.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from blockemu.chain import cow_child, skip_filters
 from blockemu.errors import QmpError, Wrapped
 from blockemu.node import Node
 from blockemu.paths import combine, has_protocol, is_absolute
@@ -14,6 +16,7 @@ from blockemu.probing import Drivers, probe
 
 __all__ = [
     "dirname",
+    "find_backing_image",
     "find_protocol",
     "full_backing_filename",
     "nest",
@@ -243,3 +246,37 @@ def full_backing_filename(node: Node[Any]) -> str:
     if not name or has_protocol(name) or is_absolute(name):
         return name
     return dirname(node) + name
+
+
+def find_backing_image(top: Node[Any], name: str) -> Node[Any] | None:
+    """Return the image below ``top`` that a file name means (bdrv_find_backing_image).
+
+    Names are compared as they are where a protocol is in one of them or the backing file is another
+    than the header says; else as paths, seen from the image above.
+    """
+    at = skip_filters(top)
+    while (below := cow_child(at)) is not None:
+        image = skip_filters(below)
+        if _is_named(at, image, name):
+            return image
+        at = image
+    return None
+
+
+def _is_named(overlay: Node[Any], image: Node[Any], name: str) -> bool:
+    """Tell whether ``name`` means the image that ``overlay`` stands on."""
+    refresh(image)
+    if _backing_overridden(overlay):
+        return name == image.full_filename
+    header = overlay.backing_file or ""
+    try:
+        full = full_backing_filename(overlay)
+        mine = name if is_absolute(name) else dirname(overlay) + name
+    except QmpError:
+        full, mine = "", ""
+    if has_protocol(name) or has_protocol(header):
+        return name in (header, full)
+    try:
+        return bool(mine and full) and Path(mine).samefile(full)
+    except OSError:
+        return False

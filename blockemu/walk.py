@@ -2,32 +2,68 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, Extents, overlay
+from blockemu.node import Node
 
 
-async def extents_above(edge: Edge, offset: int, length: int) -> AsyncGenerator[Extents, None]:
+def extents_above(edge: Edge, offset: int, length: int) -> AsyncGenerator[Extents, None]:
     """Yield batches of runs; the chain below decides what a node leaves open.
 
-    A child is asked once for all that a batch leaves open, not run by run.
+    A child is asked once for all that a batch leaves open, not run by run.  Only what the topmost
+    node itself decides is marked as allocated.
     """
+    return _walk(edge, offset, length, None, keep=False)
+
+
+def allocated_above(
+    edge: Edge, offset: int, length: int, last: Node[Any] | None
+) -> AsyncGenerator[Extents, None]:
+    """Yield batches of runs, allocated where any node from here down to ``last`` decides.
+
+    None stands for the lowest node.  What lies beyond the end of a short node that is asked counts
+    as allocated there (bdrv_is_allocated_above, block/io.c).
+    """
+    return _walk(edge, offset, length, last, keep=True)
+
+
+async def _walk(
+    edge: Edge, offset: int, length: int, last: Node[Any] | None, *, keep: bool
+) -> AsyncGenerator[Extents, None]:
     async for batch in edge.extents(offset, length):
         open_ = (batch.status & ALLOCATED == 0).nonzero()[0]
-        below = edge.node.below
+        below = edge.node.below if edge.node is not last else None
         if below is None or not len(open_):
             yield batch
             continue
         begin, first = int(batch.start[0]), int(batch.start[open_[0]])
-        last = int((batch.start + batch.length)[open_[-1]])
-        cut = min(last, max(below.length, first))
+        end = int((batch.start + batch.length)[open_[-1]])
+        cut = min(end, max(below.length, first))
         parts = [batch.clip(begin, first)] if first > begin else []
         if cut > first:
-            async for lower in extents_above(below, first, cut - first):
-                parts.append(overlay(batch.clip(int(lower.start[0]), lower.end), lower))  # noqa: PERF401
+            async for lower in _walk(below, first, cut - first, last, keep=keep):
+                top = batch.clip(int(lower.start[0]), lower.end)
+                parts.append(overlay(top, lower, keep=keep))
         if batch.end > cut:
-            parts.append(batch.clip(cut, batch.end).closed())
+            parts.append(batch.clip(cut, batch.end).closed(keep=keep))
         yield Extents.concat(parts)
+
+
+async def is_allocated_above(
+    edge: Edge, offset: int, length: int, last: Node[Any] | None, *, one_run: bool = False
+) -> tuple[bool, int]:
+    """Return whether ``offset`` is allocated from here to ``last``, and how far that holds."""
+    found, end = None, offset
+    async with aclosing(allocated_above(edge, offset, length, last)) as batches:
+        async for batch in batches:
+            for start, size, status, _ in batch:
+                if found is not None and (one_run or bool(status & ALLOCATED) is not found):
+                    return found, end - offset
+                found = bool(status & ALLOCATED)
+                end = start + size
+    return bool(found), end - offset
 
 
 async def status_above(

@@ -52,7 +52,7 @@ class JobEdge(Edge):
 
     async def idle(self) -> None:
         """Wait until the job stands still, or is over."""
-        if not self.job.is_completed:
+        if not (self.job.is_completed or self.job.in_drain):
             await self.job.idle()
 
     def resume(self) -> None:
@@ -63,6 +63,7 @@ class JobEdge(Edge):
 class BlockJob(Job):
     """A job over nodes."""
 
+    in_drain = False  # drains its own nodes: it must not wait for itself
     works_on: ClassVar[str] = "block device is in use by block job: {}"
 
     def __init__(

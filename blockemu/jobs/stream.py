@@ -1,0 +1,312 @@
+"""The stream job: copies from the backing chain into the image on top.  After block/stream.c."""
+
+import errno
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from blockemu.backend import Backend, drained
+from blockemu.chain import (
+    cow_child,
+    find_overlay,
+    freeze,
+    is_plain,
+    next_below,
+    skip_filters,
+    unfreeze,
+)
+from blockemu.drivers.copy_on_read import CopyOnRead
+from blockemu.errors import QmpError
+from blockemu.jobs.block_job import BlockJob
+from blockemu.node import Node
+from blockemu.perm import Perm
+from blockemu.reopen import set_read_only, subtree
+from blockemu.schema.jobs import BlockdevOnError, BlockErrorAction, JobType
+from blockemu.walk import is_allocated_above
+
+if TYPE_CHECKING:
+    from blockemu.emulator import Emulator
+
+STEP: Final = 512 << 10  # bytes copied in one go; the user can see it if the speed is limited
+LONG: Final = 4 << 20  # otherwise
+AHEAD: Final = 1 << 30  # bytes that are skipped in one go
+_SHARED: Final = Perm.CONSISTENT_READ | Perm.WRITE_UNCHANGED
+
+
+class NotInChain(QmpError):
+    """The base does not back the image."""
+
+    template = "'{}' is not in the backing chain of '{}'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSettings:
+    """What a stream is to do."""
+
+    job_id: str | None = None
+    speed: int = 0
+    on_error: BlockdevOnError = BlockdevOnError.REPORT
+    backing_file: str | None = None
+    filter_node_name: str | None = None
+    auto_finalize: bool = True
+    auto_dismiss: bool = True
+
+
+class StreamJob(BlockJob):
+    """One stream; made by ``start_stream``."""
+
+    type = JobType.STREAM
+
+    def __init__(
+        self,
+        emu: "Emulator",
+        job_id: str,
+        settings: StreamSettings,
+        target: Node[Any],
+        above_base: Node[Any],
+        base_overlay: Node[Any],
+    ) -> None:
+        super().__init__(
+            emu.jobs,
+            emu.graph,
+            job_id,
+            auto_finalize=settings.auto_finalize,
+            auto_dismiss=settings.auto_dismiss,
+        )
+        self.emu = emu
+        self.settings = settings
+        self.target = target
+        self.above_base = above_base
+        self.base_overlay = base_overlay
+        self.was_read_only = False
+        self.careful = False  # whether to go by the steps that QEMU takes
+        self.filter: CopyOnRead | None = None
+        self.backend: Backend | None = None
+
+    async def run(self) -> None:
+        """Fetch what is above the base and not in the image."""
+        image = skip_filters(self.target)
+        if image is self.base_overlay:
+            return
+        assert self.backend is not None
+        length = self.target.length
+        length = -(-length // 512) * 512
+        assert self.filter is not None
+        self.careful = not is_plain(self.filter.file, next_below(self.base_overlay))
+        self.progress.remaining = length
+        offset, delay, error = 0, 0, 0
+        while offset < length:
+            await self.sleep(delay)
+            if self.is_cancelled:
+                break
+            delay, copy, size = 0, False, STEP
+            try:
+                copy, size = await self._look(image, offset, length)
+                if copy:
+                    assert self.filter is not None
+                    await self.filter.prefetch(offset, size)
+            except OSError as e:
+                if size > STEP:
+                    self.careful = True  # where exactly it fails can be seen from outside
+                    continue
+                number = e.errno or errno.EIO
+                action = self.error_action(self.settings.on_error, True, number)
+                if action is BlockErrorAction.STOP:
+                    continue
+                error = error or number
+                if action is BlockErrorAction.REPORT:
+                    break
+            self.progress.done(size)
+            self.progress.remaining = max(length - offset - size, 0)
+            delay = self.limit.delay(size) if copy else 0
+            offset += size
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    async def _look(self, image: Node[Any], offset: int, length: int) -> tuple[bool, int]:
+        """Return whether anything is to be fetched there, and how much is alike."""
+        assert self.filter is not None
+        limited = self.limit.limited or self.careful
+        most = min(STEP if limited else AHEAD, length - offset)
+        edge = self.filter.file
+        while edge.node is not image and edge.node.filtered is not None:
+            edge = edge.node.filtered
+        mine, size = await is_allocated_above(edge, offset, most, image, one_run=limited)
+        if mine:
+            return False, size
+        found, size = await is_allocated_above(
+            edge, offset, size, self.base_overlay, one_run=limited
+        )
+        return found, min(size, STEP if limited else LONG) if found else size
+
+    # The end
+
+    async def prepare(self) -> None:
+        """Let the image stand on the base, and its header say so."""
+        image = skip_filters(self.target)
+        await self._drop_filter()
+        above = self.above_base
+        async with drained(*subtree(above)):
+            base = next_below(above)
+            if base is not None:
+                base.holds += 1
+            try:
+                if image.backing is not None:
+                    await self._relink(image, base)
+            finally:
+                if base is not None:
+                    base.holds -= 1
+                    await self.graph.release(base)
+
+    async def _relink(self, image: Node[Any], base: Node[Any] | None) -> None:
+        name = fmt = None
+        if base is not None:
+            unfiltered = skip_filters(base)
+            name = self.settings.backing_file or unfiltered.full_filename
+            fmt = unfiltered.driver
+        failed: QmpError | None = None
+        try:
+            await self.graph.set_backing(image, base)
+        except QmpError as e:
+            failed = e
+        try:
+            await image.change_backing_file(name, fmt)
+        except NotImplementedError:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+        finally:
+            if failed is not None:
+                self.emu.warn(str(failed))
+        if failed is not None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    async def clean(self) -> None:
+        """Let go of all; make the image read-only again if it was."""
+        await self._drop_filter()
+        if self.backend is not None:
+            await self.graph.remove(self.backend)
+            self.backend = None
+        if self.was_read_only:
+            with suppress(QmpError, OSError):
+                await set_read_only(self.graph, self.target, True)
+        for node in self.drop_nodes():
+            await self.graph.release(node)
+
+    async def _drop_filter(self) -> None:
+        if self.filter is not None:
+            await drop_cor_filter(self.emu, self.filter)
+            self.filter = None
+
+
+async def drop_cor_filter(emu: "Emulator", node: CopyOnRead) -> None:
+    """Take a copy-on-read filter out of the graph (bdrv_cor_filter_drop)."""
+    node.thaw()
+    node.holds -= 1
+    await emu.graph.drop_filter(node)
+
+
+def _above(overlay: Node[Any], base: Node[Any] | None) -> Node[Any]:
+    """Return the node directly above the base: the overlay, or a filter below it."""
+    at, below = overlay, cow_child(overlay)
+    while below is not None and below is not base:
+        at, below = below, next_below(below)
+    return at
+
+
+async def start_stream(
+    emu: "Emulator",
+    target: Node[Any],
+    base: Node[Any] | None,
+    bottom: Node[Any] | None,
+    settings: StreamSettings,
+) -> None:
+    """Begin to fetch what lies above ``base``, or down to ``bottom``, into ``target``.
+
+    Raises:
+        QmpError: in the words of stream_start; nothing is left changed.
+
+    """
+    graph = emu.graph
+    if bottom is not None:
+        overlay = above = bottom
+    else:
+        found = find_overlay(target, base)
+        if found is None:
+            raise NotInChain(base.name if base is not None else "", target.name)
+        overlay, above = found, _above(found, base)
+    was_read_only = target.flags.read_only
+    if was_read_only:
+        freeze(target, above)
+        try:
+            await set_read_only(graph, target, False)
+        finally:
+            unfreeze(target, above)
+    job: StreamJob | None = None
+    node: CopyOnRead | None = None
+    try:
+        node = await _insert_filter(emu, target, overlay, settings.filter_node_name)
+        job = _make(emu, settings, node, target, above, overlay)
+        job.was_read_only = was_read_only
+    except BaseException:
+        if node is not None:
+            await drop_cor_filter(emu, node)
+        if was_read_only:
+            with suppress(QmpError, OSError):
+                await set_read_only(graph, target, True)
+        raise
+    job.start()
+
+
+async def _insert_filter(
+    emu: "Emulator", target: Node[Any], overlay: Node[Any], name: str | None
+) -> CopyOnRead:
+    options: dict[str, Any] = {"driver": "copy-on-read"}
+    if name is not None:
+        options["node-name"] = name
+    node = await emu.opener.open(options | {"file": target.name, "bottom": overlay.name})
+    assert isinstance(node, CopyOnRead)
+    node.holds += 1
+    try:
+        await emu.graph.insert_above(node, target)
+    except BaseException:
+        node.thaw()
+        node.holds -= 1
+        await emu.graph.release(node)
+        raise
+    node.implicit = name is None
+    return node
+
+
+def _make(
+    emu: "Emulator",
+    settings: StreamSettings,
+    node: CopyOnRead,
+    target: Node[Any],
+    above: Node[Any],
+    overlay: Node[Any],
+) -> StreamJob:
+    graph = emu.graph
+    job_id = settings.job_id if settings.job_id is not None else graph.device_name(node)
+    emu.jobs.check_id(job_id)
+    job = StreamJob(emu, job_id, settings, target, above, overlay)
+    emu.jobs.add(job)
+    try:
+        job.add_node("main node", node, Perm.NONE, Perm.ALL)
+        if settings.speed:
+            job.set_speed(settings.speed)
+        job.backend = Backend(perm=Perm.CONSISTENT_READ, shared=_SHARED | Perm.WRITE)
+        job.backend.queues = False
+        graph.insert(job.backend, node)
+        job.add_node("active node", target, Perm.NONE, _SHARED | Perm.WRITE)
+        base = next_below(above)
+        at = next_below(target)
+        while at is not None and at is not base:
+            job.add_node("intermediate node", at, Perm.NONE, _SHARED)
+            at = next_below(at)
+    except BaseException:
+        if job.backend is not None and job.backend.inserted is not None:
+            graph.drop_root(job.backend)
+        job.early_fail()
+        raise
+    job.filter = node
+    return job
