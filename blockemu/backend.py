@@ -41,6 +41,7 @@ class Backend(Edge):
         "plans",
         "queues",
         "removable",
+        "removed_hooks",
         "reports_errors",
         "resize_hooks",
         "stats",
@@ -73,6 +74,7 @@ class Backend(Edge):
         self.stats = Stats()
         self.drain_hooks: list[Callable[[bool], None]] = []
         self.resize_hooks: list[Callable[[], None]] = []
+        self.removed_hooks: list[Callable[[], object]] = []  # when the node goes from under it
         self._quiesced = 0
         self._idle: list[asyncio.Future[None]] = []
         self._resumed: list[asyncio.Future[None]] = []
@@ -257,6 +259,33 @@ async def drained(*nodes: Node[Any]) -> AsyncIterator[None]:
     finally:
         for node in nodes:
             node.unquiesce()
+
+
+async def flush(node: Node[Any]) -> None:
+    """Make a node's finished writes durable, as a parent's request would.  Raises OSError."""
+    edge = Edge("flush", None, Role.NONE, Perm.NONE, Perm.ALL)
+    edge.node = node
+    await edge.flush()
+
+
+@asynccontextmanager
+async def guests_held(nodes: Iterable[Node[Any]]) -> AsyncIterator[None]:
+    """Hold off the requests of devices and exports, and only these: jobs hear nothing of it.
+
+    QEMU needs no such thing: nothing else runs while it carries out a transaction.
+    """
+    roots = [
+        edge for node in nodes for edge in node.parents if isinstance(edge, Backend) and edge.queues
+    ]
+    for root in roots:
+        root.quiesce()
+    try:
+        for root in roots:
+            await root.idle()
+        yield
+    finally:
+        for root in roots:
+            root.resume()
 
 
 async def drain(nodes: Iterable[Node[Any]]) -> None:

@@ -366,7 +366,7 @@ class Edge:
         if length > old and node.backing is not None and not node.is_filter:
             zero = zero or node.backing.fresh_length() > old
         start, end = (old, length) if length > old else (length, old)
-        request = await self._begin(start, end, serialising=end > old)
+        request = await self.begin(start, end, serialising=end > old)
         try:
             await node.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
         except NotImplementedError:
@@ -417,7 +417,8 @@ class Edge:
             if other in self.node.tracker.requests:
                 await other.finished()
 
-    async def _begin(self, start: int, end: int, serialising: bool = False) -> Request:
+    async def begin(self, start: int, end: int, serialising: bool = False) -> Request:
+        """Enter a request and wait for those before it that it must not run beside."""
         node = self.node
         request = Request(start, end, serialising)
         earlier = node.tracker.enter(request)
@@ -436,7 +437,7 @@ class Edge:
     async def _begin_write(self, offset: int, length: int, serialising: bool = False) -> Request:
         if not self.can_write:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        request = await self._begin(offset, offset + length, serialising)
+        request = await self.begin(offset, offset + length, serialising)
         try:
             for hook in self.node.before_write:
                 await hook(offset, length)

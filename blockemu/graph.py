@@ -72,6 +72,7 @@ class Graph:
     def __init__(self, seed: int = 0) -> None:
         self.nodes: dict[str, Node[Any]] = {}
         self.backends: dict[str, Backend] = {}  # by title
+        self._roots: dict[Backend, None] = {}  # those on nodes, the oldest first
         self.plans = True  # whether backends may answer at once (--no-plan)
         self._auto = 0
         self._random = random.Random(seed)
@@ -125,6 +126,13 @@ class Graph:
         if node_name is not None and node_name in self.nodes:
             return self.nodes[node_name]
         raise NodeNotFound(device or "", node_name or "")
+
+    def root_node(self, name: str) -> Node[Any]:
+        """Look up a node that no other node stands on (qmp_get_root_bs, blockdev.c)."""
+        node = self.lookup(name)
+        if any(edge.parent is not None for edge in node.parents):
+            raise NotRoot
+        return node
 
     # Attaching
 
@@ -187,14 +195,18 @@ class Graph:
         with Transaction() as transaction:
             self.attach(backend, node, transaction)
             refresh(node, transaction=transaction)
+        self._roots[backend] = None
 
     async def remove(self, backend: Backend) -> None:
         """Take a root off its node, and close what nobody else uses."""
         node = backend.inserted
         if node is None:
             return
+        for hook in backend.removed_hooks:
+            hook()
         await self.rest(node)
         self._unlink(backend)
+        self._roots.pop(backend, None)
         del backend.node
         self.loosen(node)
         await self.release(node)
@@ -213,6 +225,8 @@ class Graph:
         """Take a root that has no requests off its node; the caller releases the node."""
         node = edge.node
         self._unlink(edge)
+        if isinstance(edge, Backend):
+            self._roots.pop(edge, None)
         self.loosen(node)
 
     def loosen(self, node: Node[Any]) -> None:
@@ -281,6 +295,49 @@ class Graph:
                 self.replace(node, top, transaction)
                 refresh(top, node, transaction=transaction)
 
+    def append(self, top: Node[Any], node: Node[Any]) -> None:
+        """Put ``top`` on ``node`` and move the parents there (bdrv_append, block.c)."""
+        with Transaction() as transaction:
+            self.add_child_unchecked(top, "backing", backing_role(top), node, transaction)
+            self.replace(node, top, transaction)
+            refresh(top, transaction=transaction)
+        top.flags.no_backing = False
+
+    def unappend(self, top: Node[Any]) -> None:
+        """Undo ``append``."""
+        assert top.backing is not None
+        node = top.backing.node
+        with Transaction() as transaction:
+            self.detach(top.backing, transaction)
+            refresh(top, transaction=transaction)
+        self.replace_node(top, node)
+
+    def replace_node(self, old: Node[Any], new: Node[Any]) -> None:
+        """Let all parents of ``old`` lead to ``new``, or none (bdrv_replace_node)."""
+        with Transaction() as transaction:
+            self.replace(old, new, transaction)
+            refresh(new, old, transaction=transaction)
+
+    async def set_backing(self, node: Node[Any], backing: Node[Any] | None) -> None:
+        """Give a node another backing child, or none (bdrv_set_backing_hd, block.c)."""
+        async with drained(node):
+            edge = node.backing
+            old = edge.node if edge is not None else None
+            inherits = backing is not None and inherits_from(backing, node)
+            with Transaction() as transaction:
+                if edge is not None:
+                    if edge.frozen:
+                        raise FrozenLink(edge.name, node.name, edge.node.name)
+                    self.detach(edge, transaction)
+                if backing is not None:
+                    role = backing_role(node)
+                    self.add_child_unchecked(node, "backing", role, backing, transaction)
+                refresh(node, *([old] if old is not None else []), transaction=transaction)
+            if backing is not None and inherits:
+                backing.inherits_from = node
+            if old is not None and old is not backing:
+                await self.release(old)
+
     async def drop_filter(self, top: Node[Any]) -> None:
         """Take a filter out of the graph: its parents go to its child (bdrv_drop_filter)."""
         child = top.filtered
@@ -332,9 +389,32 @@ class Graph:
         """Return the name of the backend on a node, or else the node's."""
         return self.device_name(node) or node.name
 
+    def all_backends(self) -> list[Backend]:
+        """Return the backends with names, and those of jobs and exports, which have none."""
+        return list(dict.fromkeys(self.backends.values()) | self._roots)
+
     def backend_names(self, node: Node[Any]) -> Iterator[Backend]:
         """Yield the backends directly on a node."""
         return (edge for edge in node.parents if isinstance(edge, Backend))
+
+
+def backing_role(node: Node[Any]) -> Role:
+    """Return what a child called ``backing`` is to a node (bdrv_backing_role)."""
+    return Role.FILTERED | Role.PRIMARY if node.is_filter else Role.COW
+
+
+def inherits_from(node: Node[Any], parent: Node[Any]) -> bool:
+    """Tell whether a node takes its options from another, maybe by way of others."""
+    at: Node[Any] | None = node
+    while at is not None and at is not parent:
+        at = at.inherits_from
+    return at is parent
+
+
+class NotRoot(QmpError):
+    """Another node stands on the node."""
+
+    template = "Need a root block node"
 
 
 class NoMedium(QmpError):

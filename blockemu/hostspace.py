@@ -8,7 +8,10 @@ import errno
 import os
 from typing import Literal
 
+import numpy as np
+
 from blockemu.errors import HostError
+from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
 from blockemu.sysfile import (
     KEEP_SIZE,
     PUNCH_HOLE,
@@ -231,3 +234,17 @@ class DeviceSpace:
 def _in_words(kind: type[HostError], error: OSError) -> HostError:
     code = error.errno or errno.EIO
     return kind(os.strerror(code), errno=code)
+
+
+def status_of(runs: list[tuple[int, int]], offset: int, end: int, align: int) -> Extents:
+    """Return data where the runs are and holes elsewhere, on boundaries of ``align``."""
+    edges = np.array([offset, *(e for run in runs for e in run), end], np.int64)
+    if align > 1:
+        edges[1:-1:2] &= -align
+        edges[2:-1:2] = -(-edges[2:-1:2] // align) * align
+    edges = np.maximum.accumulate(edges.clip(offset, end))
+    start, stop = edges[:-1], edges[1:]
+    status = np.full(len(start), ZERO | ALLOCATED, np.uint8)
+    status[1::2] = DATA | ALLOCATED
+    some = stop > start
+    return Extents(start[some], status[some], start[some], end)

@@ -143,6 +143,7 @@ class Node(ABC, Generic[O]):
         self.monitor_owned = False
         self.holds = 0  # references besides parents and the monitor
         self.implicit = False  # a filter that QEMU put in by itself
+        self.never_frozen = False  # a job's filter, which that job must be able to take out
         self.probed = False
         self.inherits_from: Node[Any] | None = None
         self.explicit: dict[str, Any] = {}  # options as the user gave them, without children
@@ -233,6 +234,11 @@ class Node(ABC, Generic[O]):
     async def reopened(self) -> None:
         """Hear that a reopen is done, of all nodes that took part; what fails now is told only."""
 
+    def cancel_in_flight(self) -> None:
+        """Have requests that wait for what may not come fail now (bdrv_cancel_in_flight)."""
+        for edge in self.children.values():
+            edge.node.cancel_in_flight()
+
     async def change_backing_file(self, filename: str | None, fmt: str | None) -> None:
         """Write another backing file name into the header; NotImplementedError: no such format."""
         raise NotImplementedError
@@ -285,16 +291,21 @@ class Node(ABC, Generic[O]):
         return self.filtered.node.vm_state_offset if self.filtered is not None else 0
 
     @property
+    def has_zero_init(self) -> bool:
+        """Whether what was never written reads as zeroes in a new image (bdrv_has_zero_init)."""
+        return self.filtered is not None and self.filtered.node.has_zero_init
+
+    @property
+    def unmaps_zeroes(self) -> bool:
+        """Whether zeroes can be made by dropping what is there (BDRV_REQ_MAY_UNMAP)."""
+        return self.filtered is not None and self.filtered.node.unmaps_zeroes
+
+    @property
     def can_compress(self) -> bool:
         """Whether compressed writes are possible (after bdrv_supports_compressed_writes)."""
         if type(self).pwrite_compressed is Node.pwrite_compressed:
             return False
         return self.filtered is None or self.filtered.node.can_compress
-
-    @property
-    def has_zero_init(self) -> bool:
-        """Whether an image that was just made reads as zeroes (bdrv_has_zero_init)."""
-        return self.filtered is not None and self.filtered.node.has_zero_init
 
     @property
     def supports_bitmaps(self) -> bool:
@@ -312,9 +323,6 @@ class Node(ABC, Generic[O]):
         storage = [edge for edge in self.children.values() if not edge.role & Role.COW]
         sizes = [edge.node.allocated_size() for edge in storage]
         return sum(s for s in sizes if s is not None) if all(s is not None for s in sizes) else None
-
-    def cancel_in_flight(self) -> None:
-        """Have requests that wait for what may not come fail now (bdrv_cancel_in_flight)."""
 
     # Bookkeeping
 

@@ -119,6 +119,12 @@ class Opener:
         node = await self._open_ref(child, None, _as_parent(parent), role)
         return await self._attach(parent, name, role, child, node)
 
+    async def open_backing(self, node: Node[Any]) -> None:
+        """Open the backing file that an image names, which was not wanted before."""
+        node.flags.no_backing = False
+        await self._open_backing(node, {}, self._child_roles(type(node)))
+        node.changed()
+
     async def _attach(
         self, parent: Node[Any], name: str, role: Role, child: "str | Options", node: Node[Any]
     ) -> "Edge":

@@ -7,7 +7,9 @@ bdrv_reopen_queue_child, bdrv_reopen_prepare and bdrv_reopen_multiple, block.c.
 from dataclasses import dataclass, replace
 from typing import Any
 
+from blockemu.backend import drained
 from blockemu.blockdev_options import BLOCKDEV
+from blockemu.chain import skip_implicit
 from blockemu.errors import QmpError
 from blockemu.graph import Cycle, FrozenLink, Graph
 from blockemu.node import Flags, Node
@@ -202,7 +204,7 @@ class Queue:
         new = self.graph.lookup_either(None, value) if value is not None else None
         if new is not None and self.graph.reaches(new, node):
             raise Cycle(value, name, node.name)
-        if old is new or (old is not None and _skip_implicit(old) is new):
+        if old is new or (old is not None and skip_implicit(old) is new):
             return None
         if old is not None and old.implicit:
             raise ImplicitChild(name, node.name)
@@ -218,6 +220,27 @@ class Queue:
             role = edge.role if edge is not None else Role.COW
             self.graph.add_child_unchecked(node, name, role, new, transaction)
         return old
+
+
+async def set_read_only(graph: Graph, node: Node[Any], read_only: bool) -> None:
+    """Reopen a node and what it inherits to (bdrv_reopen_set_read_only).
+
+    Raises:
+        QmpError: it cannot be; everything is as it was.
+
+    """
+    queue = Queue(graph)
+    async with drained(*subtree(node)):
+        queue.add(node, {"read-only": read_only}, keep=True)
+        await queue.run()
+
+
+def subtree(node: Node[Any]) -> list[Node[Any]]:
+    """Return a node and all below it, parents first."""
+    nodes = {node: None}
+    for edge in node.children.values():
+        nodes |= dict.fromkeys(subtree(edge.node))
+    return list(nodes)
 
 
 def unflatten(flat: Flat) -> dict[str, Any]:
@@ -304,9 +327,3 @@ def _keep_options(entry: Entry) -> None:
     children = {*node.children, "backing"}
     node.explicit = unflatten({k: v for k, v in entry.explicit.items() if k not in children})
     node.effective = unflatten({k: v for k, v in entry.options.items() if k not in children})
-
-
-def _skip_implicit(node: Node[Any]) -> Node[Any]:
-    while node.implicit and node.filtered is not None:
-        node = node.filtered.node
-    return node

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
-import numpy as np
-
 from blockemu.blockdev_options import NodeOptions
 from blockemu.create_options import CreationOptions, Creator, Texts
 from blockemu.errors import QmpError
-from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
+from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.file_creation import (
     FDSET,
     TEXT_OPTIONS,
@@ -22,7 +20,7 @@ from blockemu.file_creation import (
     options_of,
 )
 from blockemu.hostpath import open_path
-from blockemu.hostspace import DeviceSpace, FileSpace
+from blockemu.hostspace import DeviceSpace, FileSpace, status_of
 from blockemu.locking import ImageLock
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
@@ -130,6 +128,7 @@ class HostFile(Node[BlockdevOptionsFile]):
     needs_filename = True
     reopen_options = frozenset({"drop-cache", "x-check-cache-dropped"})
     extra_flags = 0
+    unmaps_zeroes = True
     fd = -1
     leaf: FileLeaf | DirectLeaf
     space: FileSpace | DeviceSpace
@@ -478,17 +477,3 @@ class File(HostFile):
             self._data = runs[-1]
             end = min(end, runs[-1][1]) if len(runs) == MOST_RUNS else end
         return status_of(runs, offset, end, self.limits.request_alignment)
-
-
-def status_of(runs: list[tuple[int, int]], offset: int, end: int, align: int) -> Extents:
-    """Return data where the runs are and holes elsewhere, on boundaries of ``align``."""
-    edges = np.array([offset, *(e for run in runs for e in run), end], np.int64)
-    if align > 1:
-        edges[1:-1:2] &= -align
-        edges[2:-1:2] = -(-edges[2:-1:2] // align) * align
-    edges = np.maximum.accumulate(edges.clip(offset, end))
-    start, stop = edges[:-1], edges[1:]
-    status = np.full(len(start), ZERO | ALLOCATED, np.uint8)
-    status[1::2] = DATA | ALLOCATED
-    some = stop > start
-    return Extents(start[some], status[some], start[some], end)

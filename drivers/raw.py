@@ -173,6 +173,11 @@ class Raw(Node[BlockdevOptionsRaw]):
         return {k: info[k] for k in ("cluster-size", "dirty-flag") if k in info}
 
     @property
+    def unmaps_zeroes(self) -> bool:
+        """As the file."""
+        return self.file is not None and self.file.node.unmaps_zeroes
+
+    @property
     def length(self) -> int:
         """The window's size, less if the file has shrunk."""
         rest = max(self.file.fresh_length() - self.offset, 0)

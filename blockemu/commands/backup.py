@@ -1,24 +1,35 @@
-"""blockdev-backup."""
+"""blockdev-backup and drive-backup."""
 
+from dataclasses import replace
 from typing import Any
 
-from blockemu.backend import drain, drained
+from blockemu import filenames
+from blockemu.backend import drained
+from blockemu.chain import cow_child, skip_implicit
+from blockemu.commands.actions import Action, run
 from blockemu.commands.context import Context
+from blockemu.commands.external_snapshots import flags_of
+from blockemu.creation import img_create
 from blockemu.dirty import ALLOW_READONLY, DirtyBitmap
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.jobs.backup import BackupJob, BackupSettings, create_backup
 from blockemu.jobs.group import Group
 from blockemu.node import Node
+from blockemu.node_options import Options
+from blockemu.perm import Role
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.backup import (
     BackupCommon,
     BackupPerf,
     BitmapSyncMode,
     BlockdevBackup,
+    DriveBackup,
     MirrorSyncMode,
+    NewImageMode,
 )
 from blockemu.schema.jobs import BlockdevOnError
+from blockemu.transaction import Transaction
 
 _BY_BITMAP = frozenset({MirrorSyncMode.BITMAP, MirrorSyncMode.INCREMENTAL})
 
@@ -65,26 +76,114 @@ class ModeWithoutBitmap(QmpError):
     template = "Cannot specify bitmap sync mode without a bitmap"
 
 
-@command(since="2.3")
-async def blockdev_backup(context: Context, options: BlockdevBackup) -> None:
-    """Copy a disk to another node as it is now."""
-    emu = context.emu
-    await drain(emu.graph.nodes.values())
-    source = emu.graph.lookup(options.device)
-    target = emu.graph.lookup(options.target)
-    async with drained(source):
-        job = await prepare_backup(emu, options, source, target, Group())
-        job.start()
+class BackupAction(Action):
+    """A backup that begins when all else is ready."""
+
+    takes_time = True
+    job: BackupJob | None = None
+
+    async def commit(self) -> None:
+        """Let it begin."""
+        assert self.job is not None
+        self.job.start()
+
+    async def abort(self) -> None:
+        """Do away with the job."""
+        if self.job is not None:
+            await self.job.cancel_sync()
 
 
-async def prepare_backup(
-    emu: Emulator, options: BackupCommon, source: Node[Any], target: Node[Any], group: Group
+class BackupToNode(BackupAction):
+    """blockdev-backup."""
+
+    kind = "blockdev-backup"
+
+    def __init__(self, emu: Emulator, options: BlockdevBackup) -> None:
+        super().__init__(emu)
+        self.options = options
+
+    async def prepare(self) -> None:
+        """Make the job."""
+        wanted = self.options
+        source, target = self.graph.lookup(wanted.device), self.graph.lookup(wanted.target)
+        await self.stack.enter_async_context(drained(source))
+        self.job = await make_job(self.emu, wanted, wanted.sync, source, target, self.group)
+
+
+class BackupToFile(BackupAction):
+    """drive-backup (after drive_backup_prepare, blockdev.c)."""
+
+    kind = "drive-backup"
+
+    def __init__(self, emu: Emulator, options: DriveBackup) -> None:
+        super().__init__(emu)
+        self.options = options
+
+    async def prepare(self) -> None:
+        """Create and open the target, and make the job."""
+        wanted, sync = self.options, self.options.sync
+        source = self.graph.lookup(wanted.device)
+        await self.stack.enter_async_context(drained(source))
+        self.graph.check_unblocked(source, "backup-source")
+        base = None
+        if sync is MirrorSyncMode.TOP:
+            base = cow_child(source)
+            sync = sync if base is not None else MirrorSyncMode.FULL
+        elif sync is MirrorSyncMode.NONE:
+            base = source
+        target = await self._open_target(source, base, sync)
+        target.holds += 1
+        try:
+            if sync is MirrorSyncMode.NONE:
+                with Transaction() as transaction:
+                    self.graph.add_child(target, "backing", Role.COW, source, transaction)
+            self.job = await make_job(self.emu, wanted, sync, source, target, self.group)
+        finally:
+            target.holds -= 1
+            await self.graph.release(target)
+
+    async def _open_target(
+        self, source: Node[Any], base: Node[Any] | None, sync: MirrorSyncMode
+    ) -> Node[Any]:
+        wanted = self.options
+        create = wanted.mode is not NewImageMode.EXISTING
+        fmt = wanted.format or (source.driver if create else None)
+        if create:
+            if base is not None:
+                base = skip_implicit(base)
+                filenames.refresh(base)
+            await img_create(
+                self.emu.opener,
+                wanted.target,
+                fmt or source.driver,
+                base_filename=base.full_filename if base is not None else None,
+                base_fmt=base.driver if base is not None else None,
+                size=source.length,
+                flags=replace(source.flags, no_backing=sync is MirrorSyncMode.NONE),
+                quiet=False,
+            )
+        options: Options = {"discard": "unmap", "detect-zeroes": "unmap"}
+        if fmt is not None:
+            options["driver"] = fmt
+        defaults = flags_of(source) | {"read-only": False}
+        if sync is MirrorSyncMode.NONE:
+            defaults["backing"] = None
+        return await self.emu.opener.open(options, filename=wanted.target, defaults=defaults)
+
+
+async def make_job(
+    emu: Emulator,
+    options: BackupCommon,
+    sync: MirrorSyncMode,
+    source: Node[Any],
+    target: Node[Any],
+    group: Group | None,
 ) -> BackupJob:
-    """Check the options and make the job, for this command and for transactions.
+    """Check the options and make the job.
 
     After do_backup_common, blockdev.c; the order of the checks is QEMU's.
     """
-    sync, mode = options.sync, options.bitmap_mode
+    mode = options.bitmap_mode
     if sync in _BY_BITMAP and options.bitmap is None:
         raise BitmapNameNeeded(sync.value)
     if sync is MirrorSyncMode.INCREMENTAL:
@@ -113,7 +212,7 @@ async def prepare_backup(
         auto_finalize=options.auto_finalize is not False,
         auto_dismiss=options.auto_dismiss is not False,
     )
-    return await create_backup(emu, source, target, settings, group)
+    return await create_backup(emu, source, target, settings, group or Group())
 
 
 def _bitmap(
@@ -130,3 +229,15 @@ def _bitmap(
     if mode is BitmapSyncMode.NEVER and sync is not MirrorSyncMode.BITMAP:
         raise UselessBitmap(mode.value, sync.value)
     return found
+
+
+@command(since="2.3")
+async def blockdev_backup(context: Context, options: BlockdevBackup) -> None:
+    """Copy a disk to another node as it is now."""
+    await run(context.emu, [BackupToNode(context.emu, options)])
+
+
+@command(since="1.6", deprecated="6.2")
+async def drive_backup(context: Context, options: DriveBackup) -> None:
+    """Copy a disk to a file as it is now."""
+    await run(context.emu, [BackupToFile(context.emu, options)])

@@ -3,20 +3,18 @@
 import errno
 import os
 from contextlib import AsyncExitStack
-from typing import Any
 
 from blockemu import filenames
 from blockemu.backend import Backend, drained
 from blockemu.blockdev_options import BlockdevOptions
+from blockemu.chain import in_chain
 from blockemu.commands.context import Context
 from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
-from blockemu.graph import Graph
-from blockemu.node import Node
 from blockemu.node_options import flatten
 from blockemu.perm import Perm
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import dump
-from blockemu.reopen import Queue
+from blockemu.reopen import Queue, set_read_only, subtree
 
 
 class NodeNameMissing(QmpError):
@@ -89,12 +87,6 @@ class ResizeFailed(QmpError):
     template = "Failed to resize the image: {}"
 
 
-class NotRoot(QmpError):
-    """The node has parents."""
-
-    template = "Need a root block node"
-
-
 class NoBackingFile(QmpError):
     """There is nothing to change."""
 
@@ -125,18 +117,11 @@ async def blockdev_reopen(context: Context, *, options: list[BlockdevOptions]) -
             if each.node_name not in graph.nodes:
                 raise NoSuchNode(each.node_name)
             node = graph.nodes[each.node_name]
-            await stack.enter_async_context(drained(*_subtree(node)))
+            await stack.enter_async_context(drained(*subtree(node)))
             queue.add(node, flatten(dump(each)))
         await queue.run()
         for node in list(graph):
             filenames.refresh(node)
-
-
-def _subtree(node: Node[Any]) -> list[Node[Any]]:
-    nodes = {node: None}
-    for edge in node.children.values():
-        nodes |= dict.fromkeys(_subtree(edge.node))
-    return list(nodes)
 
 
 @command(name="block_resize", since="0.14")
@@ -178,18 +163,16 @@ async def change_backing_file(
 ) -> None:
     """Change the name of the backing file in an image's header, and nothing else."""
     emu, graph = context.emu, context.emu.graph
-    root = graph.lookup(device)
-    if any(edge.parent is not None for edge in root.parents):
-        raise NotRoot
+    root = graph.root_node(device)
     image = graph.lookup_either(None, image_node_name)
     if image.backing is None:
         raise NoBackingFile
     graph.check_unblocked(root, "change")
-    if not _in_chain(root, image):
+    if not in_chain(root, image):
         raise OtherChain(device)
     was_read_only = image.flags.read_only
     if was_read_only:
-        await _set_read_only(emu.graph, image, False)
+        await set_read_only(emu.graph, image, False)
     try:
         await image.change_backing_file(backing_file, image.driver)
     except NotImplementedError:
@@ -198,19 +181,4 @@ async def change_backing_file(
         raise CannotChangeBacking(backing_file, os.strerror(e.errno or errno.EIO)) from e
     finally:
         if was_read_only:
-            await _set_read_only(emu.graph, image, True)
-
-
-def _in_chain(top: Node[Any], image: Node[Any]) -> bool:
-    node: Node[Any] | None = top
-    while node is not None and node is not image:
-        node = node.below.node if node.below is not None else None
-    return node is image
-
-
-async def _set_read_only(graph: Graph, node: Node[Any], read_only: bool) -> None:
-    """Reopen a node and what it inherits to (bdrv_reopen_set_read_only)."""
-    queue = Queue(graph)
-    async with drained(*_subtree(node)):
-        queue.add(node, {"read-only": read_only}, keep=True)
-        await queue.run()
+            await set_read_only(emu.graph, image, True)

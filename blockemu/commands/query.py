@@ -60,7 +60,7 @@ def query_blockstats(context: Context, *, query_nodes: bool | None = None) -> li
 def x_debug_query_block_graph(context: Context) -> XDbgBlockGraph:
     """Draw the graph; numbers count from 1 in order of first mention."""
     drawing = _Drawing()
-    for backend in context.emu.graph.backends.values():
+    for backend in context.emu.graph.all_backends():
         name = backend.title or backend.device
         drawing.node(backend, XDbgBlockGraphNodeType.BLOCK_BACKEND, name)
         if backend.inserted is not None:

@@ -3,12 +3,11 @@
 import os
 import sys
 import time
-from contextlib import AsyncExitStack
 from typing import Any
 
 from blockemu import snapshots
 from blockemu.backend import drained
-from blockemu.commands.blockdev import NotRoot
+from blockemu.commands.actions import Action, run
 from blockemu.commands.context import Context
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
@@ -16,7 +15,7 @@ from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.node import Node
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.images import SnapshotInfo
-from blockemu.schema.snapshots import BlockdevSnapshotInternal
+from blockemu.schema.transactions import BlockdevSnapshotInternal
 
 MAX_NAME = 255  # bytes; the rest is cut off
 NSEC = 1_000_000_000
@@ -64,29 +63,22 @@ class CreateFailed(QmpError):
     template = "Failed to create snapshot '{}' on device '{}': {}"
 
 
-class InternalSnapshot:
-    """Taking a snapshot, as a step of a transaction (internal_snapshot_prepare, blockdev.c).
+class InternalSnapshot(Action):
+    """Taking a snapshot (internal_snapshot_prepare, blockdev.c)."""
 
-    ``prepare`` does all; ``abort`` takes it back; ``clean`` comes last in either case.
-    """
+    kind = "blockdev-snapshot-internal-sync"
 
     def __init__(self, emu: Emulator, wanted: BlockdevSnapshotInternal) -> None:
-        self.emu = emu
+        super().__init__(emu)
         self.wanted = wanted
         self._node: Node[Any] | None = None
         self._taken: Snapshot | None = None
-        self._drained = AsyncExitStack()
 
     async def prepare(self) -> None:
-        """Take the snapshot.
-
-        Raises:
-            QmpError: in QEMU's words; ``clean`` must follow all the same.
-
-        """
+        """Take the snapshot."""
         device, name = self.wanted.device, self.wanted.name
-        node = self._node = root_node(self.emu, device)
-        await self._drained.enter_async_context(drained(node))
+        node = self._node = self.graph.root_node(device)
+        await self.stack.enter_async_context(drained(node))
         self.emu.graph.check_unblocked(node, "internal-snapshot")
         if node.flags.read_only:
             raise ReadOnlyDevice(device)
@@ -122,18 +114,6 @@ class InternalSnapshot:
                 f"on device '{device}' in abort: {e}\n"
             )
 
-    async def clean(self) -> None:
-        """Let requests go on."""
-        await self._drained.aclose()
-
-
-def root_node(emu: Emulator, device: str) -> Node[Any]:
-    """Look up a root node by its own or a device's name (after qmp_get_root_bs, blockdev.c)."""
-    node = emu.graph.lookup(device)
-    if any(edge.parent is not None for edge in node.parents):
-        raise NotRoot
-    return node
-
 
 def _cut(name: str) -> str:
     return name.encode()[:MAX_NAME].decode(errors="ignore")
@@ -144,11 +124,7 @@ async def blockdev_snapshot_internal_sync(
     context: Context, options: BlockdevSnapshotInternal
 ) -> None:
     """Take an internal snapshot."""
-    action = InternalSnapshot(context.emu, options)
-    try:
-        await action.prepare()
-    finally:
-        await action.clean()
+    await run(context.emu, [InternalSnapshot(context.emu, options)])
 
 
 @command(since="1.7")
@@ -156,7 +132,7 @@ async def blockdev_snapshot_delete_internal_sync(
     context: Context, *, device: str, id: str | None = None, name: str | None = None
 ) -> SnapshotInfo:
     """Delete an internal snapshot, told by name or id or both."""
-    node = root_node(context.emu, device)
+    node = context.emu.graph.root_node(device)
     if id is None and name is None:
         raise NameOrId
     context.emu.graph.check_unblocked(node, "internal-snapshot-delete")

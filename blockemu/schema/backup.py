@@ -77,3 +77,27 @@ class BlockdevBackup(BackupCommon):
     """
 
     target: str
+
+
+class NewImageMode(QEnum):
+    """Whether an image that a command writes to is there already.
+
+    @existing: it is
+    @absolute-paths: it is to be created, with absolute names in it
+    """
+
+    EXISTING = "existing"
+    ABSOLUTE_PATHS = "absolute-paths"
+
+
+class DriveBackup(BackupCommon):
+    """A backup to a file.
+
+    @target: name of the new image
+    @format: its format; that of the source by default, or what is found in an existing image
+    @mode: whether it is there already
+    """
+
+    target: str
+    format: str | None = None
+    mode: NewImageMode | None = None

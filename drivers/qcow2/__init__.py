@@ -332,10 +332,16 @@ class Qcow2(Node[Qcow2Options]):
     @property
     def has_zero_init(self) -> bool:
         """Whether nothing is there yet; where metadata is, what it points to decides."""
-        preallocated = self.image.mapping.l1.any()
+        l1 = self.image.mapping.l1
+        preallocated = len(l1) > 0 and bool(l1[0])  # that is what preallocation leaves
         if self.backing is not None or (preallocated and self.image.header.crypt_method):
             return False
         return not preallocated or self.image.data.node.has_zero_init
+
+    @property
+    def unmaps_zeroes(self) -> bool:
+        """Version 3 can mark clusters as zero."""
+        return self.image.header.version >= 3
 
     @property
     def supports_bitmaps(self) -> bool:

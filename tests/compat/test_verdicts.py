@@ -6,12 +6,32 @@ from pathlib import Path
 import pytest
 from compat.daemon import Blockemu, Daemon
 from compat.transcript import differences, text
-from compat.verdicts import bitmaps, control, drivers, graph, hostile, jobs, snapshots
+from compat.verdicts import (
+    bitmaps,
+    control,
+    drivers,
+    exports,
+    graph,
+    hostile,
+    jobs,
+    snapshots,
+    transactions,
+)
 from compat.verdicts.table import Group, Played, play
 
 GROUPS = [
     group
-    for module in (drivers, graph, bitmaps, jobs, control, hostile, snapshots)
+    for module in (
+        drivers,
+        graph,
+        bitmaps,
+        jobs,
+        control,
+        hostile,
+        snapshots,
+        transactions,
+        exports,
+    )
     for group in module.GROUPS
 ]
 CASES = [

@@ -2,8 +2,8 @@
 
 import pytest
 
-from blockemu.drivers.file import status_of
 from blockemu.extents import ALLOCATED, DATA, ZERO
+from blockemu.hostspace import status_of
 
 D, Z = DATA | ALLOCATED, ZERO | ALLOCATED
 
