@@ -194,7 +194,7 @@ class Session:
         if not mode.read_only:
             perm |= Perm.WRITE
         if mode.snapshot:
-            from blockemu.io_overlay import open_temporary  # start-up: seldom asked for
+            from blockemu.temporary import open_temporary  # start-up: seldom asked for
 
             node = await open_temporary(emu.opener, name, options, defaults)
         else:

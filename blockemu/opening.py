@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from blockemu.edge import Edge
 
 Drivers = Mapping[str, type[Node[Any]]]
+EMPTY_BACKING = 'Use of "backing": "" is deprecated; use "backing": null instead'
 PROBE_SIZE = 512  # bytes of the file that a format is guessed from
 
 
@@ -174,9 +175,12 @@ class Opener:
             protocol = inherit(role, parent, options)
         protocol = self._fill(options, filename, protocol, parse=filename is not None)
         set_flags(flags, options)
-        if options.get("backing", "") is None or options.get("backing") == "":
+        if "backing" in options and options["backing"] in (None, ""):
+            if options["backing"] == "":
+                self.services.warn(f"warning: {EMPTY_BACKING}")
             flags.no_backing = True
             explicit.pop("backing", None)
+            del options["backing"]
         held: list[Node[Any]] = []
         try:
             return await self._build(filename, options, explicit, protocol, flags, held)
@@ -317,7 +321,7 @@ class Opener:
             raise UnknownLength(os.strerror(e.errno or errno.EIO)) from e
         with Transaction() as transaction:
             self.graph.refresh(node, transaction)
-        if not node.flags.no_backing and not node.is_protocol:
+        if not node.flags.no_backing:
             await self._open_backing(node, options, roles)
         filenames.refresh(node)
         node.changed()
@@ -327,7 +331,7 @@ class Opener:
     ) -> None:
         """Open the backing child from the options, or else from the image's header."""
         key = next((name for name, role in roles.items() if role & Role.COW), "backing")
-        given = options.get(key) if key in roles else None
+        given = options.get(key)
         if given is None and not node.backing_file:
             return
         if not node.supports_backing:
@@ -420,6 +424,8 @@ class Opener:
             except Unexpected as e:
                 unknown[e.where] = without(plain, e.parts[::-1])
             except InvalidInput as e:
+                if driver.needs_filename and "filename" not in plain:
+                    raise NeedsFilename(options["driver"]) from e
                 missing = next((c for c in roles if f"'{c}' is missing" in str(e)), "")
                 raise (ChildNeeded(missing) if missing else QmpError(str(e))) from e
             else:

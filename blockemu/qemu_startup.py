@@ -100,6 +100,7 @@ class MachineStartup(Startup):
         self._model: Model = model(DEFAULT)
         self._paused = False
         self._stepped = False
+        self._temporary = False
         self._humans: list[Chardev] = []
         self._qtest: Chardev | None = None
         self._drives: dict[str, str] = {}  # where each was asked for
@@ -136,8 +137,16 @@ class MachineStartup(Startup):
 
     def _tell(self, text: str) -> None:
         first, *more = text.split("\n")
-        sys.stderr.write("\n".join([f"{self._name}: {self._where}: {first}", *more]) + "\n")
+        where = f"{self._where}: " if self._where else ""
+        sys.stderr.write("\n".join([f"{self._name}: {where}{first}", *more]) + "\n")
         sys.stderr.flush()
+
+    def _pass_on(self, text: str) -> None:
+        """Print what a node has to say, in the way QEMU's warn_report or its printf would."""
+        if text.startswith("warning: "):
+            self._tell(text)
+        else:
+            sys.stderr.write(text.rstrip("\n") + "\n")
 
     def _warn(self, text: str) -> None:
         self._tell(f"warning: {text}")
@@ -175,6 +184,9 @@ class MachineStartup(Startup):
     def _pause(self, value: str) -> None:
         self._paused = True
 
+    def _make_temporary(self, value: str) -> None:
+        self._temporary = True
+
     def _refuse(self, value: str) -> None:
         raise NotYet
 
@@ -187,7 +199,7 @@ class MachineStartup(Startup):
         "S": _pause,
         "incoming": _refuse,
         "loadvm": _refuse,
-        "snapshot": _refuse,
+        "snapshot": _make_temporary,
     }
 
     # Chardevs and monitors
@@ -310,6 +322,7 @@ class MachineStartup(Startup):
             await self._plug_in(daemon)
             if self._background is not None:
                 self._background.ready()
+            self._where = ""
             gc.freeze()  # what start-up made stays: no need to look at it again
             await daemon.stopped.wait()
         finally:
@@ -339,6 +352,8 @@ class MachineStartup(Startup):
         return daemon, clock
 
     async def _open_images(self, daemon: "Daemon") -> None:
+        daemon.emu.drives.temporary = self._temporary
+        daemon.emu.warnings = self._pass_on
         for names in (("add-fd",), ("object",), ("blockdev",), ("drive", *_DISKS)):
             for option in self._options:
                 if option.name in names:
@@ -362,10 +377,11 @@ class MachineStartup(Startup):
             raise self._refusal(e) from e
 
     async def _plug_in(self, daemon: "Daemon") -> None:
-        """Build the machine, greet the clients, plug the devices in."""
+        """Greet the clients, build the machine, plug the devices in."""
         from blockemu.machine.building import build, virtio_drives
 
         emu = daemon.emu
+        self._serve_clients(daemon)
         try:
             await build(emu.devices, emu.drives, self._model)
         except QmpError as e:
@@ -374,7 +390,6 @@ class MachineStartup(Startup):
                 raise Refused(f"{e}{hint}") from e  # QEMU no longer knows which option it was
             self._where = self._drives[emu.drives.homeless]
             raise self._refusal(e) from e
-        self._serve_clients(daemon)
         for option in self._options:
             if option.name == "device":
                 await self._open(daemon, option)

@@ -11,11 +11,23 @@ from blockemu.backend import Backend
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.filenames import nest
 from blockemu.graph import Graph
+from blockemu.node import Node
 from blockemu.opening import Opener
 from blockemu.optlist import is_on, number, parse_any
 from blockemu.perm import Perm
+from blockemu.throttling import ThrottleConfig
 
-_RENAMED: Final = {"readonly": "read-only"}
+_RENAMED: Final = {  # in the order in which they are looked at
+    **{
+        f"{unit}{way}{burst}": f"throttling.{unit}-{whole}{burst.replace('_', '-')}"
+        for burst in ("", "_max")
+        for unit in ("iops", "bps")
+        for way, whole in (("", "total"), ("_rd", "read"), ("_wr", "write"))
+    },
+    "iops_size": "throttling.iops-size",
+    "group": "throttling.group",
+    "readonly": "read-only",
+}
 _CACHE: Final = {  # writeback, direct, no-flush
     "off": (True, True, False),
     "none": (True, True, False),
@@ -39,13 +51,18 @@ NUMBERS: Final = {"none": 0, "ide": 1, "scsi": 2, "floppy": 3, "virtio": 7}
 _BOOLS: Final = ("cache.writeback", "cache.direct", "cache.no-flush", "read-only", "snapshot")
 _MORE_BOOLS: Final = ("copy-on-read", "stats-account-invalid", "stats-account-failed")
 _ON_OFF: Final = ("on", "off", "yes", "no", "y", "n", "true", "false")
-_LIMITS: Final = ("iops", "bps", "throttling.")
 
 
 class BadCache(QmpError):
     """No such mode."""
 
     template = "invalid cache option"
+
+
+class NameAndAlias(QmpError):
+    """(name, its older alias)."""
+
+    template = "'{}' and its alias '{}' can't be used at the same time"
 
 
 class BadAio(QmpError):
@@ -155,6 +172,7 @@ class Drives:
         self._graph = graph
         self._opener = opener
         self.places: dict[Backend, Place] = {}
+        self.temporary = False  # whether drives forget what is written unless they say otherwise
         self.homeless = ""  # the drive that the machine has no place for
 
     def named(self, name: str) -> Backend:
@@ -183,6 +201,8 @@ class Drives:
 
         """
         given = _normal(options)
+        if self.temporary:
+            given.setdefault("snapshot", "on")
         cdrom = _take_media(given)
         interface = given.pop("if", default)
         if interface not in _INTERFACES:
@@ -219,6 +239,7 @@ class Drives:
     async def _open(self, given: dict[str, str], name: str) -> Backend:
         writeback = is_on(given.pop("cache.writeback", None), default=True)
         read_only = is_on(given.pop("read-only", None))
+        temporary = is_on(given.pop("snapshot", None))
         zeroes = _take_common(given)
         filename = given.pop("file", None) or None
         backend = Backend(name, Perm.CONSISTENT_READ, Perm.ALL)
@@ -226,7 +247,7 @@ class Drives:
             common = {"cache.direct": "off", "cache.no-flush": "off"}
             common |= {"read-only": "on" if read_only else "off", "auto-read-only": "on"}
             plain: dict[str, Any] = nest(common | given)
-            node = await self._opener.open(plain, filename=filename)
+            node = await self._open_node(plain, filename, temporary=temporary)
             try:
                 self._graph.insert(backend, node)
             except BaseException:
@@ -242,6 +263,16 @@ class Drives:
             raise
         return backend
 
+    async def _open_node(
+        self, options: dict[str, Any], filename: str | None, *, temporary: bool
+    ) -> Node[Any]:
+        if not temporary:
+            return await self._opener.open(options, filename=filename)
+        from blockemu.temporary import open_temporary  # start-up: seldom asked for
+
+        options.pop("auto-read-only")
+        return await open_temporary(self._opener, filename, options)
+
     def _enter(self, backend: Backend) -> None:
         if backend.title in self._graph.backends:
             raise IdTaken(backend.title)
@@ -255,6 +286,9 @@ _PLACE: Final = {"bus": 0, "unit": -1, "index": -1}
 
 def _normal(options: dict[str, str]) -> dict[str, str]:
     """Give each option its newer name; spell the cache mode out; check bools."""
+    for alias, name in _RENAMED.items():
+        if alias in options and name in options:
+            raise NameAndAlias(name, alias)
     given = {_RENAMED.get(key, key): value for key, value in options.items()}
     mode = given.pop("cache", None)
     if mode is not None:
@@ -317,17 +351,14 @@ def _take_common(given: dict[str, str]) -> str:
     aio = given.pop("aio", "threads")
     if aio not in ("threads", "native", "io_uring"):
         raise BadAio
+    _take_limits(given)
     zeroes = given.pop("detect-zeroes", "off")
     if zeroes not in ("off", "on", "unmap"):
         raise BadDetectZeroes(zeroes)
-    for key in ("snapshot", "copy-on-read"):
-        if is_on(given.pop(key, None)):
-            raise NotYet(f"{key}=on")
+    if is_on(given.pop("copy-on-read", None)):
+        raise NotYet("copy-on-read=on")
     for key in ("stats-account-invalid", "stats-account-failed"):
         given.pop(key, None)
-    for key in given:
-        if key.startswith(_LIMITS):
-            raise NotYet(key)
     tag = given.pop("format", None)
     if tag is not None and "driver" in given:
         raise TwoDrivers
@@ -336,3 +367,18 @@ def _take_common(given: dict[str, str]) -> str:
     if given.get("discard", "off") not in ("off", "ignore", "on", "unmap"):
         raise BadDiscard
     return zeroes
+
+
+def _take_limits(given: dict[str, str]) -> None:
+    """Take the drive's limits; those that hold nobody back need nothing else."""
+    limits = ThrottleConfig()
+    values = {
+        name: _take_number(given, f"throttling.{name}", limits.values[name])
+        for name in limits.values
+    }
+    limits = limits.change(values)
+    limits.check()
+    given.pop("throttling.group", None)
+    for name, value in limits.values.items():
+        if value and not name.endswith("-length"):
+            raise NotYet(f"throttling.{name}")

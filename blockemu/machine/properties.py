@@ -55,6 +55,14 @@ uint32: cmd_per_lun max_sectors num_queues virtqueue_size
 bool: hotplug param_change seg_max_adjust
     """
 )
+LSI: Final = _table(
+    """
+uint32: acpi-index rombar romsize
+int32: addr
+bool: multifunction x-pcie-extcap-init x-pcie-lnksta-dllla
+str: failover_pair_id romfile
+    """
+)
 SCSI_HD: Final = BLOCK | _table(
     """
 uint32: channel cyls heads lcyls lheads lsecs lun scsi-id secs

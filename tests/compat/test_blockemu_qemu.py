@@ -26,6 +26,18 @@ foo bar
 -drive if=none,file=ov.qcow2,backing.file.foo.bar=1,bar=2
 -drive if=none,file=a.qcow2,cache.foo=on
 -drive if=none,file=a.qcow2,foo=1,backing=nope
+-drive if=none,file=a.qcow2,driver=raw,backing.file.filename=x
+-drive if=none,file=a.qcow2,file.backing.driver=file,file.backing.filename=x
+-drive if=none,file=a.qcow2,driver=raw,backing=foo
+-drive if=none,file=a.qcow2,driver=raw,backing=
+-drive driver=file
+-drive file.driver=file
+-drive iops=3,throttling.iops-total=2
+-drive readonly=on,read-only=on
+-drive file=a.qcow2,bps_rd_max=3
+-drive file=a.qcow2,iops=-1
+-drive file=a.qcow2,bps=x
+-drive file=a.qcow2,bps=0,group=g,if=none
 -drive if=bogus
 -drive file=a.qcow2,if=none,id=x,cache=foo
 -drive file=a.qcow2,if=none,id=x,format=foo
@@ -106,8 +118,8 @@ def folder(tmp_path, program):
     return tmp_path
 
 
-def image(*arguments, cwd):
-    subprocess.run(["qemu-img", *arguments], cwd=cwd, check=True, capture_output=True)
+def image(*arguments, cwd, check=True):
+    return subprocess.run(["qemu-img", *arguments], cwd=cwd, check=check, capture_output=True)
 
 
 def run(program, arguments, folder, text):
@@ -127,6 +139,8 @@ def normal(text):
     text = re.sub(r'"package": "[^"]*"', '"package": ""', text)
     text = re.sub(r'"seconds": \d+, "microseconds": \d+', "TIME", text)
     text = re.sub(r"[0-9.]+ sec \(.*ops/sec\)", "SPEED", text)
+    text = re.sub(r"/vl\.\w{6}", "/vl.RANDOM", text)
+    text = re.sub(r'"actual-size": \d+', '"actual-size": SIZE', text)
     return re.sub(r"#block\d+", lambda m: names.setdefault(m[0], f"#block<{len(names)}>"), text)
 
 
@@ -320,6 +334,27 @@ CACHE = [
     'hmp qemu-io w "reopen -c unsafe"',
     "query-block",
 ]
+TEMPORARY = [
+    "-snapshot",
+    "-drive",
+    "if=none,id=d,file=ov.qcow2,node-name=nn,cache=none",
+    "-drive",
+    "if=none,id=k,file=a.qcow2,snapshot=off",
+    "-drive",
+    "if=none,id=r,file=r.img,format=raw,read-only=on,discard=unmap",
+    "-device",
+    "lsi53c895a,id=hba",
+    "-device",
+    "scsi-hd,drive=d,bus=hba.0",
+]
+FORGOTTEN = [
+    "query-named-block-nodes",
+    "hmp info block",
+    'hmp qemu-io d "write -P 3 0 64k"',
+    'hmp qemu-io d "read -P 3 0 64k"',
+    'hmp qemu-io k "write -P 3 0 64k"',
+    'hmp qemu-io r "write -P 3 0 64k"',
+]
 HUMAN = [
     "hmp info block",
     'hmp qemu-io -d w2d "read 0 1k"',
@@ -364,6 +399,7 @@ HUMAN = [
         pytest.param(DRIVES, QUERIES, id="drives"),
         pytest.param(DEVICES, QUERIES, id="devices"),
         pytest.param(DEVICES, PLUGGING, id="plugging"),
+        pytest.param(TEMPORARY, FORGOTTEN, id="temporary overlays"),
         pytest.param(CACHED, CACHE, id="cache modes"),
         pytest.param(AUTOMATIC, [*HUMAN, "query-block"], id="human"),
     ],
@@ -373,8 +409,17 @@ def test_a_machine_answers_alike(folder, options, commands):
     for program in (REAL, OURS):
         own = shutil.copytree(folder, folder.with_name(f"{folder.name}-{len(copies)}"))
         said, printed = conversation(program, options, own, commands)
-        copies.append([*said, *printed.splitlines()])
+        copies.append([*said, *printed.splitlines(), *contents(own)])
     assert copies[1] == copies[0]
+
+
+def contents(folder):
+    """Return what the guest sees in each image."""
+    shown = []
+    for path in sorted(folder.glob("*.qcow2")):
+        done = image("compare", "-q", path.name, "a.qcow2", cwd=folder, check=False)
+        shown.append(f"{path.name}: {done.returncode}")
+    return shown
 
 
 def events_after(program, options, folder, commands):
