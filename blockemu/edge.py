@@ -7,7 +7,7 @@ come in through inner edges; a root edge (``parent`` None) is where requests ent
 
 import errno
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -193,10 +193,10 @@ class Edge:
             view[:] = bounce[offset - start :][: len(view)]
             return
         request = Request(offset, offset + len(view))
-        earlier = node.tracker.enter(request)
+        blocked = node.tracker.enter(request)
         try:
-            if earlier:
-                await self._wait(earlier)
+            if blocked:
+                await node.tracker.turn(request)
             if len(view) <= most:
                 await node.pread(offset, view)
             else:
@@ -412,23 +412,18 @@ class Edge:
 
     # Both
 
-    async def _wait(self, earlier: Sequence[Request]) -> None:
-        for other in earlier:
-            if other in self.node.tracker.requests:
-                await other.finished()
-
     async def begin(self, start: int, end: int, serialising: bool = False) -> Request:
         """Enter a request and wait for those before it that it must not run beside."""
         node = self.node
         request = Request(start, end, serialising)
-        earlier = node.tracker.enter(request)
+        blocked = node.tracker.enter(request)
         try:
             if serialising:
-                node.changed()  # no more plans, and those under way come to their end
-                for root in list(node.roots()):
-                    await root.settle()
-            if earlier:
-                await self._wait(earlier)
+                node.changed()  # no more plans
+            if blocked:
+                await node.tracker.turn(request)
+            for root in list(node.roots()) if serialising else ():
+                await root.settle()  # those under way come to their end
         except BaseException:
             node.tracker.end(request)
             raise

@@ -26,12 +26,27 @@ def test_plain_requests_wait_for_nobody() -> None:
 
 
 @pytest.mark.parametrize("which", [(True, False), (False, True), (True, True)])
-def test_serialising_requests_wait_for_earlier_ones_that_overlap(which: tuple[bool, bool]) -> None:
+def test_serialising_requests_wait_for_those_that_overlap(which: tuple[bool, bool]) -> None:
     tracker = Tracker()
-    earlier = Request(0, 10, which[0])
-    tracker.enter(earlier)
-    assert tracker.enter(Request(9, 12, which[1])) == [earlier]
+    tracker.enter(Request(0, 10, which[0]))
+    assert tracker.enter(Request(9, 12, which[1]))
     assert not tracker.enter(Request(12, 14, which[1]))
+
+
+async def test_a_request_overtakes_one_that_waits() -> None:
+    tracker = Tracker()
+    first, second, third = Request(0, 10, True), Request(5, 15, True), Request(10, 20, True)
+    assert not tracker.enter(first)
+    assert tracker.enter(second)
+    waiting = asyncio.ensure_future(tracker.turn(second))
+    await turns(1)
+    assert not tracker.enter(third)  # only the second is in its way, which does not run
+    tracker.end(first)
+    await turns(2)
+    assert not waiting.done()  # now the third is in its way
+    tracker.end(third)
+    await turns(2)
+    assert waiting.done()
 
 
 async def test_who_waits_is_woken_at_the_end() -> None:
