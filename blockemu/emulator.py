@@ -53,6 +53,7 @@ class Emulator:
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
+        self.quiet = False  # a test drives this: nobody reads notes
         self.tasks: set[asyncio.Task[None]] = set()  # requests of qemu-io that nobody awaits
 
     # Services
@@ -61,6 +62,11 @@ class Emulator:
         """Hand an event to all listeners, at once and in order."""
         for listener in self.listeners:
             listener(event)
+
+    def note(self, text: str) -> None:
+        """Print what only a person wants to know."""
+        if not self.quiet:
+            self.stdout(text)
 
     def warn(self, text: str) -> None:
         """Tell the user what QEMU would print on standard error."""

@@ -354,6 +354,7 @@ class MachineStartup(Startup):
     async def _open_images(self, daemon: "Daemon") -> None:
         daemon.emu.drives.temporary = self._temporary
         daemon.emu.warnings = self._pass_on
+        daemon.emu.quiet = self._stepped
         for names in (("add-fd",), ("object",), ("blockdev",), ("drive", *_DISKS)):
             for option in self._options:
                 if option.name in names:

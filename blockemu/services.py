@@ -36,5 +36,8 @@ class Services(Protocol):
     def emit(self, event: Struct) -> None:
         """Send an event to the monitors."""
 
+    def note(self, text: str) -> None:
+        """Print what only a person wants to know."""
+
     def warn(self, text: str) -> None:
         """Tell the user on standard error."""

@@ -98,7 +98,7 @@ class Blkdebug(Filter[BlockdevOptionsBlkdebug]):
 
     def _read_rules(self) -> Rules:
         """Gather the rules of the file, and after them those of the options."""
-        rules = Rules(self.services.stdout)
+        rules = Rules(self.services.note)
         options = self.options
         for rule in config.read_rules(options.config) if options.config is not None else ():
             rules.add(rule)

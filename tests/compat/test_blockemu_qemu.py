@@ -458,6 +458,22 @@ def test_the_human_monitor_echoes_what_it_reads(folder):
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "printed"),
+    [
+        ("tcg", ["blkdebug: Suspended request 'A'", "blkdebug: Resuming request 'A'"]),
+        ("qtest", []),
+    ],
+)
+def test_a_test_is_not_told_of_breakpoints(folder, accelerator, printed):
+    options = ["-accel", accelerator, "-nodefaults", "-display", "none", "-qmp", "stdio"]
+    drive = ["-drive", "if=none,id=d,driver=blkdebug,image.driver=null-co"]
+    lines = ["break pwritev A", "aio_write 0 1k", "wait_break A", "resume A"]
+    commands = ["qmp_capabilities", *(f'hmp qemu-io d "{line}"' for line in lines), "quit"]
+    done = run(OURS, [*options, *drive], folder, "".join(map(as_json, commands)))
+    assert [line for line in done.stdout.splitlines() if "request" in line] == printed
+
+
 def test_end_of_input_does_not_end_the_program(folder):
     process = subprocess.Popen(
         [*OURS, *BASE, "-qmp", "stdio"],

@@ -115,14 +115,19 @@ def run_all(
     cases: list[Case], folder: Path, args: argparse.Namespace, results: dict[Case, Result]
 ) -> None:
     """Run cases, several at a time."""
-    setups = {key: setup(*key, folder, args) for key in {(case.ours, case.fmt) for case in cases}}
+    setups = {
+        key: make_setup(*key, folder, args) for key in {(case.ours, case.fmt) for case in cases}
+    }
     end = time.monotonic() + args.minutes * 60 if args.minutes else float("inf")
 
     def one(case: Case) -> None:
         if time.monotonic() > end:
             return
-        result = results[case] = run_test(case.test, setups[case.ours, case.fmt])
-        show(case, result, diff=args.diff)
+        setup = setups[case.ours, case.fmt]
+        result = run_test(case.test, setup)
+        if not setup.stopped.is_set():
+            results[case] = result
+            show(case, result, diff=args.diff)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         running = [pool.submit(one, case) for case in cases]
@@ -136,7 +141,7 @@ def run_all(
             raise
 
 
-def setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> Setup:
+def make_setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> Setup:
     """Return what a test runs on."""
     programs = launchers(ours.split("+") if ours else [], BUILD / "bin" / (ours or "real"))
     machine = default_machine(programs["QEMU_PROG"])

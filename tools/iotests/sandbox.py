@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -57,9 +58,11 @@ class Setup:
     machine: str = ""
     timeout: float = 120  # seconds for one test
     running: set[int] = field(default_factory=set)  # process groups
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
-        """End the tests that are running."""
+        """End the tests that are running; how they went says nothing."""
+        self.stopped.set()
         for group in list(self.running):
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
