@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("section", nargs="*", help=f"any of: {', '.join(sections())}")
     parser.add_argument("--rounds", type=int, help="rounds of every comparison (default: its own)")
     arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile all anew
     unknown = set(arguments.section) - set(sections())
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are: {', '.join(sections())}")

@@ -19,6 +19,9 @@ ORACLE = "7.2"  # replies and texts are compared with this QEMU, so another one 
 ORACLES = frozenset({"qemu-storage-daemon", "qemu-system-x86_64"})
 COMPAT = Path(__file__).parent / "compat"
 
+# The programs are started hundreds of times: without this they might be compiled each time anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", derandomize=True, database=None, print_blob=True, **_ANY_SPEED)
 settings.register_profile("fuzz", max_examples=20_000, print_blob=True, **_ANY_SPEED)
