@@ -8,9 +8,15 @@ import numpy as np
 from blockemu.drivers.qcow2.freed import Discard, Freed
 from blockemu.drivers.qcow2.refcounts import Refcounts
 from blockemu.edge import Edge
-from blockemu.images.qcow2.constants import COPIED, OFFSET
+from blockemu.images.qcow2.constants import (
+    ALL_ALLOCATED,
+    COMPRESSED,
+    COPIED,
+    OFFSET,
+    READS_ZERO,
+)
 from blockemu.images.qcow2.geometry import Geometry
-from blockemu.images.qcow2.tables import Table
+from blockemu.images.qcow2.tables import NORMAL, ZERO, Table, subcluster_kind
 from blockemu.requests import Request
 
 
@@ -58,7 +64,7 @@ class Mapping:
         self.dirty_l1: tuple[int, int] | None = None
         self.allocating: list[Request] = []  # guest clusters, allocated but not yet mapped
         self.suspects: Callable[[Table], bool] = lambda entries: False
-        self._simple = not geometry.extended and not geometry.data_file
+        self.simple = not geometry.extended and not geometry.data_file
         nothing = np.zeros(geometry.l2_size, np.uint64)
         nothing.flags.writeable = False
         self._empty = L2(nothing, nothing if geometry.extended else None)
@@ -94,6 +100,37 @@ class Mapping:
             self.make_room(self.most_tables - 1)
             self._keep(index, table)
         return self.tables[index]
+
+    def spot(self, offset: int, length: int) -> tuple[int, int, bool] | None:
+        """Return kind, host offset and whether to be written in place, of a range within a cluster.
+
+        For images that ``views`` are not enough for.  None: the table is not at hand, or the range
+        is of several kinds, or compressed, or there is something wrong about it.
+        """
+        geometry = self.geometry
+        table = self.tables.get(offset >> geometry.table_bits)
+        at = offset & geometry.cluster_size - 1
+        if table is None or table.suspect or at + length > geometry.cluster_size:
+            return None
+        index = offset >> geometry.cluster_bits & geometry.l2_size - 1
+        entry = int(table.entries[index])
+        host = entry & OFFSET
+        has = host != 0 or (geometry.data_file and entry & COPIED != 0)
+        if entry & COMPRESSED or host & geometry.cluster_size - 1:
+            return None
+        if geometry.data_file and has and host != offset - at:
+            return None
+        if table.bitmaps is None:
+            zero = entry & READS_ZERO != 0
+            kind = ZERO + has if zero else NORMAL * has
+        else:
+            bits = geometry.subcluster_bits
+            bitmap = int(table.bitmaps[index])
+            found = subcluster_kind(bitmap, at >> bits, at + length - 1 >> bits)
+            if found is None or (bitmap & ALL_ALLOCATED and not has):
+                return None
+            kind = found if found == NORMAL else found + has
+        return kind, host + at, entry & COPIED != 0
 
     def own(self, index: int) -> L2 | None:
         """Return an L2 table for writing: allocated if there was none, copied if it is shared.
@@ -205,7 +242,7 @@ class Mapping:
 
     def _keep(self, index: int, table: L2) -> None:
         self.tables[index] = table
-        if self._simple and not table.suspect:
+        if self.simple and not table.suspect:
             self.views[index] = table.entries.data
 
     def forget(self, index: int) -> None:

@@ -38,6 +38,8 @@ class Planner:
 
     def _read_plan(self, leaf: Leaf, delta: int) -> Plan:
         geometry, view = self.image.geometry, self.image.mapping.views.get
+        if not self.image.mapping.simple:
+            return self._odd_read_plan(leaf, delta)
         bits, table_bits = geometry.cluster_bits, geometry.table_bits
         index, inside = geometry.l2_size - 1, geometry.cluster_size - 1
         # Anything but a plain cluster, or one that lies where no cluster begins.
@@ -60,6 +62,23 @@ class Planner:
             if entry & KIND == READS_ZERO and not entry & OFFSET and not old:
                 return ((None, 0, length),)
             return None
+
+        return read
+
+    def _odd_read_plan(self, leaf: Leaf, delta: int) -> Plan:
+        """Plan reads of an image with subclusters or a data file."""
+        spot, old = self.image.mapping.spot, self.image.geometry.version < 3
+
+        def read(offset: int, length: int) -> Segments | None:
+            found = spot(offset, length)
+            if found is None:
+                return self._read_runs(offset, length, leaf, delta)
+            kind, host, _ = found
+            if kind == NORMAL:
+                return ((leaf, host + delta, length),)
+            if kind in ZEROES:
+                return None if old else ((None, 0, length),)
+            return self._below(offset, length)
 
         return read
 
@@ -141,6 +160,8 @@ class Planner:
 
     def _write_plan(self, leaf: Leaf, delta: int) -> WritePlan:
         geometry, view = self.image.geometry, self.image.mapping.views.get
+        if not self.image.mapping.simple:
+            return self._odd_write_plan(leaf, delta)
         bits, table_bits = geometry.cluster_bits, geometry.table_bits
         index, inside = geometry.l2_size - 1, geometry.cluster_size - 1
         kind = KIND | OFFSET & inside
@@ -156,6 +177,18 @@ class Planner:
                     return self._write_new(offset, length, leaf, delta)
                 return ((leaf, (entry & OFFSET) + at + delta, length),), None
             return self._write_runs(offset, length, leaf, delta)
+
+        return write
+
+    def _odd_write_plan(self, leaf: Leaf, delta: int) -> WritePlan:
+        """Plan writes to an image with subclusters or a data file."""
+        spot = self.image.mapping.spot
+
+        def write(offset: int, length: int) -> tuple[Segments, Commit | None] | None:
+            found = spot(offset, length)
+            if found is None or not found[2] or found[0] != NORMAL:
+                return self._write_runs(offset, length, leaf, delta)
+            return ((leaf, found[1] + delta, length),), None
 
         return write
 

@@ -99,7 +99,7 @@ class Writer:
         image = self.image
         ticket = image.in_flight.enter()
         try:
-            if len(buf) and (host := self._in_place(offset, len(buf))):
+            if len(buf) and (host := self._in_place(offset, len(buf))) >= 0:
                 if image.debug is not None:
                     await image.debug("write_aio")
                 await image.data.pwrite(host, buf)
@@ -130,17 +130,20 @@ class Writer:
                 room.commit(good)
 
     def _in_place(self, offset: int, length: int) -> int:
-        """Return where a range lies, if it is in one cluster to be written in place, else 0."""
+        """Return where a range lies, if it is in one cluster to be written in place, else -1."""
         bits, geometry = self.bits, self.geometry
+        if not self.image.mapping.simple:
+            found = self.image.mapping.spot(offset, length)
+            return found[1] if found is not None and found[2] and found[0] == NORMAL else -1
         cluster = offset >> bits
         view = self.image.mapping.views.get(cluster >> geometry.l2_bits)
         if view is None or (offset + length - 1) >> bits != cluster:
-            return 0
+            return -1
         entry: int = view[cluster & geometry.l2_size - 1]
-        if entry & KIND != COPIED or entry & (OFFSET & (1 << bits) - 1):
-            return 0
         host = entry & OFFSET
-        return host and host + offset - (cluster << bits)
+        if entry & KIND != COPIED or not host or host & (1 << bits) - 1:
+            return -1
+        return host + offset - (cluster << bits)
 
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Allocate for a whole range; copy what lies around it in its first and last cluster."""

@@ -181,6 +181,22 @@ def runs(
     return out
 
 
+def subcluster_kind(bitmap: int, first: int, last: int) -> int | None:
+    """Return the kind of subclusters without an offset; None: they differ, or make no sense.
+
+    A scalar look-up: numpy is slow for so little.
+    """
+    wanted = (2 << last) - (1 << first)
+    allocated, zero = bitmap & ALL_ALLOCATED, bitmap >> SUBCLUSTERS
+    if allocated & zero:
+        return None
+    if allocated & wanted == wanted:
+        return NORMAL
+    if zero & wanted == wanted:
+        return ZERO
+    return None if (allocated | zero) & wanted else UNALLOCATED
+
+
 def contiguous(host: int, count: int, cluster_bits: int) -> Table:
     """Return the L2 entries of ``count`` clusters allocated in a row at ``host``."""
     return (np.arange(count, dtype=np.uint64) << np.uint64(cluster_bits)) + np.uint64(host | COPIED)
