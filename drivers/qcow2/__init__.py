@@ -198,8 +198,9 @@ class Qcow2(Node[Qcow2Options]):
         new = settings(options, image.header, flags)
         if flags.read_only:
             await self.bitmaps_stored.make_readonly()
-            if image.writable:
-                await self.writeback.close()
+        strict = image.settings.lazy_refcounts and not new.lazy_refcounts
+        if image.writable and (flags.read_only or strict):
+            await self.writeback.close()
 
         def commit() -> None:
             image.adopt(new)

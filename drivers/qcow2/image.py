@@ -60,6 +60,7 @@ class Image:
             self.geometry, self.refcounts, self.freed, settings.l2_tables
         )
         self.overlap = Overlap(self)
+        self.refcounts.lazy = settings.lazy_refcounts
         self.mapping.suspects = self.overlap.touches
         self.refcounts.suspects = self.overlap.uncounted
         self.broken = False  # corruption was met while writing: nothing works any more
@@ -70,6 +71,7 @@ class Image:
         self.settings = settings
         self.mapping.most_tables = settings.l2_tables
         self.refcounts.most_blocks = settings.refcount_blocks
+        self.refcounts.lazy = settings.lazy_refcounts
 
     # Where it lies
 

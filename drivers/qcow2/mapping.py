@@ -150,6 +150,7 @@ class Mapping:
             if not taken[0]:
                 self.refcounts.put_back(0)
                 raise AtHeader("L2 table")
+            self.refcounts.note(taken[0])
             bits = self.geometry.cluster_bits
             if old:
                 self.freed.add_range(old >> bits, 1, Discard.OTHER)

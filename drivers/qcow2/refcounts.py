@@ -49,6 +49,8 @@ class Refcounts:
         self.fresh = 0
         self.reserved = 0
         self.packed_end = 0  # byte up to which the last cluster with compressed data is full
+        self.lazy = False  # what is on disk may be wrong
+        self.noted: dict[int, Counts] = {}  # how lazy blocks were when a table was allocated
         self._missing = 0
         self.suspects: Callable[[int, Counts], bool] = lambda first, counts: False
         self.lying = False  # some metadata is said to be free
@@ -156,6 +158,12 @@ class Refcounts:
         end = start + size
         self.packed_end = end if end & whole - 1 else 0
         return start
+
+    def note(self, cluster: int) -> None:
+        """If refcounts are lazy, remember how they are now around a cluster just taken."""
+        if self.lazy:
+            index = cluster // self.per
+            self.noted[index] = self.blocks[index].copy()
 
     def put_back(self, cluster: int) -> None:
         """Undo ``take`` of one cluster."""

@@ -47,15 +47,24 @@ class Writeback:
     def __init__(self, image: Image) -> None:
         self.image = image
         self._lock = asyncio.Lock()
+        self._lazy = False
         self._take_freed: Callable[[], Iterable[tuple[Discard, I64]]] | None = None
 
-    async def flush(self, *, before_tables: tuple[str, ...] = (), settle: bool = True) -> None:
+    async def flush(
+        self,
+        *,
+        before_tables: tuple[str, ...] = (),
+        settle: bool = True,
+        accurate: bool = False,
+    ) -> None:
         """Write back what changed, in order, and make it durable along with the data.
 
         ``before_tables`` are events that come before L2 tables are written.  Without ``settle`` the
-        last barrier, and what may only be done behind it, are left to a call of ``settle``.
+        last barrier, and what may only be done behind it, are left to a call of ``settle``.  With
+        ``accurate`` refcounts are written even if they may be lazy.
         """
         async with self._lock:
+            self._lazy = self.image.settings.lazy_refcounts and not accurate
             await self._flush(before_tables, settle)
 
     async def settle(self) -> None:
@@ -75,9 +84,9 @@ class Writeback:
 
     async def settle_all(self) -> None:
         """Flush until nothing waits any more, freed clusters included; nothing is in flight."""
-        await self.flush()
+        await self.flush(accurate=True)
         if self.image.freed.count or self.image.refcounts.dirty:
-            await self.flush()
+            await self.flush(accurate=True)
 
     async def close(self) -> None:
         """Flush, and say that refcounts are right; nothing is in flight."""
@@ -113,7 +122,8 @@ class Writeback:
         refcounts, mapping = image.refcounts, image.mapping
         if image.freed.count and self._take_freed is None:
             self._take_freed = image.freed.cut()
-        stages, lazy = self._collect(), image.settings.lazy_refcounts
+        held = self._held()
+        stages = self._collect(held)
         undo = (
             refcounts.dirty,
             refcounts.dirty_entries,
@@ -122,12 +132,12 @@ class Writeback:
             mapping.dirty_l1,
             mapping.l1_moved,
         )
-        refcounts.dirty, refcounts.writing = set(), undo[0]
+        refcounts.dirty, refcounts.writing = held, undo[0] - held
         mapping.dirty, mapping.writing = set(), undo[3]
         refcounts.dirty_entries, refcounts.moved = None, False
         mapping.dirty_l1, mapping.l1_moved = None, False
         try:
-            if lazy and stages[2]:
+            if held or (self._lazy and stages[2]):
                 await image.mark_dirty()
             await self.reserve()
             written = False
@@ -163,8 +173,21 @@ class Writeback:
         if kind is not None:
             await self.image.check_overlap(offset, length, kind)
 
-    def _collect(self) -> tuple[Parts, Parts, Parts, Parts, Parts]:
-        """Copy what is to be written."""
+    def _held(self) -> set[int]:
+        """Return the changed refcount blocks that lazy refcounts leave for later.
+
+        Those that are new must be there for the table to point to.
+        """
+        refcounts = self.image.refcounts
+        if not self._lazy or refcounts.moved:
+            return set()
+        return refcounts.dirty - set(range(*(refcounts.dirty_entries or (0, 0))))
+
+    def _collect(self, held: set[int]) -> tuple[Parts, Parts, Parts, Parts, Parts]:
+        """Copy what is to be written; of refcount blocks all but some.
+
+        Of these what was noted is: QEMU writes lazy refcounts when it allocates an L2 table.
+        """
         image = self.image
         refcounts, mapping, order = image.refcounts, image.mapping, image.geometry.refcount_order
         new = range(*(refcounts.dirty_entries or (0, 0)))
@@ -174,8 +197,12 @@ class Writeback:
                 refcounts.host(i),
                 pack_counts(refcounts.blocks[i], order),
             )
-            for i in sorted(refcounts.dirty)
+            for i in sorted(refcounts.dirty - held)
         ]
+        for i in sorted(held & refcounts.noted.keys()):
+            data = pack_counts(refcounts.noted[i], order)
+            blocks.append(("refblock_update_part", refcounts.host(i), data))
+        refcounts.noted.clear()
         table: Parts = []
         if refcounts.moved:
             table_bytes = refcounts.table.byteswap().tobytes()
@@ -224,7 +251,7 @@ class Writeback:
                 text = f"qcow2_free_clusters failed: {os.strerror(wrong)}"
                 print(text, file=sys.stderr, flush=True)
         order = image.geometry.refcount_order
-        for i in sorted(image.refcounts.dirty):
+        for i in sorted(image.refcounts.dirty - self._held()):
             data = pack_counts(image.refcounts.blocks[i], order)
             await image.tell("refblock_update_part")
             await image.file.pwrite(image.refcounts.host(i), data)

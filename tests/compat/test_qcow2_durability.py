@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,27 @@ async def test_racing_requests_leave_one_of_their_writes(tmp_path, program, opti
     raw = Path(tmp_path / "out.raw")
     run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw)
     assert raw.read_bytes() == whole
+
+
+@pytest.mark.parametrize("cluster", [512, 4096, 65536])
+async def test_lazy_refcounts_are_left_for_a_repair(tmp_path, program, cluster):
+    """As a crash would leave it: the data is there, what counts it is not yet."""
+    program("qemu-img")
+    path, crashed = tmp_path / "image.qcow2", tmp_path / "crashed.qcow2"
+    create(path, f"lazy_refcounts=on,cluster_size={cluster}", size=1 << 20)
+    async with guest(path) as (backend, _):
+        await backend.pwrite(100_000, b"\1" * 300_000)
+        await backend.flush()
+        await backend.pwrite(500_000, b"\2" * 70_000)
+        await backend.flush()
+        shutil.copyfile(path, crashed)
+    check(path)
+    check_only = ["qemu-img", "check", "-f", "qcow2", crashed]
+    assert subprocess.run(check_only, capture_output=True).returncode == 2
+    async with guest(crashed) as (backend, _):
+        seen = bytearray(1 << 20)
+        await backend.pread(0, seen)
+        assert seen[100_000:400_000] == b"\1" * 300_000
+        assert seen[500_000:570_000] == b"\2" * 70_000
+    check(crashed)
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", path, crashed)
