@@ -26,22 +26,23 @@ from blockemu.drivers.qcow2.mapping import L2
 from blockemu.drivers.qcow2.reader import BELOW, Reader
 from blockemu.drivers.qcow2.stepwise import Flush, Stepwise
 from blockemu.images.qcow2.constants import (
-    ALL_ALLOCATED,
+    COMPRESSED as COMPRESSED_FLAG,
+)
+from blockemu.images.qcow2.constants import (
     COPIED,
     KIND,
     OFFSET,
     READS_ZERO,
     SUBCLUSTERS,
 )
-from blockemu.images.qcow2.constants import (
-    COMPRESSED as COMPRESSED_FLAG,
-)
 from blockemu.images.qcow2.tables import (
     COMPRESSED,
+    HAS_HOST,
     INVALID,
     NORMAL,
     Run,
     Table,
+    allocated_around,
     compressed_extents,
     contiguous,
     has_offset,
@@ -199,13 +200,14 @@ class Writer:
             length = min(length, ((offset >> bits) + count << bits) - offset)
             owned = self.owned(entries)
             if owned[0]:
-                run = self.reader.runs(table, offset, length)[0]
-                await self._check_owned(run)
+                runs = self._together(self.reader.runs(table, offset, length))
+                host, length = runs[0].host, sum(run.length for run in runs)
+                await self._check_owned(runs[0])
                 if table.suspect:
-                    await image.check_overlap(run.host, run.length)
-                if run.kind == NORMAL:
-                    return Room(run.length, run.host)
-                count = self.geometry.clusters((offset & (1 << bits) - 1) + run.length)
+                    await image.check_overlap(host, length)
+                if all(run.kind == NORMAL for run in runs):
+                    return Room(length, host)
+                count = self.geometry.clusters((offset & (1 << bits) - 1) + length)
             else:
                 count = int(owned.argmax()) or count
                 await self._check_new_entries(table, offset, count)
@@ -220,7 +222,7 @@ class Writer:
             span = Span(table, index, first, count, offset, offset + length)
             if owned[0]:
                 if image.mapping.own(index) is not None:
-                    return await self._refill(span, run)
+                    return await self._refill(span, runs)
                 await image.ready()
                 continue
             if image.debug is not None and not told and not self.geometry.data_file:
@@ -260,12 +262,23 @@ class Writer:
                 f"{what} cluster offset {offset:#x} unaligned (guest offset: {c_hex(run.start)})"
             )
 
-    async def _refill(self, span: Span, run: Run) -> Room:
-        """Use room that is there already but holds nothing: fill whole subclusters."""
+    def _together(self, runs: list[Run]) -> list[Run]:
+        """Return the first runs that lie in one row and may be written in place."""
+        end = runs[0].host
+        for i, run in enumerate(runs):
+            if run.host != end or not HAS_HOST[run.kind] or not run.copied:
+                return runs[: max(i, 1)]
+            end += run.length
+        return runs
+
+    async def _refill(self, span: Span, runs: list[Run]) -> Room:
+        """Use room that is there already but holds nothing in parts: fill whole subclusters."""
         size = self.geometry.subcluster_size
-        start = run.start
-        span.end = end = start + min(run.length, span.end - start)
-        span.begin, span.end = start & -size, -(-end // size) * size
+        start, end = span.begin, span.end
+        if runs[0].kind != NORMAL:
+            span.begin = start & -size
+        if runs[-1].kind != NORMAL:
+            span.end = -(-end // size) * size
         mine = self._allocate_begin(span)
 
         def commit(good: bool) -> None:
@@ -274,11 +287,11 @@ class Writer:
             self._allocate_end(mine)
 
         try:
-            head, tail = await self._around(span, start, end, run.host, fresh=False)
+            head, tail = await self._around(span, start, end, runs[0].host, fresh=False)
         except BaseException:
             commit(False)
             raise
-        return Room(end - start, run.host, head, tail, commit)
+        return Room(end - start, runs[0].host, head, tail, commit)
 
     async def _reserve_new(self, span: Span) -> Room | None:
         """Allocate clusters; None: load what ``ready`` loads and try again."""
@@ -425,14 +438,8 @@ class Writer:
         if not self.geometry.extended:
             return 0, 1
         entry = int(span.table.entries[span.first + at])
-        if entry & COMPRESSED_FLAG:
-            return 0, SUBCLUSTERS
         assert span.table.bitmaps is not None
-        allocated = int(span.table.bitmaps[span.first + at]) & ALL_ALLOCATED
-        if not allocated:
-            return sub, sub + 1
-        lowest = (allocated & -allocated).bit_length() - 1
-        return min(sub, lowest), max(sub + 1, allocated.bit_length())
+        return allocated_around(entry, int(span.table.bitmaps[span.first + at]), sub)
 
     async def _around(
         self, span: Span, start: int, end: int, host: int, *, fresh: bool

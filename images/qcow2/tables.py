@@ -197,6 +197,17 @@ def subcluster_kind(bitmap: int, first: int, last: int) -> int | None:
     return None if (allocated | zero) & wanted else UNALLOCATED
 
 
+def allocated_around(entry: int, bitmap: int, sub: int) -> tuple[int, int]:
+    """Return the range of subclusters that has ``sub`` and all that are allocated."""
+    if entry & COMPRESSED_FLAG:
+        return 0, SUBCLUSTERS
+    allocated = bitmap & ALL_ALLOCATED
+    if not allocated:
+        return sub, sub + 1
+    lowest = (allocated & -allocated).bit_length() - 1
+    return min(sub, lowest), max(sub + 1, allocated.bit_length())
+
+
 def contiguous(host: int, count: int, cluster_bits: int) -> Table:
     """Return the L2 entries of ``count`` clusters allocated in a row at ``host``."""
     return (np.arange(count, dtype=np.uint64) << np.uint64(cluster_bits)) + np.uint64(host | COPIED)
