@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from blockemu.backend import Backend
 from blockemu.emulator import Emulator
 from blockemu.extents import Extents
 from blockemu.images.qcow2.new import new_image
+from blockemu.images.vdi import BLOCK, UNALLOCATED, new_header
 from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.walk import extents_above
@@ -59,6 +61,18 @@ def _qcow2(folder: Path, backing: bytes | None = None, **header: Any) -> Options
     }
 
 
+def _vdi(folder: Path, *, static: bool = False) -> Options:
+    path = folder / "disk.vdi"
+    if not path.exists():
+        header = new_header(SIZE, static=static, uuid=bytes(16), snapshot_uuid=bytes(16))
+        places = range(header.blocks_in_image) if static else [UNALLOCATED] * header.blocks_in_image
+        entries = struct.pack(f"<{len(places)}I", *places).ljust(header.map_bytes, b"\0")
+        path.write_bytes(header.pack() + entries)
+        if static:
+            os.truncate(path, header.offset_data + header.blocks_in_image * BLOCK)
+    return {"driver": "vdi", "discard": "unmap", "file": _file(folder) | {"filename": str(path)}}
+
+
 def _raw(file: Options, **more: Any) -> Options:
     return {"driver": "raw", "discard": "unmap", "file": file, **more}
 
@@ -78,6 +92,8 @@ DISKS = [
     Disk("raw-window", lambda f: _raw(_file(f, 2 * SIZE), offset=4608, size=SIZE)),
     Disk("raw-null", lambda f: _raw(_null("null-co")), forgets=True),
     Disk("raw-qcow2", lambda f: _raw(_qcow2(f, bytes([7]) * SIZE)), pattern=7),
+    Disk("vdi", _vdi),
+    Disk("vdi-static", lambda f: _vdi(f, static=True)),
     Disk("qcow2", _qcow2),
     Disk("qcow2-v2", lambda f: _qcow2(f, version=2)),
     Disk("qcow2-small-clusters", lambda f: _qcow2(f, cluster_bits=9)),
