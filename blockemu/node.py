@@ -101,6 +101,7 @@ class Node(ABC, Generic[O]):
     Options: ClassVar[type[NodeOptions]]
     CreateOptions: "ClassVar[type[CreationOptions] | None]" = None  # of blockdev-create
     text_options: "ClassVar[tuple[TextOption, ...] | None]" = None  # of the programs' create -o
+    amend_options: "ClassVar[tuple[TextOption, ...] | None]" = None  # of the programs' amend -o
     creates_by_opening: ClassVar[bool] = (
         False  # there are no files to be made: resize what is there
     )
@@ -241,6 +242,13 @@ class Node(ABC, Generic[O]):
 
     async def change_backing_file(self, filename: str | None, fmt: str | None) -> None:
         """Write another backing file name into the header; NotImplementedError: no such format."""
+        raise NotImplementedError
+
+    async def amend(self, texts: "Texts", tell: Callable[[int, int], None]) -> None:
+        """Change the image's own options, of kinds that are right; nothing may be in flight.
+
+        ``tell`` hears what is done, and of how much.  NotImplementedError: there is no such format.
+        """
         raise NotImplementedError
 
     async def check(self, fix: int) -> "CheckResult":

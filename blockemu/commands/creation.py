@@ -1,10 +1,10 @@
-"""blockdev-create."""
+"""blockdev-create and x-blockdev-amend."""
 
 from blockemu.commands.context import Context
-from blockemu.errors import QmpError
-from blockemu.jobs.create import CreateJob
+from blockemu.errors import NodeNotFound, QmpError
+from blockemu.jobs.create import AmendJob, CreateJob
 from blockemu.qmp_server.dispatch import command
-from blockemu.schema.creation import BlockdevCreateOptions
+from blockemu.schema.creation import BlockdevAmendOptions, BlockdevCreateOptions
 
 
 class NoSuchDriver(QmpError):
@@ -30,3 +30,39 @@ def blockdev_create(context: Context, *, job_id: str, options: BlockdevCreateOpt
         raise NothingToCreate
     emu.jobs.check_id(job_id)
     emu.jobs.add(CreateJob(emu.jobs, job_id, emu.opener, options)).start()
+
+
+class OtherDriver(QmpError):
+    """The node has another driver than the options."""
+
+    template = "x-blockdev-amend doesn't support changing the block driver"
+
+
+class NothingToAmend(QmpError):
+    """The driver has nothing that could be amended."""
+
+    template = "Driver does not support x-blockdev-amend"
+
+
+@command(since="5.1", features=("unstable",))
+def x_blockdev_amend(
+    context: Context,
+    *,
+    job_id: str,
+    node_name: str,
+    options: BlockdevAmendOptions,
+    force: bool | None = None,
+) -> None:
+    """Begin to change an image's own options; the job stays until it is dismissed."""
+    emu, tag = context.emu, type(options).tag or ""
+    node = emu.graph.nodes.get(node_name)
+    if node is None:
+        raise NodeNotFound("", node_name)
+    if tag not in emu.opener.drivers:
+        raise NoSuchDriver(tag)
+    if node.driver != tag:
+        raise OtherDriver
+    if node.amend_options is None:
+        raise NothingToAmend
+    emu.jobs.check_id(job_id)
+    emu.jobs.add(AmendJob(emu.jobs, job_id, emu.graph, node)).start()

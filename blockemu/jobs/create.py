@@ -1,11 +1,15 @@
 """The jobs that create and amend images (block/create.c, block/amend.c)."""
 
+from typing import Any
+
 from blockemu.create_options import CreationOptions
 from blockemu.creation import create
 from blockemu.errors import QmpError
+from blockemu.graph import Graph
 from blockemu.images.errors import FormatError
 from blockemu.jobs.job import Job, JobFailed
 from blockemu.jobs.registry import Jobs
+from blockemu.node import Node
 from blockemu.opening import Opener
 from blockemu.schema.jobs import JobType
 
@@ -29,3 +33,24 @@ class CreateJob(Job):
             raise JobFailed(str(e)) from e
         finally:
             self.progress.current, self.progress.remaining = 1, 0
+
+
+class AmendJob(Job):
+    """Amends an image; only encryption could be, so for now there is nothing to do."""
+
+    type = JobType.AMEND
+
+    def __init__(self, jobs: Jobs, job_id: str, graph: Graph, node: Node[Any]) -> None:
+        super().__init__(jobs, job_id, auto_dismiss=False)
+        self._graph = graph
+        self._node = node
+        node.holds += 1
+
+    async def run(self) -> None:
+        """Be done; it is one step of progress."""
+        self.progress.current = 1
+
+    async def clean(self) -> None:
+        """Let go of the node."""
+        self._node.holds -= 1
+        await self._graph.release(self._node)

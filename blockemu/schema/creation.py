@@ -14,14 +14,6 @@ _NOTHING_TO_CREATE: Final = (
 )  # fmt: skip
 
 
-def _declare_the_rest() -> None:
-    """Let the other drivers be named; the command refuses them."""
-    for name in _NOTHING_TO_CREATE:
-        type(f"NothingToCreate{name}", (CreationOptions,), {"__doc__": None}, tag=name)
-
-
-_declare_the_rest()
-
 AMEND = Union("BlockdevAmendOptions", "driver")
 
 
@@ -36,3 +28,14 @@ BlockdevAmendOptions = Annotated[AmendOptions, AMEND]
 
 class BlockdevAmendOptionsQcow2(AmendOptions, tag="qcow2"):
     """Only encryption could be amended by QMP."""
+
+
+def _declare_the_rest() -> None:
+    """Let the other drivers be named; the commands refuse them."""
+    for name in _NOTHING_TO_CREATE:
+        type(f"NothingToCreate{name}", (CreationOptions,), {"__doc__": None}, tag=name)
+    for name in (*_NOTHING_TO_CREATE, "file", "vdi"):
+        type(f"NothingToAmend{name}", (AmendOptions,), {"__doc__": None}, tag=name)
+
+
+_declare_the_rest()

@@ -12,6 +12,7 @@ One image is spread over the modules of this package::
 import errno
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from blockemu.check import CheckResult, Fix
@@ -20,6 +21,7 @@ from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
 from blockemu.drivers.qcow2.cleaner import Cleaner
 from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.drivers.qcow2.create import (
+    AMEND_TEXTS,
     CREATE_TEXTS,
     BlockdevCreateOptionsQcow2,
     create,
@@ -69,6 +71,7 @@ class Qcow2(Node[Qcow2Options]):
     Options = Qcow2Options
     CreateOptions = BlockdevCreateOptionsQcow2
     text_options = CREATE_TEXTS
+    amend_options = AMEND_TEXTS
     is_format = True
     supports_backing = True
     reopen_options = frozenset(
@@ -124,17 +127,10 @@ class Qcow2(Node[Qcow2Options]):
     async def open(self) -> None:
         """Read the header and the tables' roots; repair refcounts that were left wrong."""
         self.image = image = await open_image(self, self.options)
-        self.reader = Reader(image)
         self.writeback = Writeback(image)
-        self.writer = Writer(image, self.reader, self.writeback.flush)
-        self.compressor = Compressor(image, self.writer)
         self.cleaner = Cleaner(image)
-        self.zeroer = Zeroer(image, self.reader, self.writer)
-        self.planner = Planner(image, self.reader, self.writer)
-        self.status = Status(image, self.reader, self.writeback.reserve)
-        self.bitmaps_stored = bitmaps = StoredBitmaps(image, self.writeback)
-        self.resizer = Resizer(image, self.zeroer, self.writer, self.writeback, bitmaps)
-        self.snapshots = Snapshots(image, self.writeback, self.zeroer, self.resizer)
+        self.bitmaps_stored = StoredBitmaps(image, self.writeback)
+        self._assemble()
         self.backing_file = image.backing_file
         self.backing_format = image.extensions.backing_format
         self.limits = Limits(
@@ -152,6 +148,32 @@ class Qcow2(Node[Qcow2Options]):
         if image.writable and header.incompatible_features & DIRTY and not self.flags.check:
             await self._repair()
         self.cleaner.start()
+
+    def _assemble(self) -> None:
+        """Make the parts that work on the image."""
+        image = self.image
+        self.reader = Reader(image)
+        self.writer = Writer(image, self.reader, self.writeback.flush)
+        self.compressor = Compressor(image, self.writer)
+        self.zeroer = Zeroer(image, self.reader, self.writer)
+        self.planner = Planner(image, self.reader, self.writer)
+        self.status = Status(image, self.reader, self.writeback.reserve)
+        self.resizer = Resizer(image, self.zeroer, self.writer, self.writeback, self.bitmaps_stored)
+        self.snapshots = Snapshots(image, self.writeback, self.zeroer, self.resizer)
+
+    def reshape(self) -> None:
+        """Go by the header's numbers, which were changed in place; nothing is in flight."""
+        self.image.reshape()
+        self._assemble()
+        self.changed()
+
+    async def amend(self, texts: Texts, tell: Callable[[int, int], None]) -> None:
+        """Change the image's own options."""
+        from blockemu.drivers.qcow2.amend import Amender  # late: seldom needed
+
+        self.image.check_alive()
+        async with self.image.allocating():
+            await Amender(self, tell).amend(texts)
 
     async def _repair(self) -> None:
         """Set refcounts right that were left wrong on purpose, as lazy refcounts do."""

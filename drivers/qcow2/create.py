@@ -242,6 +242,20 @@ CREATE_TEXTS = (
     ),
     *COMMON_TEXTS,
 )
+AMEND_TEXTS = (
+    TextOption(
+        "encrypt.state", "string", "Select new state of affected keyslots (active/inactive)"
+    ),
+    TextOption("encrypt.keyslot", "number", "Select a single keyslot to modify explicitly"),
+    TextOption("encrypt.old-secret", "string", "Select all keyslots that match this password"),
+    TextOption(
+        "encrypt.new-secret",
+        "string",
+        "New secret to set in the matching keyslots. Empty string to erase",
+    ),
+    TextOption("encrypt.iter-time", "number", "Time to spend in PBKDF in milliseconds"),
+    *COMMON_TEXTS,
+)
 _LEVELS: Final = {"0.10": "v2", "1.1": "v3"}
 _NAMES: Final = {"compat": "version"}
 

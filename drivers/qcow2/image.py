@@ -73,6 +73,11 @@ class Image:
         self.refcounts.most_blocks = settings.refcount_blocks
         self.refcounts.lazy = settings.lazy_refcounts
 
+    def reshape(self) -> None:
+        """Take the sizes of parts from the header anew; nothing may wait to be written."""
+        self.geometry = self.mapping.geometry = self.refcounts.geometry = self.header.geometry()
+        self.refcounts.per = self.geometry.counts_per_block
+
     # Where it lies
 
     @property

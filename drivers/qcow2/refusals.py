@@ -123,6 +123,142 @@ class NoEncryptionYet(QmpError):
     template = "Encrypted qcow2 images are not supported yet"
 
 
+class NotEncrypted(QmpError):
+    """There is no encryption that could be amended."""
+
+    template = "Can't amend encryption options - encryption not present"
+
+
+class UnknownLevel(QmpError):
+    """(level)."""
+
+    template = "Unknown compatibility level {}"
+
+
+class HasNoDataFile(QmpError):
+    """The data is in the image itself."""
+
+    template = "data-file can only be set for images that use an external data file"
+
+
+class RawTooLate(QmpError):
+    """The tables are not such that the data file is raw."""
+
+    template = "data-file-raw cannot be set on existing images"
+
+
+class WidthNeedsLevel(QmpError):
+    """Version 2 has refcounts of 16 bits."""
+
+    template = (
+        "Refcount widths other than 16 bits require compatibility level 1.1 or above "
+        "(use compat=1.1 or greater)"
+    )
+
+
+class LazyNeedsLevel(QmpError):
+    """Version 2 cannot say that refcounts are wrong."""
+
+    template = (
+        "Lazy refcounts only supported with compatibility level 1.1 and above "
+        "(use compat=1.1 or greater)"
+    )
+
+
+class CannotAmendBacking(QmpError):
+    """To change the backing file is another program's work."""
+
+    template = "Cannot amend the backing file"
+
+
+class HeaderNotAmended(HostError):
+    """(why)."""
+
+    template = "Failed to update the image header: {}"
+
+
+class SnapshotsNotUpdated(HostError):
+    """(why)."""
+
+    template = "Failed to update the snapshot table: {}"
+
+
+class NotCleaned(HostError):
+    """(why)."""
+
+    template = "Failed to make the image clean: {}"
+
+
+class NotAmended(HostError):
+    """(why), which says it all."""
+
+    template = "{}"
+
+
+class Level010NeedsWidth(QmpError):
+    """Version 2 has refcounts of 16 bits."""
+
+    template = "compat=0.10 requires refcount_bits=16"
+
+
+class DataFileNeedsVersion3(QmpError):
+    """Version 2 has no data files."""
+
+    template = "Cannot downgrade an image with a data file"
+
+
+class SnapshotsNeedVersion3(QmpError):
+    """Version 2 stores neither a snapshot's disk size nor large states."""
+
+    template = "Internal snapshots prevent downgrade of image"
+
+
+class FeaturesNeedVersion3(QmpError):
+    """(features)."""
+
+    template = "Cannot downgrade an image with incompatible features {} set"
+
+
+class ZeroesNotExpanded(HostError):
+    """(why)."""
+
+    template = "Failed to turn zero into data clusters: {}"
+
+
+class ZstdNeedsVersion3(QmpError):
+    """Version 2 knows zlib only."""
+
+    template = (
+        "Cannot downgrade an image with zstd compression type and existing compressed clusters"
+    )
+
+
+class CountTooLarge(QmpError):
+    """(bits, offset, refcount)."""
+
+    template = (
+        "Cannot decrease refcount entry width to {} bits: Cluster at offset {} has a refcount of {}"
+    )
+
+
+class CountsTooMany(HostError):
+    """The table would be too large."""
+
+    template = "Failed to allocate the new reftable: File too large"
+
+
+class CountsNotWritten(HostError):
+    """(why)."""
+
+    template = "Failed to write the new reftable: {}"
+
+
+class NotSwitched(HostError):
+    """(why)."""
+
+    template = "Failed to update the qcow2 header: {}"
+
+
 @contextmanager
 def telling(kind: type[HostError], *values: object) -> Iterator[None]:
     """Raise ``kind`` for an error, told by ``values`` and then the error's own text or number."""

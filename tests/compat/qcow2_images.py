@@ -54,9 +54,9 @@ def random_ops(seed: int, count: int, size: int = SIZE, *, whole: bool = False) 
     return ops
 
 
-def run(*command: object) -> str:
+def run(*command: object, cwd: Path | None = None) -> str:
     """Run a program that must not fail; return what it prints."""
-    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=cwd)
     assert result.returncode == 0, (command, result.stdout, result.stderr)
     return result.stdout
 
@@ -75,10 +75,10 @@ def create(path: Path, options: str = "", *, backing: Path | None = None, size: 
     run(*command, path, size)
 
 
-def qemu_io(path: Path, ops: list[Op], *, discard: str = "unmap") -> None:
+def qemu_io(path: Path, ops: list[Op], *, discard: str = "unmap", cwd: Path | None = None) -> None:
     """Carry out requests by the real thing."""
     commands = [part for op in ops for part in ("-c", _QEMU_IO[op.kind].format(*op))]
-    run("qemu-io", "-d", discard, "-f", "qcow2", *commands, path)
+    run("qemu-io", "-d", discard, "-f", "qcow2", *commands, path, cwd=cwd)
 
 
 def check(path: Path, *, shared: bool = False, leaks: bool = False) -> None:
