@@ -60,6 +60,7 @@ class Mapping:
         self.tables: dict[int, L2] = {}
         self.views: dict[int, memoryview] = {}
         self.dirty: set[int] = set()
+        self.unsettled = False  # changed tables show data that may not be on disk yet
         self.writing: set[int] = set()  # tables on their way to the file: not to be dropped
         self.dirty_l1: tuple[int, int] | None = None
         self.allocating: list[Request] = []  # guest clusters, allocated but not yet mapped

@@ -136,13 +136,14 @@ class Writeback:
         mapping.dirty, mapping.writing = set(), undo[3]
         refcounts.dirty_entries, refcounts.moved = None, False
         mapping.dirty_l1, mapping.l1_moved = None, False
+        data_waits, mapping.unsettled = mapping.unsettled, False
         try:
             if held or (self._lazy and stages[2]):
                 await image.mark_dirty()
             await self.reserve()
             written = False
             for parts in stages:
-                if parts and written:
+                if parts and (written or (data_waits and parts is stages[2])):
                     await image.barrier()
                 written |= bool(parts)
                 for event in before_tables if parts is stages[2] else ():
@@ -155,6 +156,7 @@ class Writeback:
                 await image.barrier()
         except BaseException:
             self._take_freed = None
+            mapping.unsettled |= data_waits
             refcounts.dirty |= undo[0]
             mapping.dirty |= undo[3]
             refcounts.dirty_entries = _join(refcounts.dirty_entries, undo[1])

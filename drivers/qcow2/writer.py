@@ -351,6 +351,7 @@ class Writer:
                 before = int(entries[span.first])
                 entries[span.first] = host | COPIED
                 image.mapping.own(span.index)
+                image.mapping.unsettled = True
                 if before & ~READS_ZERO:
                     self.free(np.array([before], np.uint64), Discard.NEVER)
             elif good:
@@ -391,6 +392,7 @@ class Writer:
                 written << np.uint64(SUBCLUSTERS)
             )
         self.image.mapping.own(span.index)  # dirty again, if it was flushed in between
+        self.image.mapping.unsettled = True
 
     def free(self, entries: Table, reason: Discard) -> I64:
         """Let go of what L2 entries point to; with a data file return the guest clusters."""
