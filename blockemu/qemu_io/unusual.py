@@ -2,28 +2,17 @@
 
 import errno
 import os
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from blockemu.backend import Backend
 from blockemu.node import Node
-
-
-@runtime_checkable
-class StateKeeper(Protocol):
-    """A driver with room for a VM's state; offsets count from where that begins."""
-
-    async def load_vmstate(self, offset: int, buf: bytearray) -> None:
-        """Fill ``buf``."""
-
-    async def save_vmstate(self, offset: int, data: bytes | bytearray) -> None:
-        """Keep ``data``."""
 
 
 async def load_state(backend: Backend, offset: int, buf: bytearray) -> None:
     """Read from the VM state (after bdrv_co_readv_vmstate, block/io.c)."""
     await backend.enter()
     try:
-        await _keeper(backend).load_vmstate(offset, buf)
+        await _keeper(backend).load_vmstate(offset, memoryview(buf))
     finally:
         backend.leave()
 
@@ -32,16 +21,16 @@ async def save_state(backend: Backend, offset: int, data: bytes | bytearray) -> 
     """Write to the VM state (after bdrv_co_writev_vmstate, block/io.c)."""
     await backend.enter()
     try:
-        await _keeper(backend).save_vmstate(offset, data)
+        await _keeper(backend).save_vmstate(offset, memoryview(data))
     finally:
         backend.leave()
 
 
-def _keeper(backend: Backend) -> StateKeeper:
+def _keeper(backend: Backend) -> Node[Any]:
     node: Node[Any] | None = backend.inserted
     if node is None:
         raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
-    while not isinstance(node, StateKeeper):
+    while type(node).save_vmstate is Node.save_vmstate:
         if node.primary is None:
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         node = node.primary.node

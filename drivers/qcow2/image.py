@@ -169,6 +169,8 @@ class Image:
         if name is not None:
             message = f"Preventing invalid write on metadata (overlaps with {name})"
             raise await self.corrupt(message, offset=host, size=length)
+        if self.overlap.unusable:
+            raise OSError(self.overlap.unusable, os.strerror(self.overlap.unusable))
 
     async def bad_block(self, error: refcounts.Unaligned) -> OSError:
         """Tell of a refcount block that is at no cluster; return the error to raise."""

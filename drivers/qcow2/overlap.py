@@ -49,6 +49,7 @@ class Overlap:
         self.image = image
         self.bits = image.geometry.cluster_bits
         self.inactive_l2: I64 = _NONE
+        self.unusable = 0  # why the snapshots' L2 tables cannot be found: an errno
         self._clusters: I64 = _NONE
         self._what: I64 = _NONE
         self._known_at = -1  # Freed.ranges when it was worked out: metadata may have moved since
@@ -81,6 +82,8 @@ class Overlap:
         """Tell whether clusters that may be written in place lie where metadata does."""
         if not self.guards:
             return False
+        if self.unusable:
+            return True
         owned = entries[entries & _OWNED == _COPIED] & _OFFSET
         if not len(owned):
             return False
@@ -96,6 +99,8 @@ class Overlap:
         """Tell whether refcounts from a cluster on say of metadata that it is free."""
         if not self.image.settings.overlap_check:
             return False
+        if self.unusable:
+            return True
         self._refresh()
         inside = (self._clusters >= first) & (self._clusters < first + len(counts))
         return bool((counts[self._clusters[inside] - first] == 0).any())

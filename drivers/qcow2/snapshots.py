@@ -249,9 +249,18 @@ class Snapshots:
         image = self.image
         image.overlap.forget()
         found = [np.zeros(0, np.int64)]
+        image.overlap.unusable = 0
         if "inactive L2 table" in image.settings.overlap_check:
             for snapshot in image.snapshots:
-                hosts = (await self._l1(snapshot) & _OFFSET).astype(np.int64)
+                try:
+                    hosts = (await self._l1(snapshot) & _OFFSET).astype(np.int64)
+                except FormatError as e:
+                    large = isinstance(e, TableTooLarge)
+                    image.overlap.unusable = errno.EFBIG if large else errno.EINVAL
+                    break
+                except OSError as e:
+                    image.overlap.unusable = e.errno or errno.EIO
+                    break
                 found.append(hosts[hosts != 0] >> image.geometry.cluster_bits)
         image.overlap.inactive_l2 = np.unique(np.concatenate(found))
 
