@@ -4,11 +4,13 @@ A driver that can create declares both and gets a ``Creator``, by which it reach
 is to write to without knowing the graph.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from blockemu.errors import QmpError
+from blockemu.measuring import Measured
 from blockemu.qmp_server.qapi import QEnum, Struct, Union
 
 if TYPE_CHECKING:
@@ -117,3 +119,40 @@ class Creator(Protocol):
 
     async def create_file(self, filename: str, texts: Texts) -> None:
         """Create what a file name means, by the protocol's own options."""
+
+
+class Creatable:
+    """What a driver declares, and does, to create and to amend images: a part of ``Node``."""
+
+    CreateOptions: ClassVar[type[CreationOptions] | None] = None  # of blockdev-create
+    text_options: ClassVar[tuple[TextOption, ...] | None] = None  # of the programs' create -o
+    amend_options: ClassVar[tuple[TextOption, ...] | None] = None  # of the programs' amend -o
+    creates_by_opening: ClassVar[bool] = False  # nothing is made: what is there is resized
+
+    @classmethod
+    async def create(cls, options: CreationOptions, creator: Creator) -> None:
+        """Create an image, by blockdev-create's options."""
+        raise NotImplementedError
+
+    @classmethod
+    async def create_by_text(cls, filename: str, texts: Texts, creator: Creator) -> None:
+        """Create an image, by the options of ``-o`` that were given; their kinds are right."""
+        raise NotImplementedError
+
+    async def delete_file(self) -> None:
+        """Remove the storage of an image whose creation failed, where that can be done."""
+
+    @classmethod
+    async def measure(cls, texts: Texts, source: "Edge | None") -> Measured:
+        """Work out how large a new image's file would be, with what is in a source if there is one.
+
+        ``texts`` are options as of ``create_by_text``.  ``NotImplementedError``: nobody knows.
+        """
+        raise NotImplementedError
+
+    async def amend(self, texts: Texts, tell: Callable[[int, int], None]) -> None:
+        """Change the image's own options, of kinds that are right; nothing may be in flight.
+
+        ``tell`` hears what is done, and of how much.  NotImplementedError: there is no such format.
+        """
+        raise NotImplementedError

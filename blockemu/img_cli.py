@@ -19,12 +19,27 @@ COMMANDS: Final[Mapping[str, str]] = {
     "[-r [leaks | all]] [-T src_cache] [-U] filename",
     "compare": "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
     "[-s] [-U] filename1 filename2",
+    "convert": "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] "
+    "[--bitmaps [--skip-broken-bitmaps]] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] "
+    "[-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] "
+    "[-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] "
+    "filename [filename2 [...]] output_filename",
+    "create": "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] "
+    "[-o options] filename [size]",
+    "dd": "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] "
+    "[skip=blocks] if=input of=output",
     "info": "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] "
     "filename",
     "map": "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] "
     "[--max-length=len] [--output=ofmt] [-U] filename",
+    "measure": "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] "
+    "[--image-opts] [-f fmt] [-l snapshot_param] filename]",
+    "rebase": "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] "
+    "[-T src_cache] [-p] [-u] -b backing_file [-F backing_fmt] filename",
     "resize": "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] "
     "[--shrink] filename [+ | -]size",
+    "snapshot": "[--object objectdef] [--image-opts] [-U] [-q] "
+    "[-l | -a snapshot | -c snapshot | -d snapshot] filename",
 }
 _LONG: Final = {"help": False, "version": False, "trace": True}
 _SHORT: Final = {"h": "help", "V": "version", "T": "trace"}

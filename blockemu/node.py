@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED, NodeOptions
+from blockemu.create_options import Creatable
 from blockemu.errors import InvalidParameterValue
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.perm import Perm, Role, default_child_perm
@@ -23,7 +24,6 @@ from blockemu.services import Services
 
 if TYPE_CHECKING:
     from blockemu.check import CheckResult
-    from blockemu.create_options import CreationOptions, Creator, TextOption, Texts
     from blockemu.dirty import BitmapSet
     from blockemu.edge import Edge
     from blockemu.images.qcow2.snapshots import Snapshot
@@ -89,7 +89,7 @@ class Blocker:
     allowed: frozenset[str] = frozenset()  # operations that are allowed all the same
 
 
-class Node(ABC, Generic[O]):
+class Node(Creatable, ABC, Generic[O]):
     """A block driver's instance: subclass it in ``drivers/NAME.py`` and it is known.
 
     Requests reach a driver aligned and split to ``limits``, and inside ``length`` unless the parent
@@ -99,12 +99,6 @@ class Node(ABC, Generic[O]):
     """
 
     Options: ClassVar[type[NodeOptions]]
-    CreateOptions: "ClassVar[type[CreationOptions] | None]" = None  # of blockdev-create
-    text_options: "ClassVar[tuple[TextOption, ...] | None]" = None  # of the programs' create -o
-    amend_options: "ClassVar[tuple[TextOption, ...] | None]" = None  # of the programs' amend -o
-    creates_by_opening: ClassVar[bool] = (
-        False  # there are no files to be made: resize what is there
-    )
     is_filter: ClassVar[bool] = False  # shows its one child's data unchanged
     is_format: ClassVar[bool] = False  # interprets its file child's bytes
     is_protocol: ClassVar[bool] = False  # reaches storage itself, has no file child
@@ -157,19 +151,6 @@ class Node(ABC, Generic[O]):
         self.full_options: dict[str, Any] = {}
 
     # Control path: errors are QmpError, or FormatError from ``images``, or OSError
-
-    @classmethod
-    async def create(cls, options: "CreationOptions", creator: "Creator") -> None:
-        """Create an image, by blockdev-create's options."""
-        raise NotImplementedError
-
-    @classmethod
-    async def create_by_text(cls, filename: str, texts: "Texts", creator: "Creator") -> None:
-        """Create an image, by the options of ``-o`` that were given; their kinds are right."""
-        raise NotImplementedError
-
-    async def delete_file(self) -> None:
-        """Remove the storage of an image whose creation failed, where that can be done."""
 
     async def open(self) -> None:
         """Make the node ready.  The children that options name are attached already.
@@ -242,13 +223,6 @@ class Node(ABC, Generic[O]):
 
     async def change_backing_file(self, filename: str | None, fmt: str | None) -> None:
         """Write another backing file name into the header; NotImplementedError: no such format."""
-        raise NotImplementedError
-
-    async def amend(self, texts: "Texts", tell: Callable[[int, int], None]) -> None:
-        """Change the image's own options, of kinds that are right; nothing may be in flight.
-
-        ``tell`` hears what is done, and of how much.  NotImplementedError: there is no such format.
-        """
         raise NotImplementedError
 
     async def check(self, fix: int) -> "CheckResult":

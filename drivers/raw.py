@@ -10,7 +10,9 @@ from blockemu.create_options import Creator, TextOption, Texts
 from blockemu.edge import SECTOR, Edge
 from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
+from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
+from blockemu.optlist import size
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.probing import probe
 from blockemu.route import Commit, Plan, Route, Segments, WritePlan
@@ -143,6 +145,13 @@ class Raw(Node[BlockdevOptionsRaw]):
     def cluster_size(self) -> int | None:
         """The file's (raw_get_info)."""
         return self.file.node.cluster_size
+
+    @classmethod
+    async def measure(cls, texts: Texts, source: Edge | None) -> Measured:
+        """Be as large as the disk."""
+        wanted = size(texts.get("size", "0")) or 0
+        whole = source.length if source is not None else -(-wanted // SECTOR) * SECTOR
+        return Measured(whole, whole)
 
     @property
     def has_zero_init(self) -> bool:

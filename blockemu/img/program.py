@@ -91,7 +91,7 @@ class Program:
     def emu(self) -> Emulator:
         """The emulator, made when first needed."""
         emu = Emulator()
-        emu.warnings = write_error
+        emu.warnings = lambda text: write_error(text.rstrip("\n") + "\n")
         emu.stdout = self.out.write
         return emu
 
@@ -233,8 +233,12 @@ class Program:
         except QmpError:
             await self.emu.graph.release(node)
             raise
-        self._images.append(image)
+        self.keep(image)
         return image
+
+    def keep(self, image: Backend) -> None:
+        """Close an image in the end."""
+        self._images.append(image)
 
     async def close(self, image: Backend) -> None:
         """Close an image; nobody hears of errors."""
@@ -244,8 +248,8 @@ class Program:
 
 
 def write_error(text: str) -> None:
-    """Write to standard error, which is not held back; a line in any case."""
-    data = (text.rstrip("\n") + "\n").encode(errors="surrogateescape")
+    """Write to standard error, which is not held back."""
+    data = text.encode(errors="surrogateescape")
     with suppress(OSError):
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, data)
 

@@ -54,6 +54,7 @@ from blockemu.images.qcow2.constants import (
 from blockemu.images.qcow2.extensions import HeaderFullError
 from blockemu.images.qcow2.header import Header
 from blockemu.images.qcow2.snapshots import Snapshot
+from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
 from blockemu.route import NO_ROUTE, Commit, Route, Segments
 from blockemu.transaction import Transaction
@@ -351,6 +352,13 @@ class Qcow2(Node[Qcow2Options]):
         """What the last L2 table that the disk needs could map ends there."""
         bits = self.image.geometry.table_bits
         return -(-self.image.header.size >> bits) << bits
+
+    @classmethod
+    async def measure(cls, texts: Texts, source: Edge | None) -> Measured:
+        """Count clusters."""
+        from blockemu.drivers.qcow2.measure import measure  # start-up: it is seldom asked for
+
+        return await measure(texts, source)
 
     @property
     def has_zero_init(self) -> bool:
