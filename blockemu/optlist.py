@@ -6,9 +6,9 @@ After util/qemu-option.c.  Types are "string", "bool", "number" and "size".
 from collections.abc import Callable, Mapping
 
 from blockemu.errors import InvalidParameterValue, QmpError
+from blockemu.qmp_server.scalars import parse_size
 
 IDENTIFIER_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n"
-_SUFFIXES = "BKMGTPE"
 
 
 class InvalidParameter(QmpError):
@@ -111,12 +111,11 @@ def number(value: str) -> int | None:
 
 
 def size(value: str) -> int | None:
-    """Read a number of bytes with an optional suffix; None if it is none."""
-    shift = _SUFFIXES.find(value[-1:].upper()) if value else -1
-    count = number(value[:-1] if shift >= 0 else value)
-    if count is None or not 0 <= count << 10 * max(shift, 0) < 1 << 64:
+    """Read a number of bytes, with an optional suffix and then fractions; None if it is none."""
+    try:
+        return parse_size(value)
+    except ValueError:
         return None
-    return count << 10 * max(shift, 0)
 
 
 def is_identifier(name: str) -> bool:

@@ -3,8 +3,9 @@
 import asyncio
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from blockemu.img.progress import Bar
 from blockemu.img.sparse import SECTOR, is_zero, pieces
 from blockemu.node import Write
 from blockemu.ratelimit import RateLimit
-from blockemu.route import Segments
+from blockemu.route import Commit, Segments
 
 ON_THREAD = 256 << 10  # bytes from which on a read goes to a thread
 
@@ -94,6 +95,8 @@ class Copier:
         self._done = 0
         self._limit = RateLimit(program.emu.clocks.realtime)
         self._limit.set_speed(settings.rate)
+        plain = not settings.compressed and not settings.rate
+        self._can_place = plain and target.write_cache
         self._flags = Write.COMPRESSED if settings.compressed else 0
 
     async def run(self, plan: Plan) -> None:
@@ -131,9 +134,10 @@ class Copier:
             await self._fill(chunk, view)
             if settings.in_order:
                 await turns.wait(chunk.start)
-            if not turns.failed:
-                await self._put(chunk, kind, view)
+            rest = None if turns.failed else await self._put(chunk, kind, view)
             turns.done(chunk.start + chunk.length)
+            if rest is not None:
+                await self._finish(rest, chunk)
 
     async def _fill(self, chunk: Chunk, view: memoryview) -> None:
         """Read what a chunk is to hold; report what goes wrong."""
@@ -145,13 +149,25 @@ class Copier:
         except OSError as e:
             self._fail("reading", chunk, e)
 
-    async def _put(self, chunk: Chunk, kind: int, view: memoryview) -> None:
-        """Write a chunk; report what goes wrong."""
+    async def _put(
+        self, chunk: Chunk, kind: int, view: memoryview
+    ) -> Coroutine[Any, Any, None] | None:
+        """Write a chunk, or return what is left to do of that once others have their turn.
+
+        What goes wrong is reported.
+        """
         try:
             if kind == COPY:
-                await self._write(chunk.start, view)
-            elif kind == CLEAR:
+                return await self._write(chunk.start, view)
+            if kind == CLEAR:
                 await self._clear(chunk.start, chunk.length)
+        except OSError as e:
+            self._fail("writing", chunk, e)
+        return None
+
+    async def _finish(self, rest: Coroutine[Any, Any, None], chunk: Chunk) -> None:
+        try:
+            await rest
         except OSError as e:
             self._fail("writing", chunk, e)
 
@@ -199,9 +215,17 @@ class Copier:
 
     # Writing
 
-    async def _write(self, offset: int, view: memoryview) -> None:
-        """Write what is not zero, and see that the rest reads as zeroes."""
+    async def _write(self, offset: int, view: memoryview) -> Coroutine[Any, Any, None] | None:
+        """Write what is not zero, and see that the rest reads as zeroes.
+
+        If all of it is data that can go straight to a file, its place is settled and the writing
+        itself is returned.
+        """
         for start, length, data in self._pieces(offset, view):
+            if data and length == len(view) >= ON_THREAD and self._can_place:
+                placed = await self._place(offset, view)
+                if placed is not None:
+                    return placed
             if not data:
                 await self._clear(offset + start, length)
                 continue
@@ -209,6 +233,34 @@ class Copier:
             if delay:
                 await asyncio.sleep(delay / 1e9)
             await self._target.pwrite(offset + start, view[start : start + length], self._flags)
+
+        return None
+
+    async def _place(self, offset: int, view: memoryview) -> Coroutine[Any, Any, None] | None:
+        try:
+            segments, commit = await self._target.place(offset, len(view))
+        except NotImplementedError:
+            self._can_place = False
+            return None
+        return self._write_placed(segments, commit, view)
+
+    async def _write_placed(
+        self, segments: Segments, commit: Commit | None, view: memoryview
+    ) -> None:
+        """Write on a thread, so that several go on at once."""
+        good = False
+        leaves = {leaf for leaf, _, _ in segments if leaf is not None}
+        for leaf in leaves:
+            leaf.recall()
+            leaf.writing += 1
+        try:
+            await self._program.emu.pool.run(_write_segments, segments, view)
+            good = True
+        finally:
+            for leaf in leaves:
+                leaf.writing -= 1
+            if commit is not None:
+                commit(good)
 
     def _pieces(self, offset: int, view: memoryview) -> Iterator[tuple[int, int, bool]]:
         settings = self._settings
@@ -235,6 +287,14 @@ def _read_segments(segments: Segments, view: memoryview) -> None:
             np.frombuffer(part, np.uint8).fill(0)
         else:
             leaf.read(host, part)
+        at += length
+
+
+def _write_segments(segments: Segments, view: memoryview) -> None:
+    at = 0
+    for leaf, host, length in segments:
+        assert leaf is not None
+        leaf.write_now(host, view[at : at + length])
         at += length
 
 

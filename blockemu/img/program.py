@@ -92,7 +92,7 @@ class Program:
         """The emulator, made when first needed."""
         emu = Emulator()
         emu.warnings = lambda text: write_error(text.rstrip("\n") + "\n")
-        emu.stdout = self.out.write
+        emu.stdout = self._show
         return emu
 
     def run(self, argv: list[str]) -> int:

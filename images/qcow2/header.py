@@ -125,6 +125,7 @@ def check_features(header: Header, names: bytes) -> None:
     if not unknown:
         return
     found = []
+    names += bytes(2 * 48)  # the last entry may be cut short
     for at in range(0, len(names) - 47, 48):
         kind, bit, name = names[at], names[at + 1], names[at + 2 : at + 48]
         if not name[0]:
