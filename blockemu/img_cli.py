@@ -12,6 +12,8 @@ from typing import Final
 from blockemu.arguments import MissingArgument, UsageError, scan
 
 COMMANDS: Final[Mapping[str, str]] = {
+    "amend": "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] "
+    "-o options filename",
     "bitmap": "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... "
     "[-b source_file [-F source_fmt]] [-g granularity] [--object objectdef] "
     "[--image-opts | -f fmt] filename bitmap",

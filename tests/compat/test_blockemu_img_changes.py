@@ -124,3 +124,37 @@ def test_checks_and_repairs_come_to_the_same(pair: Pair) -> None:
         assert pair.same("check", *line.split()).status == status, line
     for name in ("leaks.qcow2", "broken.qcow2", "more.qcow2"):
         _tell(pair, "info", name)
+
+
+AMEND = [
+    "disk.qcow2",
+    "-o nonsense=1 disk.qcow2",
+    "-o cluster_size=4k disk.qcow2",
+    "-o lazy_refcounts=on",
+    "-o lazy_refcounts=on missing",
+    "-t nonsense -o lazy_refcounts=on disk.qcow2",
+    "-o help",
+    "-o help -f qcow2",
+    "-o help -f raw",
+    "-o help -f nonsense",
+    "-o help disk.qcow2",
+    "-o lazy_refcounts=on disk.raw",
+    "-o lazy_refcounts=on disk.qcow2",
+    "-p -o compat=0.10 disk.qcow2",
+    "-p -o compat=1.1 disk.qcow2",
+    "-o refcount_bits=64 disk.qcow2",
+    "-o refcount_bits=3 disk.qcow2",
+    "-o size=65M disk.qcow2",
+    "-o backing_file=disk.raw,backing_fmt=raw disk.qcow2",
+    "-o compat=nonsense disk.qcow2",
+    "-o , disk.qcow2",
+    "--force -q -p -o compat=v3 old.qcow2",
+]
+
+
+def test_options_are_amended_the_same(pair: Pair) -> None:
+    for line in AMEND:
+        pair.same("amend", *line.split())
+        for name in ("disk.qcow2", "old.qcow2"):
+            _tell(pair, "info", name)
+            _tell(pair, "check", name)
