@@ -12,8 +12,9 @@ import numpy as np
 from blockemu.blockdev_options import NodeOptions
 from blockemu.connecting import connect
 from blockemu.drivers.nbd import names
-from blockemu.drivers.nbd.channel import Channel, PlainStream
+from blockemu.drivers.nbd.channel import Channel
 from blockemu.drivers.nbd.connector import SECOND, Connector
+from blockemu.drivers.nbd.streams import PlainStream
 from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
 from blockemu.nbd import client, wire

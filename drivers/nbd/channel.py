@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from blockemu.drivers.nbd.streams import Stream
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo
 from blockemu.nbd.client_errors import CannotRead, CannotWrite, EndOfFile
@@ -23,25 +23,6 @@ from blockemu.nbd.transmission import (
 T = TypeVar("T")
 Watch = Callable[..., object]
 MOST_VIEWS = 64  # handed to the kernel at once
-
-
-class Stream(Protocol):
-    """Bytes both ways without waiting: BlockingIOError where one would have to."""
-
-    def fileno(self) -> int:
-        """Return the descriptor to watch."""
-
-    def recv_into(self, view: memoryview) -> int:
-        """Receive into ``view``; 0 is the end."""
-
-    def sendmsg(self, views: list[memoryview]) -> int:
-        """Send from several places; return how many bytes went."""
-
-    def shutdown(self) -> None:
-        """End both directions; the descriptor stays."""
-
-    def close(self) -> None:
-        """Let go of the descriptor."""
 
 
 class Channel:
@@ -105,7 +86,7 @@ class Channel:
 
     async def _send_all(self, data: bytes) -> None:
         view = memoryview(data)
-        while len(view):
+        while len(view) or self._stream.unsent:
             try:
                 view = view[self._stream.sendmsg([view]) :]
             except BlockingIOError:
@@ -166,7 +147,7 @@ class Channel:
             except OSError:
                 self._break(wire.EIO)
                 return
-            if not left:
+            if not left and not self._stream.unsent:
                 return
             views = left
             self._loop.add_writer(self._stream.fileno(), self._writable)
@@ -185,7 +166,7 @@ class Channel:
         sent = [self._unsent.popleft()[1] for _ in range(len(views) - len(left))]
         if left:
             self._unsent[0] = (left[0], self._unsent[0][1])
-        if not self._unsent:
+        if not self._unsent and not self._stream.unsent:
             self._loop.remove_writer(self._stream.fileno())
         for command in sent:
             if command in self._waiters and command.cookie not in self._transmission.commands:
@@ -218,7 +199,7 @@ class Channel:
             except RemoteProtocolError:
                 self._break(wire.EINVAL)
                 return
-            if count < len(room):
+            if count < len(room) and not self._stream.buffers:
                 return
 
     # The end
@@ -249,28 +230,6 @@ class Channel:
                 self._stream.sendmsg([memoryview(goodbye)])
         self._break(wire.EIO)
         self._stream.close()
-
-
-class PlainStream:
-    """A socket, in clear text."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self.fileno = sock.fileno
-        self.recv_into = sock.recv_into
-
-    def sendmsg(self, views: list[memoryview]) -> int:
-        """Send from several places; return how many bytes went."""
-        return self._sock.sendmsg(views)
-
-    def shutdown(self) -> None:
-        """End both directions."""
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Hang up."""
-        self._sock.close()
 
 
 def _resolve(waiter: "asyncio.Future[None]") -> None:
