@@ -86,7 +86,7 @@ async def _truncate(backend: "Backend", size: int, prealloc: str) -> None:
     if backend.inserted is None:
         raise NoMediumInserted
     try:
-        await backend.truncate(size, prealloc=prealloc)
+        await backend.truncate(size, exact=False, prealloc=prealloc)
     except HostError:
         raise
     except OSError as e:
