@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
@@ -22,6 +22,7 @@ from blockemu.nbd.transmission import (
 
 T = TypeVar("T")
 Watch = Callable[..., object]
+Encrypt = Callable[[], Awaitable[Stream]]
 MOST_VIEWS = 64  # handed to the kernel at once
 
 
@@ -32,8 +33,9 @@ class Channel:
     when it waits for a reply.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, encrypt: Encrypt | None = None) -> None:
         self._stream = stream
+        self._encrypt = encrypt
         self._loop = asyncio.get_running_loop()
         self._transmission = Transmission(ExportInfo())
         self._unsent: deque[tuple[memoryview, Command]] = deque()
@@ -60,6 +62,8 @@ class Channel:
                         await self._send_all(step.data)
                     elif isinstance(step, Receive):
                         data = await self._receive(step.size)
+                    elif self._encrypt is not None:
+                        self._stream = await self._encrypt()
                 except Exception as e:
                     step = steps.throw(e)
                 else:

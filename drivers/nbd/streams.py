@@ -8,7 +8,45 @@ import ssl
 from contextlib import suppress
 from typing import Final, Protocol
 
+from blockemu.errors import QmpError
+
+# What openssl finds wrong with a certificate, by its number, in QEMU's words.
+_VERDICTS: Final = {
+    9: "The certificate is not yet activated",
+    10: "The certificate has expired",
+    18: "The certificate hasn't got a known issuer",
+    19: "The certificate hasn't got a known issuer",
+    20: "The certificate hasn't got a known issuer",
+    21: "The certificate hasn't got a known issuer",
+    23: "The certificate has been revoked",
+    66: "The certificate uses an insecure algorithm",
+    67: "The certificate uses an insecure algorithm",
+    68: "The certificate uses an insecure algorithm",
+}
+_OTHER_HOST: Final = (62, 64)  # openssl: the name, the address is another
 RECORD: Final = 1 << 16  # bytes taken from the network, or encrypted, at once
+
+
+class HandshakeFailed(QmpError):
+    """(why): no keys were agreed on."""
+
+    template = "TLS handshake failed: {}"
+
+
+class BadCertificate(QmpError):
+    """(why): the server is not known to be who it says."""
+
+
+class OtherHost(QmpError):
+    """(name): the certificate is somebody else's."""
+
+    template = "Certificate does not match the hostname {}"
+
+
+class NoHostname(QmpError):
+    """Nobody said whose certificate it should be."""
+
+    template = "No hostname for certificate validation"
 
 
 class Stream(Protocol):
@@ -154,6 +192,36 @@ class TlsStream:
     def close(self) -> None:
         """Hang up."""
         self.sock.close()
+
+
+async def encrypted(
+    sock: socket.socket, context: ssl.SSLContext, hostname: str | None
+) -> TlsStream:
+    """Encrypt a connection from now on, as its client.
+
+    Raises:
+        QmpError: in QEMU's words, as far as they are not those of its library.
+
+    """
+    if context.check_hostname and hostname is None:
+        raise NoHostname
+    stream = TlsStream(sock, context, hostname)
+    try:
+        await stream.handshake()
+    except ssl.SSLCertVerificationError as e:
+        if e.verify_code in _OTHER_HOST:
+            raise OtherHost(hostname) from e
+        raise BadCertificate(_VERDICTS.get(e.verify_code, "The certificate is not trusted")) from e
+    except ssl.SSLEOFError as e:
+        raise HandshakeFailed("The TLS connection was non-properly terminated.") from e
+    except ssl.SSLError as e:
+        alert = "ALERT" in (e.reason or "")
+        raise HandshakeFailed(
+            "A TLS fatal alert has been received." if alert else e.reason or e.strerror
+        ) from e
+    except OSError as e:
+        raise HandshakeFailed("Error in the pull function.") from e
+    return stream
 
 
 def _shut(sock: socket.socket) -> None:

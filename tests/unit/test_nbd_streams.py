@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from blockemu.drivers.nbd.channel import Channel
-from blockemu.drivers.nbd.streams import TlsStream
+from blockemu.drivers.nbd.streams import TlsStream, encrypted
+from blockemu.errors import QmpError
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo
 
@@ -127,11 +128,38 @@ def test_large_writes_and_reads_go_through(certificate: Path) -> None:
 
 def test_a_certificate_for_somebody_else_is_refused(certificate: Path) -> None:
     async def run(sock: socket.socket) -> None:
-        stream = TlsStream(sock, trusting(certificate), "example.org")
-        with pytest.raises(ssl.SSLError, match="Hostname mismatch"):
-            await stream.handshake()
+        with pytest.raises(
+            QmpError, match=r"^Certificate does not match the hostname example.org$"
+        ):
+            await encrypted(sock, trusting(certificate), "example.org")
 
     with_server(certificate, lambda sock: asyncio.run(run(sock)), answer)
+
+
+def test_a_certificate_of_an_unknown_issuer_is_refused(certificate: Path) -> None:
+    async def run(sock: socket.socket) -> None:
+        with pytest.raises(QmpError, match=r"^The certificate hasn't got a known issuer$"):
+            await encrypted(sock, ssl.create_default_context(), "localhost")
+
+    with_server(certificate, lambda sock: asyncio.run(run(sock)), answer)
+
+
+def test_a_certificate_is_of_no_use_without_a_name_to_compare() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(QmpError, match=r"^No hostname for certificate validation$"):
+        asyncio.run(encrypted(ours, ssl.create_default_context(), None))
+
+
+def test_garbage_in_place_of_keys_is_refused() -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            with pytest.raises(QmpError, match=r"^TLS handshake failed: "):
+                await encrypted(ours, ssl.create_default_context(), "localhost")
+
+    asyncio.run(run())
 
 
 def test_a_server_that_hangs_up_loses_the_request(certificate: Path) -> None:
