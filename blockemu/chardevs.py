@@ -17,6 +17,7 @@ from blockemu.sockets import (
     Address,
     FdAddress,
     UnixAddress,
+    VsockAddress,
     connect,
     describe_connection,
     describe_local,
@@ -261,7 +262,8 @@ class SocketChardev(Chardev):
         self.listener: socket.socket | None = None
         peer: socket.socket | None = None
         self.connection: Callable[[], socket.socket | None] = lambda: peer
-        self._suffix = ",server=on" if server else ""
+        says_side = server and not isinstance(address, VsockAddress)
+        self._suffix = ",server=on" if says_side else ""
         if server is None:
             adopted = connect(address)
             if adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -297,6 +299,8 @@ class SocketChardev(Chardev):
             return {"type": "unix", "path": at.path}
         if isinstance(at, FdAddress):
             return {"type": "fd", "str": at.fd}
+        if isinstance(at, VsockAddress):
+            return {"type": "vsock", "cid": at.cid, "port": at.port}
         host, port = self.listener.getsockname()[:2] if self.listener else (at.host, at.port)
         return {"type": "inet", "host": host, "port": str(port)}
 

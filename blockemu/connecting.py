@@ -22,7 +22,6 @@ from blockemu.schema.sockets import (
     VsockSocketAddress,
 )
 
-MOST_U32 = (1 << 32) - 1
 NO_NAME = bytes(sockets.PATH_MOST + 1)  # where the kernel has nobody listening
 
 
@@ -30,18 +29,6 @@ class NoFamily(QmpError):
     """Neither of the two."""
 
     template = "Cannot disable IPv4 and IPv6 at same time"
-
-
-class BadCid(QmpError):
-    """(text): no number of a machine."""
-
-    template = "Failed to parse cid '{}'"
-
-
-class BadPort(QmpError):
-    """(text): no number of a port."""
-
-    template = "Failed to parse port '{}'"
 
 
 class NoSocket(QmpError):
@@ -123,20 +110,12 @@ async def _connect_unix(address: UnixSocketAddress) -> socket.socket:
 
 
 async def _connect_vsock(address: VsockSocketAddress) -> socket.socket:
-    cid, port = _number(address.cid), _number(address.port)
-    if cid is None:
-        raise BadCid(address.cid)
-    if port is None:
-        raise BadPort(address.port)
+    known = sockets.VsockAddress(address.cid, address.port)
+    where = known.raw
     try:
-        return await _connect(socket.AF_VSOCK, 0, (cid, port))
+        return await _connect(socket.AF_VSOCK, 0, where)
     except OSError as e:
         raise sockets.CannotConnect(f"{address.cid}:{address.port}", _reason(e)) from e
-
-
-def _number(text: str) -> int | None:
-    good = text.isascii() and text.isdigit() and int(text) <= MOST_U32
-    return int(text) if good else None
 
 
 async def _connect(family: int, proto: int, where: Any) -> socket.socket:

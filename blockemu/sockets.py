@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from blockemu.errors import QmpError
 
 PATH_MOST = 107  # bytes of a path: sun_path without its NUL
+MOST_U32 = (1 << 32) - 1
 BACKLOG = 1
 
 
@@ -42,6 +43,30 @@ class PathTooLong(QmpError):
     """More than fits a socket address."""
 
     template = "UNIX socket path '{}' is too long"
+
+
+class BadCid(QmpError):
+    """(text): no number of a machine."""
+
+    template = "Failed to parse cid '{}'"
+
+
+class BadPort(QmpError):
+    """(text): no number of a port."""
+
+    template = "Failed to parse port '{}'"
+
+
+class NoVsock(QmpError):
+    """(why): the kernel has no such sockets, most likely."""
+
+    template = "Failed to create socket: {}"
+
+
+class CannotBindVsock(QmpError):
+    """(why)."""
+
+    template = "Failed to bind socket: {}"
 
 
 class NotANumber(QmpError):
@@ -88,6 +113,31 @@ class InetAddress(NamedTuple):
         return f"tcp:{_inet(self.host, self.port)}"
 
 
+class VsockAddress(NamedTuple):
+    """A virtual machine, or its host, and a port; both are numbers."""
+
+    cid: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"vsock:{self.cid}:{self.port}"
+
+    @property
+    def raw(self) -> tuple[int, int]:
+        """What the socket module takes.
+
+        Raises:
+            BadCid, BadPort: they are no numbers.
+
+        """
+        cid, port = _number(self.cid), _number(self.port)
+        if cid is None:
+            raise BadCid(self.cid)
+        if port is None:
+            raise BadPort(self.port)
+        return cid, port
+
+
 class FdAddress(NamedTuple):
     """An inherited socket."""
 
@@ -97,7 +147,7 @@ class FdAddress(NamedTuple):
         return f"fd:{self.fd}"
 
 
-Address = UnixAddress | InetAddress | FdAddress
+Address = UnixAddress | InetAddress | VsockAddress | FdAddress
 
 
 def listen(address: Address, backlog: int = BACKLOG) -> socket.socket:
@@ -108,6 +158,8 @@ def listen(address: Address, backlog: int = BACKLOG) -> socket.socket:
         return sock
     if isinstance(address, InetAddress):
         return _listen_inet(address, backlog)
+    if isinstance(address, VsockAddress):
+        return _listen_vsock(address, backlog)
     if len(address.path.encode()) > PATH_MOST:
         raise PathTooLong(address.path)
     sock = socket.socket(socket.AF_UNIX)
@@ -150,6 +202,8 @@ def connect(address: Address) -> socket.socket:
         return adopt(address.fd)
     if isinstance(address, InetAddress):
         return _connect_inet(address)
+    if isinstance(address, VsockAddress):
+        return _connect_vsock(address)
     if len(address.path.encode()) > PATH_MOST:
         raise PathTooLong(address.path)
     sock = socket.socket(socket.AF_UNIX)
@@ -174,6 +228,39 @@ def _connect_inet(address: InetAddress) -> socket.socket:
             return sock
     assert problem is not None
     raise CannotConnect(f"{address.host}:{address.port}", problem.strerror) from problem
+
+
+def _vsock() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_VSOCK)
+    except OSError as e:
+        raise NoVsock(e.strerror) from e
+
+
+def _listen_vsock(address: VsockAddress, backlog: int) -> socket.socket:
+    where, sock = address.raw, _vsock()
+    try:
+        sock.bind(where)
+        sock.listen(backlog)
+    except OSError as e:
+        sock.close()
+        raise CannotBindVsock(e.strerror) from e
+    return sock
+
+
+def _connect_vsock(address: VsockAddress) -> socket.socket:
+    where, sock = address.raw, _vsock()
+    try:
+        sock.connect(where)
+    except OSError as e:
+        sock.close()
+        raise CannotConnect(f"{address.cid}:{address.port}", e.strerror) from e
+    return sock
+
+
+def _number(text: str) -> int | None:
+    good = text.isascii() and text.isdigit() and int(text) <= MOST_U32
+    return int(text) if good else None
 
 
 def _resolve(address: InetAddress, flags: int) -> list[tuple[Any, Any, int, str, Any]]:
@@ -204,13 +291,15 @@ def describe_local(sock: socket.socket) -> str:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{_shown(name)}"
+    if sock.family == socket.AF_VSOCK:
+        return f"vsock:{name[0]}:{name[1]}"
     return f"tcp:{_inet(*name[:2])}" if isinstance(name, tuple) else "socket"
 
 
 def describe_connection(sock: socket.socket, suffix: str) -> str:
     """Return the same of a connected socket, with ``suffix`` and its peer."""
     local = describe_local(sock) + suffix
-    if sock.family == socket.AF_UNIX:
+    if sock.family in (socket.AF_UNIX, socket.AF_VSOCK):
         return local
     try:
         peer = sock.getpeername()

@@ -33,8 +33,13 @@ from blockemu.schema.chardevs import (
     ChardevSocket,
     DataFormat,
 )
-from blockemu.schema.sockets import InetSocketAddress, String, UnixSocketAddress
-from blockemu.sockets import Address, FdAddress, InetAddress, UnixAddress
+from blockemu.schema.sockets import (
+    InetSocketAddress,
+    String,
+    UnixSocketAddress,
+    VsockSocketAddress,
+)
+from blockemu.sockets import Address, FdAddress, InetAddress, UnixAddress, VsockAddress
 
 
 class NoSuchRing(QmpError):
@@ -119,11 +124,13 @@ def _socket(context: Context, data: ChardevSocket) -> Chardev:
 
 
 def _address(context: Context, data: ChardevSocket) -> Address:
-    given: UnixSocketAddress | InetSocketAddress | String = _data(data.addr)
+    given: UnixSocketAddress | InetSocketAddress | VsockSocketAddress | String = _data(data.addr)
     if isinstance(given, UnixSocketAddress):
         return UnixAddress(given.path, bool(given.abstract), given.tight is not False)
     if isinstance(given, InetSocketAddress):
         return InetAddress(given.host, given.port)
+    if isinstance(given, VsockSocketAddress):
+        return VsockAddress(given.cid, given.port)
     fd = context.named_fds.pop(given.str_, None)
     if fd is None:
         raise FdsUnsupported

@@ -224,3 +224,22 @@ def _read_only(peer: Peer) -> None:
 @pytest.mark.parametrize("script", [_reopen])
 def test_a_node_is_reopened_as_in_qemu(both: Both, script: Any) -> None:
     both(script)
+
+
+VSOCKS = [("x", "1"), ("1", "4294967296"), ("-1", "1"), ("4294967295", "12345")]
+
+
+def _vsock_chardevs(daemon: Daemon) -> None:
+    for cid, port in VSOCKS:
+        address = {"type": "vsock", "data": {"cid": cid, "port": port}}
+        data = {"addr": address, "server": True, "wait": False}
+        daemon.execute("chardev-add", {"id": "v", "backend": {"type": "socket", "data": data}})
+    daemon.execute("query-chardev")
+
+
+def test_a_chardev_listens_for_virtual_machines_as_in_qemu(both: Both) -> None:
+    try:
+        socket.socket(socket.AF_VSOCK).close()
+    except OSError:
+        pytest.skip("this kernel has no such sockets")
+    both(_vsock_chardevs)
