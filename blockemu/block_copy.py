@@ -165,6 +165,10 @@ class BlockCopy:
         if self.progress is not None:
             self.progress.remaining = self.bitmap.dirty_bytes + self._in_flight
 
+    def under_way(self) -> list[tuple[int, int]]:
+        """Return where pieces are on their way, which may still fail: offsets and lengths."""
+        return [(p.start, min(p.end, self.length) - p.start) for p in self._pieces]
+
     async def reset_unallocated(self, offset: int) -> int:
         """Skip what the source's top image leaves open in a window; return the window's end.
 

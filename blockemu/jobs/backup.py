@@ -207,6 +207,8 @@ class BackupJob(BlockJob):
             kept = bitmap.reclaim()
         if not good and mode is BitmapSyncMode.ALWAYS:
             kept.bits.merge(self.copier.bitmap)
+            for area in self.copier.under_way():  # QEMU forgets what a guest is copying just now
+                kept.bits.mark(*area)
 
     async def clean(self) -> None:
         """Take the filter away again."""
