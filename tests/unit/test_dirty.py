@@ -248,3 +248,16 @@ def test_the_default_granularity_follows_the_cluster_size_within_limits(
     cluster: int | None, granularity: int
 ) -> None:
     assert default_granularity(cluster) == granularity
+
+
+async def test_a_node_takes_no_writes_while_a_bitmap_of_it_is_read_only(
+    node: FakeNode, bitmap: DirtyBitmap
+) -> None:
+    other = bitmaps_of(node).add("other", 65536)
+    bitmap.readonly = other.readonly = True
+    bitmap.readonly = False
+    (hook,) = node.before_write
+    with pytest.raises(PermissionError):
+        await hook(0, 1)
+    other.release()
+    assert not node.before_write
