@@ -31,6 +31,14 @@ BITMAPS = Group(
 - block-dirty-bitmap-add {{"node": "q", "name": "p", "persistent": 1}}
 - block-dirty-bitmap-add {{"node": "n", "name": "p", "persistent": true}}
 + block-dirty-bitmap-add {{"node": "n", "name": "p", "persistent": false, "disabled": true}}
+- block-dirty-bitmap-add {{"node": "old", "name": "p", "persistent": true}}
+- block-dirty-bitmap-add {{"node": "q", "name": "b", "persistent": true}}
+- block-dirty-bitmap-add {{"node": "q", "name": "{_LONG}y", "persistent": true}}
++ block-dirty-bitmap-add {{"node": "q", "name": "stored", "persistent": true, "disabled": true}}
+- block-dirty-bitmap-add {{"node": "q", "name": "stored"}}
++ block-dirty-bitmap-merge {{"node": "q", "target": "stored", "bitmaps": ["b", "stored", {{"node": "q", "name": "b"}}]}}
++ block-dirty-bitmap-remove {{"node": "q", "name": "stored"}}
+- block-dirty-bitmap-remove {{"node": "q", "name": "stored"}}
 + block-dirty-bitmap-add {{"node": "z", "name": "p"}}
 + block-dirty-bitmap-add {{"node": "ro", "name": "p"}}
 - block-dirty-bitmap-add {{"node": "q", "name": "d", "autoload": true}}
