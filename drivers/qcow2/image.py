@@ -78,11 +78,6 @@ class Image:
         self.geometry = self.mapping.geometry = self.refcounts.geometry = self.header.geometry()
         self.refcounts.per = self.geometry.counts_per_block
 
-    def reshape(self) -> None:
-        """Take the sizes of parts from the header anew; nothing may wait to be written."""
-        self.geometry = self.mapping.geometry = self.refcounts.geometry = self.header.geometry()
-        self.refcounts.per = self.geometry.counts_per_block
-
     # Where it lies
 
     @property
