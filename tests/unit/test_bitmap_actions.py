@@ -7,7 +7,6 @@ import pytest
 from compat.qcow2_images import create
 
 from blockemu.commands.bitmaps import (
-    find_bitmap,
     stage_add,
     stage_clear,
     stage_enabled,
@@ -16,6 +15,7 @@ from blockemu.commands.bitmaps import (
 )
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
+from blockemu.find_bitmap import find_bitmap
 from blockemu.schema.bitmaps import BlockDirtyBitmapAdd, BlockDirtyBitmapMerge
 from blockemu.transaction import Transaction
 
@@ -33,7 +33,7 @@ async def emu(tmp_path: Path) -> AsyncIterator[Emulator]:
     for name in "ab":
         options = BlockDirtyBitmapAdd(node="disk", name=name, persistent=True)
         stage_add(emu, options, Transaction())
-    _, bitmap = find_bitmap(emu, "disk", "a")
+    _, bitmap = find_bitmap(emu.graph, "disk", "a")
     bitmap.bits.mark(0, 1)
     yield emu
     await emu.close()
