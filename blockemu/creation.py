@@ -9,7 +9,7 @@ from typing import Any, Final
 from blockemu import filenames
 from blockemu.backend import Backend
 from blockemu.blockdev_options import NodeOptions
-from blockemu.create_options import CreationOptions, TextOption, Texts, UnknownValue
+from blockemu.create_options import BlockdevDriver, CreationOptions, TextOption, Texts, UnknownValue
 from blockemu.errors import HostError, QmpError
 from blockemu.images.errors import FormatError
 from blockemu.node import Flags, Node
@@ -273,6 +273,11 @@ def text_options(driver: type[Node[Any]]) -> tuple[TextOption, ...] | None:
     return _OPENING_OPTIONS if driver.creates_by_opening else driver.text_options
 
 
+def is_known(fmt: str) -> bool:
+    """Tell whether QEMU has such a driver, be there one here or not."""
+    return fmt in {driver.value for driver in BlockdevDriver}
+
+
 def all_text_options(drivers: Drivers, fmt: str, filename: str | None) -> list[TextOption]:
     """Return the ``-o`` options of a format, and of the protocol that a name means.
 
@@ -281,7 +286,7 @@ def all_text_options(drivers: Drivers, fmt: str, filename: str | None) -> list[T
 
     """
     if fmt not in drivers:
-        raise UnknownFormat(fmt)
+        raise FormatCannotCreate(fmt) if is_known(fmt) else UnknownFormat(fmt)
     protocol = None
     if filename is not None:
         protocol = filenames.find_protocol(filename, drivers)

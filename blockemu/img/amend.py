@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from blockemu.cache_modes import CACHE_MODES
-from blockemu.creation import option_help, text_options
+from blockemu.creation import is_known, option_help, text_options
 from blockemu.errors import QmpError
 from blockemu.img.arguments import IMAGE, Syntax
 from blockemu.img.creating import joined, wants_help
@@ -96,7 +96,7 @@ async def _run(
 def _print_help(program: Program, fmt: str) -> None:
     drivers = program.emu.opener.drivers
     if fmt not in drivers:
-        raise UnknownFormat(fmt)
+        raise NoAmendment(fmt) if is_known(fmt) else UnknownFormat(fmt)
     options = drivers[fmt].amend_options
     if options is None:
         raise NoAmendment(fmt)

@@ -16,7 +16,7 @@ from blockemu.img.creating import joined, print_help, read_options, wants_help
 from blockemu.img.numbers import number
 from blockemu.img.program import Leave, Mode, Program
 from blockemu.img.progress import Bar
-from blockemu.img.refusals import BadCache, BadSourceCache, Failed, UnknownFormat
+from blockemu.img.refusals import BadCache, BadSourceCache, Failed
 from blockemu.img.snapshots import SnapshotChoice
 from blockemu.img.sparse import SECTOR
 from blockemu.node import Node
@@ -206,8 +206,6 @@ class Conversion:
         wanted, fmt = self._wanted, self._wanted.fmt
         assert fmt is not None
         target = wanted.names[-1]
-        if fmt not in self._program.emu.opener.drivers:
-            raise UnknownFormat(fmt)
         self._texts, kinds = read_options(self._program, fmt, target, wanted.options)
         self._texts["size"] = str(sum(source.length for source in self._sources))
         given = (

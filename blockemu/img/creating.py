@@ -1,6 +1,6 @@
 """Options of images to be made, as several commands take them by ``-o``."""
 
-from blockemu.creation import all_text_options, option_help, text_options
+from blockemu.creation import all_text_options, is_known, option_help, text_options
 from blockemu.img.program import Program
 from blockemu.img.refusals import BadOptionList, NoImageCreation, UnknownFormat
 from blockemu.optlist import parse_options
@@ -40,7 +40,7 @@ def check_format(program: Program, fmt: str) -> None:
     """See that there is a format and that it can create images."""
     drivers = program.emu.opener.drivers
     if fmt not in drivers:
-        raise UnknownFormat(fmt)
+        raise NoImageCreation(fmt) if is_known(fmt) else UnknownFormat(fmt)
     if text_options(drivers[fmt]) is None:
         raise NoImageCreation(fmt)
 

@@ -137,6 +137,7 @@ AMEND = [
     "-o help -f qcow2",
     "-o help -f raw",
     "-o help -f nonsense",
+    "-o help -f bochs",
     "-o help disk.qcow2",
     "-o lazy_refcounts=on disk.raw",
     "-o lazy_refcounts=on disk.qcow2",

@@ -86,6 +86,8 @@ CREATE = [
     "-f raw -o ?",
     "-f raw -o help new.img",
     "-f nonsense -o help",
+    "-f bochs -o help",
+    "-f bochs new.img 1M",
     "-f qcow2 -o cluster_size=3k new.img 1M",
     "-f qcow2 /nonexistent/new.img 1M",
 ]
