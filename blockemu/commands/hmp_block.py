@@ -8,6 +8,7 @@ import os
 import re
 from typing import Any
 
+from blockemu.commands.backup import drive_backup
 from blockemu.commands.blockdev import block_resize, blockdev_del
 from blockemu.commands.context import Context
 from blockemu.commands.devices import device_add, device_del, system_reset
@@ -20,6 +21,7 @@ from blockemu.image_info import image_text
 from blockemu.machine.drives import NUMBERS
 from blockemu.optlist import parse_any
 from blockemu.qmp_server.scalars import parse_size
+from blockemu.schema.backup import DriveBackup, MirrorSyncMode, NewImageMode
 from blockemu.schema.images import ImageInfo
 from blockemu.schema.nodes import BlockDeviceInfo, BlockInfo
 from blockemu.schema.run_state import RunState
@@ -180,6 +182,19 @@ async def commit(context: Context, write: Write, values: Values) -> None:
         write(f"'commit' error for '{name}': {os.strerror(errno.ENOTSUP)}\n")
 
 
+async def backup_drive(context: Context, write: Write, values: Values) -> None:
+    """Copy a drive as it is now."""
+    options = DriveBackup(
+        device=str(values["device"]),
+        target=str(values["target"]),
+        format=str(values["format"]).strip() or None,
+        sync=MirrorSyncMode.FULL if values["full"] else MirrorSyncMode.TOP,
+        mode=NewImageMode.EXISTING if values["reuse"] else NewImageMode.ABSOLUTE_PATHS,
+        compress=bool(values["compress"]) or None,
+    )
+    await drive_backup(context, options)
+
+
 async def drive_add(context: Context, write: Write, values: Values) -> None:
     """Add a drive, or with -n a node."""
     emu, text = context.emu, str(values["opts"])
@@ -296,6 +311,16 @@ COMMANDS = (
         resize,
     ),
     HmpCommand("commit", (_DEVICE,), "device|all", "commit changes to the disk images", commit),
+    HmpCommand(
+        "drive_backup",
+        (
+            *(Flag("reuse", "n"), Flag("full", "f"), Flag("compress", "c")),
+            *(_DEVICE, Word("target"), Rest("format")),
+        ),
+        "[-n] [-f] [-c] device target [format]",
+        "copy a drive as it is now to an image; -n: one that exists, -f: whole, -c: compressed",
+        backup_drive,
+    ),
     HmpCommand(
         "drive_add",
         (Flag("node", "n"), Word("pci_addr"), Word("opts")),

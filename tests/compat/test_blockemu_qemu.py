@@ -355,6 +355,34 @@ FORGOTTEN = [
     'hmp qemu-io k "write -P 3 0 64k"',
     'hmp qemu-io r "write -P 3 0 64k"',
 ]
+COPIED = [  # each is copied once: two jobs on one disk are too much for QEMU
+    *("-drive", "if=none,id=d,file=ov.qcow2"),
+    *("-drive", "if=none,id=r,file=r.img,format=raw"),
+    *("-drive", "if=none,id=f,file=a.qcow2"),
+    *("-drive", "if=none,id=n,driver=null-co,size=1M,read-zeroes=on"),
+    *("-drive", "if=none,id=h,driver=null-co,size=1M,read-zeroes=on"),
+]
+COPY = [
+    'hmp qemu-io d "write -P 7 0 1M"',
+    'drive-backup {"device": "d", "target": "x.raw", "format": "raw", "sync": "none"}',
+    'drive-backup {"device": "d", "target": "x.foo", "format": "foo", "sync": "full"}',
+    'drive-backup {"device": "d", "target": "nowhere/x", "sync": "full"}',
+    'drive-backup {"device": "d", "target": "b.qcow2", "sync": "full", "mode": "existing"}',
+    'drive-backup {"device": "d", "target": "absent", "sync": "full", "mode": "existing"}',
+    'drive-backup {"device": "d", "target": "y.qcow2", "sync": "incremental"}',
+    'drive-backup {"device": "nope", "target": "y.qcow2", "sync": "full"}',
+    'drive-backup {"device": "r", "target": "none.qcow2", "sync": "none", "format": "qcow2"}',
+    "query-block-jobs",
+    "x-debug-query-block-graph",
+    'hmp qemu-io r "write -P 9 0 64k"',
+    'block-job-cancel {"device": "r"}',
+    'drive-backup {"device": "f", "target": "full.qcow2", "sync": "full"}',
+    'drive-backup {"device": "d", "target": "top.qcow2", "sync": "top", "job-id": "t"}',
+    'drive-backup {"device": "n", "target": "x.raw", "format": "raw", "sync": "full"}',
+    "hmp drive_backup -f h hmp.qcow2 qcow2",
+    "hmp drive_backup nope hmp.qcow2",
+    "hmp drive_backup d",
+]
 HUMAN = [
     "hmp info block",
     'hmp qemu-io -d w2d "read 0 1k"',
@@ -399,6 +427,7 @@ HUMAN = [
         pytest.param(DRIVES, QUERIES, id="drives"),
         pytest.param(DEVICES, QUERIES, id="devices"),
         pytest.param(DEVICES, PLUGGING, id="plugging"),
+        pytest.param(COPIED, COPY, id="drive backup"),
         pytest.param(TEMPORARY, FORGOTTEN, id="temporary overlays"),
         pytest.param(CACHED, CACHE, id="cache modes"),
         pytest.param(AUTOMATIC, [*HUMAN, "query-block"], id="human"),
@@ -409,6 +438,8 @@ def test_a_machine_answers_alike(folder, options, commands):
     for program in (REAL, OURS):
         own = shutil.copytree(folder, folder.with_name(f"{folder.name}-{len(copies)}"))
         said, printed = conversation(program, options, own, commands)
+        if commands is COPY:
+            said = [line for line in said if '"event"' not in line]  # whose job is done first
         copies.append([*said, *printed.splitlines(), *contents(own)])
     assert copies[1] == copies[0]
 
