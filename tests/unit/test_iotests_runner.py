@@ -79,7 +79,7 @@ def test_only_tests_that_ran_something_of_ours_are_listed(runner, tmp_path, monk
             case("io", "raw", "001"): result("pass", used=["qemu-io"]),
             case("io", "raw", "002"): result("pass"),
             case("io", "raw", "003"): result("fail", used=["qemu-io"]),
-            case("", "raw", "001"): result("pass"),
+            case("", "raw", "001"): result("pass", used=["qemu-io"]),
         }
     )
     assert report.passing() == [case("io", "raw", "001")]

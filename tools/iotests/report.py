@@ -96,7 +96,7 @@ def possible(results: Mapping[Case, Result], case: Case) -> bool:
 
 def add_passing(results: Mapping[Case, Result]) -> None:
     """Add what passes to the list."""
-    new = {case for case, result in results.items() if result.status == "pass" and result.used}
+    new = {case for case in results if case.ours and results[case].used and passes(results, case)}
     cases = sorted({*passing(), *new})
     PASSING.parent.mkdir(parents=True, exist_ok=True)
     lines = (f"{case.ours} {case.fmt} {case.test}\n" for case in cases)
