@@ -9,8 +9,7 @@ ZERO_ALLOC, UNALLOCATED_ALLOC,     written in place, whole subclusters; then mar
 anything else                      new clusters; what the write leaves of the old ones is copied
 =================================  =============================================================
 
-New clusters are mapped by the commit.  Until then other writes to them wait, and reads see what was
-there before.
+New clusters are mapped by the commit; until then other writes to them wait, reads see the old.
 """
 
 import errno
@@ -287,11 +286,12 @@ class Writer:
             self._allocate_end(mine)
 
         try:
-            head, tail = await self._around(span, start, end, runs[0].host, fresh=False)
+            host, blank = runs[0].host, all(run.kind != NORMAL for run in runs)
+            head, tail = await self._around(span, start, end, host, fresh=False, blank=blank)
         except BaseException:
             commit(False)
             raise
-        return Room(end - start, runs[0].host, head, tail, commit)
+        return Room(end - start, host, head, tail, commit)
 
     async def _reserve_new(self, span: Span) -> Room | None:
         """Allocate clusters; None: load what ``ready`` loads and try again."""
@@ -444,12 +444,13 @@ class Writer:
         return allocated_around(entry, int(span.table.bitmaps[span.first + at]), sub)
 
     async def _around(
-        self, span: Span, start: int, end: int, host: int, *, fresh: bool
+        self, span: Span, start: int, end: int, host: int, *, fresh: bool, blank: bool = True
     ) -> tuple[memoryview, memoryview]:
         """Return what goes before and behind the data.
 
         If all of that is zeroes, the file is asked to make them (after handle_alloc_space), unless
-        the room is fresh: then they are there, and the flush sees that they stay.
+        the room is fresh: then they are there, and the flush sees that they stay; or not ``blank``:
+        a crash must not leave zeroes in place of data.
         """
         before, behind = start - span.begin, span.end - end
         if not before and not behind:
@@ -459,7 +460,7 @@ class Writer:
             if debug is not None:
                 await debug("cluster_alloc_space")
                 fresh = False
-            if fresh or await self._make_zeroes(host - before, span.end - span.begin):
+            if fresh or (blank and await self._make_zeroes(host - before, span.end - span.begin)):
                 return NOTHING, NOTHING
             return memoryview(bytes(before)), memoryview(bytes(behind))
         head, tail = memoryview(bytearray(before)), memoryview(bytearray(behind))

@@ -85,6 +85,8 @@ def test_a_cancelled_member_takes_the_group_with_it(both: Both) -> None:
             actions=[backup("one", speed=1), backup("two", speed=1)],
             properties={"completion-mode": "grouped"},
         )
+        daemon.job_reaches("one", MIB)
+        daemon.job_reaches("two", MIB)
         daemon("block-job-cancel", device="two")
         daemon.job_until("one", "null")
         daemon("query-jobs")
