@@ -13,6 +13,7 @@ from blockemu.node import Node, Write
 from blockemu.perm import Perm, Role
 from blockemu.route import NO_ROUTE, Route
 from blockemu.stats import Stats
+from blockemu.waiting import wake
 
 
 class Backend(Edge):
@@ -195,7 +196,7 @@ class Backend(Edge):
         """Count a request out."""
         self.in_flight -= 1
         if not self.in_flight:
-            _wake(self._idle)
+            wake(self._idle)
 
     # Drain
 
@@ -206,7 +207,7 @@ class Backend(Edge):
     def release(self, holder: object) -> None:
         """Note that ``holder`` is done with its segments."""
         if self._holders.pop(holder, None) is not None and not self._holders:
-            _wake(self._idle)
+            wake(self._idle)
 
     async def settle(self) -> None:
         """Wait until nothing planned is held any more."""
@@ -236,7 +237,7 @@ class Backend(Edge):
         if not self._quiesced:
             for hook in self.drain_hooks:
                 hook(False)
-            _wake(self._resumed)
+            wake(self._resumed)
 
     async def _wait_idle(self) -> None:
         self._idle.append(asyncio.get_running_loop().create_future())
@@ -302,10 +303,3 @@ async def drain(nodes: Iterable[Node[Any]]) -> None:
     finally:
         for edge in roots:
             edge.resume()
-
-
-def _wake(waiters: "list[asyncio.Future[None]]") -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
-    waiters.clear()

@@ -39,6 +39,7 @@ from blockemu.offload import CannotOffload, offload
 from blockemu.pool import Pool
 from blockemu.progress import Progress
 from blockemu.ratelimit import RateLimit
+from blockemu.waiting import asleep, wake
 from blockemu.walk import extents_above, status_above
 
 BUFFER = 1 << 20  # bytes of one piece that passes through a buffer
@@ -89,14 +90,14 @@ class Call:
     def finish(self) -> None:
         """Be over, and tell who waits for that."""
         self.finished = True
-        _wake(self.waiters)
+        wake(self.waiters)
         if self.ended is not None:
             self.ended()
 
     async def wait(self) -> None:
         """Wait until it is over."""
         while not self.finished:
-            await _asleep(self.waiters)
+            await asleep(self.waiters)
 
 
 @dataclass(eq=False)
@@ -224,7 +225,7 @@ class BlockCopy:
                 continue
             other = self._conflict(start, start + length)
             if other is not None:
-                await _asleep(other.waiters)
+                await asleep(other.waiters)
             elif self.bitmap.next_dirty(start, min(length, self.length - start)) is None:
                 break
 
@@ -427,7 +428,7 @@ class BlockCopy:
             self.bitmap.mark(piece.start, min(piece.end, self.length) - piece.start)
         self.tell()
         del self._pieces[piece]
-        _wake(piece.waiters)
+        wake(piece.waiters)
 
     def _conflict(self, start: int, end: int) -> Piece | None:
         return next((p for p in self._pieces if p.start < end and start < p.end), None)
@@ -457,7 +458,7 @@ class Workers:
     async def slot(self, most: int) -> None:
         """Wait until one more may start, ``most`` at a time."""
         while self._busy >= min(most, self._most):
-            await _asleep(self._waiters)
+            await asleep(self._waiters)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine."""
@@ -467,26 +468,14 @@ class Workers:
     def _ended(self, error: BaseException | None) -> None:
         self._busy -= 1
         self._error = self._error or error
-        _wake(self._waiters)
+        wake(self._waiters)
 
     async def finished(self) -> None:
         """Wait for all; raises what one of them raised."""
         while self._busy:
-            await _asleep(self._waiters)
+            await asleep(self._waiters)
         if self._error is not None:
             raise self._error
-
-
-async def _asleep(waiters: "list[asyncio.Future[None]]") -> None:
-    waiters.append(asyncio.get_running_loop().create_future())
-    await waiters[-1]
-
-
-def _wake(waiters: "list[asyncio.Future[None]]") -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
-    waiters.clear()
 
 
 def is_fleecing(source: Edge, target: Edge) -> bool:

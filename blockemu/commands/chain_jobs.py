@@ -7,10 +7,11 @@ from blockemu.chain import chain, find_base, find_overlay, in_chain, next_below,
 from blockemu.commands.context import Context
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
-from blockemu.jobs.commit import CommitSettings, start_commit
+from blockemu.jobs.chain_settings import ChainSettings
+from blockemu.jobs.commit import start_commit
 from blockemu.jobs.mirror import MirrorSettings
 from blockemu.jobs.mirror_start import start_active_commit
-from blockemu.jobs.stream import StreamSettings, start_stream
+from blockemu.jobs.stream import start_stream
 from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.qmp_server.dispatch import command
@@ -157,7 +158,7 @@ async def block_commit(
         active,
         lower,
         upper,
-        CommitSettings(job_id=job_id, on_error=policy, backing_file=backing_file, **common),
+        ChainSettings(job_id=job_id, on_error=policy, backing_file=backing_file, **common),
     )
 
 
@@ -237,7 +238,7 @@ async def block_stream(
         emu.graph.check_unblocked(node, "stream")
     if lower is None and backing_file is not None:
         raise BackingFileOfNothing
-    settings = StreamSettings(
+    settings = ChainSettings(
         job_id=job_id,
         speed=speed or 0,
         on_error=on_error or BlockdevOnError.REPORT,

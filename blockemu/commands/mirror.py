@@ -1,6 +1,7 @@
 """blockdev-mirror and drive-mirror (after blockdev_mirror_common, blockdev.c)."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 from blockemu import filenames
@@ -48,7 +49,7 @@ class NameForReplacement(QmpError):
     template = "a node-name must be provided when replacing a named node of the graph"
 
 
-def check_granularity(granularity: int | None) -> int:
+def _granularity(granularity: int | None) -> int:
     """Return the granularity that was asked for, 0 for the default."""
     if not granularity:
         return 0
@@ -81,7 +82,7 @@ async def _start(
     emu: Emulator, source: Node[Any], target: Node[Any], options: Any, **more: Any
 ) -> None:
     """Check what both commands have in common, and begin."""
-    granularity = check_granularity(options.granularity)
+    granularity = _granularity(options.granularity)
     emu.graph.check_unblocked(source, "mirror-source")
     emu.graph.check_unblocked(target, "mirror-target")
     sync = options.sync
@@ -111,13 +112,6 @@ async def _start(
     await start_mirror(emu, source, target, settings)
 
 
-class MirrorArguments:
-    """The arguments of blockdev-mirror by name, as those of drive-mirror are."""
-
-    def __init__(self, **members: Any) -> None:
-        self.__dict__.update(members)
-
-
 @command(since="2.6")
 async def blockdev_mirror(
     context: Context,
@@ -141,7 +135,7 @@ async def blockdev_mirror(
     emu = context.emu
     source = emu.graph.root_node(device)
     node = emu.graph.lookup(target)
-    options = MirrorArguments(
+    options = SimpleNamespace(
         job_id=job_id,
         replaces=replaces,
         sync=sync,
@@ -179,7 +173,7 @@ async def drive_mirror(context: Context, options: DriveMirror) -> None:
             emu,
             source,
             target,
-            MirrorArguments(**{**vars(options), "sync": sync}),
+            SimpleNamespace(**{**vars(options), "sync": sync}),
             backing="open" if existing else "source",
             zero_target=sync is MirrorSyncMode.FULL and (existing or not target.has_zero_init),
             unmap=options.unmap is not False,

@@ -5,14 +5,13 @@ After blockdev-nbd.c.  A client has ten seconds for the handshake.
 
 import asyncio
 import socket
-import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from blockemu.clocks import Clock
 from blockemu.exports.connection import Connection
 from blockemu.nbd.server import Exports as Offered
-from blockemu.nbd.server import Left, Negotiation, Refused, Session
+from blockemu.nbd.server import Negotiation, Refused, Session
 from blockemu.nbd.steps import Receive, Send
 from blockemu.pool import Pool
 
@@ -35,14 +34,12 @@ class NbdServer:
         clock: Clock,
         *,
         max_connections: int = MAX_CONNECTIONS,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._exports = exports
         self._listeners = listeners
         self._pool = pool
         self._clock = clock
         self.max_connections = max_connections
-        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._clients: dict[asyncio.Task[None], socket.socket] = {}
         self._listening = False
@@ -101,7 +98,7 @@ class NbdServer:
         await connection.closed
 
     async def _handshake(self, sock: socket.socket, exports: Offered) -> Session:
-        dialogue = Negotiation(exports, tls=self._tls is not None).run()
+        dialogue = Negotiation(exports).run()
         answer = b""
         while True:
             try:
@@ -112,10 +109,9 @@ class NbdServer:
             answer = b""
             if isinstance(step, Send):
                 await self._loop.sock_sendall(sock, step.data)
-            elif isinstance(step, Receive):
-                answer = await self._receive(sock, step.size)
             else:
-                raise Left
+                assert isinstance(step, Receive)  # without credentials there is no TLS
+                answer = await self._receive(sock, step.size)
 
     async def _receive(self, sock: socket.socket, size: int) -> bytes:
         data = bytearray()

@@ -86,13 +86,7 @@ class Different(Exception):
 
 async def run(program: Program, argv: list[str]) -> int:
     """Compare two images, the longer one's end with zeroes."""
-    given: dict[str, str] = {}
-    names = []
-    for name, value in program.options(SYNTAX, argv):
-        if name:
-            given[name] = value
-        else:
-            names.append(value)
+    given, names = program.given(SYNTAX, argv)
     program.quiet = "q" in given
     if len(names) != 2:
         raise TwoImagesExpected

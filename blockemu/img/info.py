@@ -27,13 +27,7 @@ class NoAbsoluteName(Refusal):
 
 async def run(program: Program, argv: list[str]) -> int:
     """Describe an image, and with ``--backing-chain`` those below it."""
-    given: dict[str, str] = {}
-    names = []
-    for name, value in program.options(SYNTAX, argv):
-        if name:
-            given[name] = value
-        else:
-            names.append(value)
+    given, names = program.given(SYNTAX, argv)
     if len(names) != 1:
         raise OneImageExpected
     as_json = is_json(given.get("output"))

@@ -136,6 +136,17 @@ class Program:
                 case _:
                     yield name, value
 
+    def given(self, syntax: Syntax, argv: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+        """Return the options, of each the last, and the words that are no options."""
+        given: dict[str, str] = {}
+        names = []
+        for name, value in self.options(syntax, argv):
+            if name:
+                given[name] = value
+            else:
+                names.append(value)
+        return given, names
+
     def add_object(self, text: str) -> None:
         """Add what ``--object`` describes."""
         from blockemu.object_options import ObjectHelp, parse_object  # start-up: few need one

@@ -74,13 +74,7 @@ class NotChanged(Refusal):
 
 async def run(program: Program, argv: list[str]) -> int:
     """Copy what differs between the backing files, unless ``-u``; then name the new one."""
-    given: dict[str, str] = {}
-    names = []
-    for name, value in program.options(SYNTAX, argv):
-        if name:
-            given[name] = value
-        else:
-            names.append(value)
+    given, names = program.given(SYNTAX, argv)
     program.quiet = "q" in given
     if len(names) != 1:
         raise OneImageExpected

@@ -7,11 +7,11 @@ block/commit.c.
 import errno
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from blockemu import filenames
 from blockemu.backend import Backend, drained
+from blockemu.block_copy import ReadFailed
 from blockemu.buffers import new_buffer
 from blockemu.chain import (
     cow_child,
@@ -28,20 +28,19 @@ from blockemu.edge import Edge
 from blockemu.errors import QmpError
 from blockemu.graph import inherits_from
 from blockemu.jobs.block_job import BlockJob
+from blockemu.jobs.chain_settings import AHEAD, STEP, ChainSettings
 from blockemu.jobs.tops import CommitTop, new_top
 from blockemu.node import Node
 from blockemu.offload import CannotOffload, offload
 from blockemu.perm import Perm, Role
 from blockemu.reopen import set_read_only, subtree
-from blockemu.schema.jobs import BlockdevOnError, BlockErrorAction, JobType
+from blockemu.schema.jobs import BlockErrorAction, JobType
 from blockemu.walk import is_allocated_above
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
 
-STEP: Final = 512 << 10  # bytes copied in one go; the user can see it if the speed is limited
 LONG: Final = 16 << 20  # what the kernel copies in one go, otherwise
-AHEAD: Final = 1 << 30  # bytes that are skipped in one go
 _WRITERS: Final = Perm.WRITE | Perm.WRITE_UNCHANGED
 
 
@@ -57,26 +56,13 @@ class CannotUpdateBackingLink(QmpError):
     template = "Could not update backing file link"
 
 
-@dataclass(frozen=True, kw_only=True)
-class CommitSettings:
-    """What a commit is to do."""
-
-    job_id: str | None = None
-    speed: int = 0
-    on_error: BlockdevOnError = BlockdevOnError.REPORT
-    backing_file: str | None = None
-    filter_node_name: str | None = None
-    auto_finalize: bool = True
-    auto_dismiss: bool = True
-
-
 class CommitJob(BlockJob):
     """One commit; made by ``start_commit``."""
 
     type = JobType.COMMIT
 
     def __init__(
-        self, emu: "Emulator", job_id: str, settings: CommitSettings, base: Node[Any]
+        self, emu: "Emulator", job_id: str, settings: ChainSettings, base: Node[Any]
     ) -> None:
         super().__init__(
             emu.jobs,
@@ -210,10 +196,6 @@ class CommitJob(BlockJob):
             self.base = None
 
 
-class ReadFailed(OSError):
-    """The source failed, not the target."""
-
-
 async def drop_intermediate(
     emu: "Emulator", top: Node[Any], base: Node[Any], backing_file: str | None
 ) -> None:
@@ -262,7 +244,7 @@ async def _change_link(emu: "Emulator", node: Node[Any], name: str, fmt: str) ->
 
 
 async def start_commit(
-    emu: "Emulator", device: Node[Any], base: Node[Any], top: Node[Any], settings: CommitSettings
+    emu: "Emulator", device: Node[Any], base: Node[Any], top: Node[Any], settings: ChainSettings
 ) -> None:
     """Begin to merge the images from ``top`` down into ``base`` (commit_start).
 

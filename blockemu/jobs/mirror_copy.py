@@ -15,6 +15,7 @@ import numpy as np
 
 from blockemu.backend import Backend
 from blockemu.bitmap import Bitmap
+from blockemu.block_copy import ReadFailed
 from blockemu.buffers import new_buffer
 from blockemu.eager import Routine
 from blockemu.edge import Edge
@@ -23,6 +24,7 @@ from blockemu.node import Node, Write
 from blockemu.offload import CannotOffload, offload
 from blockemu.pool import Pool
 from blockemu.progress import Progress
+from blockemu.waiting import asleep, wake
 from blockemu.walk import status_above
 
 MAX_IN_FLIGHT: Final = 16  # requests
@@ -104,7 +106,7 @@ class MirrorCopy:
 
     async def slot(self) -> None:
         """Wait until one of the requests is over."""
-        await _asleep(next(r for r in self._requests if r.in_slot).waiters)
+        await asleep(next(r for r in self._requests if r.in_slot).waiters)
 
     async def idle(self) -> None:
         """Wait until none is under way."""
@@ -116,7 +118,7 @@ class MirrorCopy:
         size = self.granularity
         start, end = start // size * size, -(-end // size) * size
         while not self.error and (other := self._overlapping(start, end, before)) is not None:
-            await _asleep(other.waiters)
+            await asleep(other.waiters)
 
     def _overlapping(self, start: int, end: int, before: Request | None = None) -> Request | None:
         for request in self._requests:
@@ -128,7 +130,7 @@ class MirrorCopy:
 
     def _leave(self, request: Request) -> None:
         del self._requests[request]
-        _wake(request.waiters)
+        wake(request.waiters)
 
     # Copying
 
@@ -387,23 +389,7 @@ def mark_allocated(bitmap: Bitmap, extents: Extents) -> None:
         bitmap.mark(offset, min((first + end) * size, bitmap.length) - offset)
 
 
-class ReadFailed(OSError):
-    """The source failed, not the target."""
-
-
 def _report(error: BaseException | None) -> None:
     if error is not None:
         context = {"message": "mirroring failed unexpectedly", "exception": error}
         asyncio.get_running_loop().call_exception_handler(context)
-
-
-async def _asleep(waiters: "list[asyncio.Future[None]]") -> None:
-    waiters.append(asyncio.get_running_loop().create_future())
-    await waiters[-1]
-
-
-def _wake(waiters: "list[asyncio.Future[None]]") -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
-    waiters.clear()

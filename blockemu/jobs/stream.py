@@ -3,7 +3,6 @@
 import errno
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from blockemu.backend import Backend, drained
@@ -19,18 +18,17 @@ from blockemu.chain import (
 from blockemu.drivers.copy_on_read import CopyOnRead
 from blockemu.errors import QmpError
 from blockemu.jobs.block_job import BlockJob
+from blockemu.jobs.chain_settings import AHEAD, STEP, ChainSettings
 from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.reopen import set_read_only, subtree
-from blockemu.schema.jobs import BlockdevOnError, BlockErrorAction, JobType
+from blockemu.schema.jobs import BlockErrorAction, JobType
 from blockemu.walk import is_allocated_above
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
 
-STEP: Final = 512 << 10  # bytes copied in one go; the user can see it if the speed is limited
-LONG: Final = 4 << 20  # otherwise
-AHEAD: Final = 1 << 30  # bytes that are skipped in one go
+LONG: Final = 4 << 20  # bytes fetched in one go where QEMU's steps cannot be seen
 _SHARED: Final = Perm.CONSISTENT_READ | Perm.WRITE_UNCHANGED
 
 
@@ -38,19 +36,6 @@ class NotInChain(QmpError):
     """The base does not back the image."""
 
     template = "'{}' is not in the backing chain of '{}'"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamSettings:
-    """What a stream is to do."""
-
-    job_id: str | None = None
-    speed: int = 0
-    on_error: BlockdevOnError = BlockdevOnError.REPORT
-    backing_file: str | None = None
-    filter_node_name: str | None = None
-    auto_finalize: bool = True
-    auto_dismiss: bool = True
 
 
 class StreamJob(BlockJob):
@@ -62,7 +47,7 @@ class StreamJob(BlockJob):
         self,
         emu: "Emulator",
         job_id: str,
-        settings: StreamSettings,
+        settings: ChainSettings,
         target: Node[Any],
         above_base: Node[Any],
         base_overlay: Node[Any],
@@ -218,7 +203,7 @@ async def start_stream(
     target: Node[Any],
     base: Node[Any] | None,
     bottom: Node[Any] | None,
-    settings: StreamSettings,
+    settings: ChainSettings,
 ) -> None:
     """Begin to fetch what lies above ``base``, or down to ``bottom``, into ``target``.
 
@@ -279,7 +264,7 @@ async def _insert_filter(
 
 def _make(
     emu: "Emulator",
-    settings: StreamSettings,
+    settings: ChainSettings,
     node: CopyOnRead,
     target: Node[Any],
     above: Node[Any],
