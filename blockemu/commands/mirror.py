@@ -79,13 +79,17 @@ def _replaced(emu: Emulator, source: Node[Any], wanted: str | None) -> str | Non
 
 
 async def _start(
-    emu: Emulator, source: Node[Any], target: Node[Any], options: Any, **more: Any
+    emu: Emulator,
+    source: Node[Any],
+    target: Node[Any],
+    options: Any,
+    sync: MirrorSyncMode,
+    **more: Any,
 ) -> None:
     """Check what both commands have in common, and begin."""
     granularity = _granularity(options.granularity)
     emu.graph.check_unblocked(source, "mirror-source")
     emu.graph.check_unblocked(target, "mirror-target")
-    sync = options.sync
     base = cow_child(source)
     if sync is MirrorSyncMode.TOP and base is None:
         sync = MirrorSyncMode.FULL
@@ -138,7 +142,6 @@ async def blockdev_mirror(
     options = SimpleNamespace(
         job_id=job_id,
         replaces=replaces,
-        sync=sync,
         speed=speed,
         granularity=granularity,
         buf_size=buf_size,
@@ -149,7 +152,9 @@ async def blockdev_mirror(
         auto_dismiss=auto_dismiss,
     )
     full = sync is MirrorSyncMode.FULL
-    await _start(emu, source, node, options, zero_target=full, filter_node_name=filter_node_name)
+    await _start(
+        emu, source, node, options, sync, zero_target=full, filter_node_name=filter_node_name
+    )
 
 
 @command(since="1.3")
@@ -173,7 +178,8 @@ async def drive_mirror(context: Context, options: DriveMirror) -> None:
             emu,
             source,
             target,
-            SimpleNamespace(**{**vars(options), "sync": sync}),
+            options,
+            sync,
             backing="open" if existing else "source",
             zero_target=sync is MirrorSyncMode.FULL and (existing or not target.has_zero_init),
             unmap=options.unmap is not False,

@@ -39,7 +39,11 @@ PASSING_HEAD = """\
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """A test with what it is run on; ``ours`` are short names joined by ``+``, empty for none."""
+    """A test with what it is run on.
+
+    ``ours`` are short names joined by ``+``, empty for none; ``fmt`` is an image format, or
+    ``format@protocol`` if the images do not lie in plain files.
+    """
 
     ours: str
     fmt: str

@@ -33,6 +33,7 @@ from sandbox import (
 )
 
 BUILD = ROOT / "build" / "iotests"  # two checkouts may be tested at once
+FORMAT_HELP = "image format, with @PROTOCOL if it lies behind one: raw@nbd (qcow2 and raw)"
 PATIENCE = {True: 600, False: 120}  # seconds for a test: a check may not fail for want of time
 
 
@@ -73,7 +74,7 @@ def arguments() -> argparse.ArgumentParser:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description="Run QEMU's own tests on our programs.")
     parser.add_argument("tests", nargs="*", metavar="TEST", help="which (default: all)")
-    parser.add_argument("-f", "--format", action="append", help="image format (qcow2 and raw)")
+    parser.add_argument("-f", "--format", action="append", help=FORMAT_HELP)
     parser.add_argument(
         "-o",
         "--ours",
@@ -145,7 +146,8 @@ def make_setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> S
     """Return what a test runs on."""
     programs = launchers(ours.split("+") if ours else [], BUILD / "bin" / (ours or "real"))
     machine = default_machine(programs["QEMU_PROG"])
-    return Setup(folder, programs, fmt, machine=machine, timeout=args.timeout)
+    fmt, _, protocol = fmt.partition("@")
+    return Setup(folder, programs, fmt, protocol or "file", machine, args.timeout)
 
 
 def show(case: Case, result: Result, *, diff: bool) -> None:
