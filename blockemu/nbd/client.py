@@ -136,7 +136,7 @@ def _connect(wanted: Wanted) -> Handshake[ExportInfo]:
             if told is not None:
                 return told
             yield from _check_listed(wanted.name)
-        yield Send(_option(wire.OPT_EXPORT_NAME, _encode(wanted.name)))
+        yield from _send_option(wire.OPT_EXPORT_NAME, _encode(wanted.name))
         size = yield from _number(8, "export length")
         flags = yield from _number(2, "export flags")
         info = replace(info, size=size, flags=flags)
