@@ -13,6 +13,7 @@ from blockemu.node import Node, Write
 from blockemu.perm import Perm, Role
 from blockemu.route import NO_ROUTE, Route
 from blockemu.stats import Stats
+from blockemu.throttle_group import Member, ThrottleGroup
 from blockemu.waiting import wake
 
 
@@ -46,6 +47,7 @@ class Backend(Edge):
         "reports_errors",
         "resize_hooks",
         "stats",
+        "throttle",
         "title",
         "tray",
         "write_cache",
@@ -71,6 +73,7 @@ class Backend(Edge):
         self.queues = True
         self.allow_beyond_end = False
         self.write_cache = True  # else each write is durable before it is done
+        self.throttle: Member | None = None  # limits that its requests keep to
         self.in_flight = 0
         self.stats = Stats()
         self.drain_hooks: list[Callable[[bool], None]] = []
@@ -97,10 +100,27 @@ class Backend(Edge):
         for hook in self.resize_hooks:
             hook()
 
+    # Limits
+
+    async def limit(self, group: ThrottleGroup | None) -> None:
+        """Keep to a group's limits from now on, to none if None."""
+        if self.throttle is not None and self.throttle.group is group:
+            return
+        self.quiesce()
+        await self.idle()
+        if self.throttle is not None:
+            self.throttle.leave()
+            self.throttle = None
+        if group is not None:
+            self.throttle = Member(group, self.forget)
+            self.throttle.begin_drain()  # which the end of this one undoes
+        self.resume()
+
     # Without waiting
 
     def _compile(self) -> Route:
-        return NO_ROUTE if self._quiesced or not self.plans else super()._compile()
+        held = self._quiesced or not self.plans or (self.throttle and self.throttle.limited)
+        return NO_ROUTE if held else super()._compile()
 
     def check(self, offset: int, length: int) -> None:
         """Raise EIO for a request out of bounds; a file may have grown unannounced."""
@@ -132,6 +152,8 @@ class Backend(Edge):
                 return
         await self.enter()
         try:
+            if self.throttle is not None:
+                await self.throttle.admit(len(view), is_write=False)
             await super().pread(offset, view)
         finally:
             self.leave()
@@ -147,6 +169,8 @@ class Backend(Edge):
         begun = monotonic_ns()
         await self.enter()
         try:
+            if self.throttle is not None:
+                await self.throttle.admit(len(view), is_write=True)
             await super().pwrite(offset, view, flags)
             if flags & Write.FUA:
                 await super().flush()
@@ -160,6 +184,8 @@ class Backend(Edge):
         flags |= 0 if self.write_cache else Write.FUA
         await self.enter()
         try:
+            if self.throttle is not None:
+                await self.throttle.admit(length, is_write=True)
             await super().write_zeroes(offset, length, flags)
             if flags & Write.FUA:
                 await super().flush()
@@ -223,6 +249,8 @@ class Backend(Edge):
         if self._quiesced == 1:
             for hook in self.drain_hooks:
                 hook(True)
+            if self.throttle is not None:
+                self.throttle.begin_drain()
 
     async def idle(self) -> None:
         """Wait until no request is under way."""
@@ -235,6 +263,8 @@ class Backend(Edge):
         self._quiesced -= 1
         self.forget()
         if not self._quiesced:
+            if self.throttle is not None:
+                self.throttle.end_drain()
             for hook in self.drain_hooks:
                 hook(False)
             wake(self._resumed)

@@ -45,10 +45,11 @@ class Emulator:
         self.jobs = Jobs(self)
         self.exports = Exports(self)
         self.qom = Tree()
-        self.objects = Objects(self.qom)
+        self.objects = Objects(self.qom, self.clocks.virtual)
+        self.throttle_groups = self.objects.throttle_groups
         self.machine = machine = Machine(self.emit)
         self.devices = Devices(self.graph, self.qom, self.emit)
-        self.drives = Drives(self.graph, self.opener)
+        self.drives = Drives(self.graph, self.opener, self.throttle_groups)
         self.fdsets = FdSets(lambda: not machine.running)
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning

@@ -2,15 +2,16 @@
 
 import base64
 import os
-from collections.abc import Callable
 from typing import Any, ClassVar
 
+from blockemu.clocks import Clock
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.optlist import IDENTIFIER_HINT, is_identifier
-from blockemu.qmp_server.qapi import dump, members
+from blockemu.qmp_server.qapi import members
 from blockemu.qom import Object, Property, Tree, attribute
-from blockemu.schema.objects import ObjectProperties, QCryptoSecretFormat, ThrottleLimits
-from blockemu.throttling import ThrottleConfig, ThrottleLength
+from blockemu.schema.objects import ObjectProperties, QCryptoSecretFormat
+from blockemu.throttle_group import ThrottleGroup, ThrottleGroups
+from blockemu.user_object import Known, UserObject
 
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
 
@@ -37,24 +38,6 @@ class BadThreadPool(QmpError):
     """The least number of threads exceeds the greatest, or that is none."""
 
     template = "bad thread-pool-min/thread-pool-max values"
-
-
-class NegativeLimit(QmpError):
-    """A limit set by its ``x-`` name."""
-
-    template = "Property values cannot be negative"
-
-
-class LimitTooLong(QmpError):
-    """A burst length set by its ``x-`` name."""
-
-    template = "{} value must be in therange [0, {}]"
-
-
-class SetTooLate(QmpError):
-    """Limits of a group in use change together."""
-
-    template = "Property cannot be set after initialization"
 
 
 class NoSecretData(QmpError):
@@ -123,15 +106,6 @@ class BadPadding(QmpError):
     template = "Incorrect number of padding bytes ({}) found on decrypted data"
 
 
-class UserObject(Object):
-    """An object that a client can add and delete."""
-
-    users = 0  # who needs it to stay
-
-    def complete(self, objects: "Objects") -> None:
-        """Check what was set and become usable."""
-
-
 # Secrets
 
 
@@ -172,7 +146,7 @@ class Secret(SecretCommon):
         self.data = self.file = ""
         self.given: set[str] = set()
 
-    def complete(self, objects: "Objects") -> None:
+    def complete(self, objects: Known) -> None:
         """Read, decode and decrypt."""
         data = self._load()
         is_base64 = self.format == QCryptoSecretFormat.BASE64
@@ -285,7 +259,7 @@ class EventLoop(UserObject):
         self.thread_pool_max = 64
         self.running = False
 
-    def complete(self, objects: "Objects") -> None:
+    def complete(self, objects: Known) -> None:
         """Check the parameters and run."""
         self.check()
         self.running = True
@@ -310,54 +284,6 @@ class IoThread(EventLoop):
         self.poll_grow = self.poll_shrink = 0
 
 
-# Throttle groups
-
-
-def _limit(name: str) -> Property:
-    def write(self: "ThrottleGroup", value: int) -> None:
-        if self.running:
-            raise SetTooLate
-        if value < 0:
-            raise NegativeLimit
-        try:
-            self.config = self.config.change({name: value})
-        except ThrottleLength as e:
-            raise LimitTooLong(f"x-{name}", (1 << 32) - 1) from e
-
-    return Property(f"x-{name}", "int", int, lambda self: self.config.values[name], write)
-
-
-def _set_limits(self: "ThrottleGroup", value: ThrottleLimits) -> None:
-    config = self.config.change(dump(value))
-    config.check()
-    self.config = config
-    for tell in self.listeners:
-        tell()
-
-
-class ThrottleGroup(UserObject):
-    """Limits that its members share; ``listeners`` are told when they change."""
-
-    TYPE = "throttle-group"
-    PROPERTIES = (
-        *(_limit(name) for name in members(ThrottleLimits)),
-        Property(
-            "limits", "ThrottleLimits", ThrottleLimits, lambda self: self.config.values, _set_limits
-        ),
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = ThrottleConfig()
-        self.running = False
-        self.listeners: list[Callable[[], None]] = []
-
-    def complete(self, objects: "Objects") -> None:
-        """Check the limits; from now on they change only together."""
-        self.config.check()
-        self.running = True
-
-
 # All of them
 
 
@@ -368,8 +294,9 @@ class Objects:
         cls.TYPE: cls for cls in (Secret, IoThread, ThrottleGroup)
     }
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, clock: Clock) -> None:
         self.tree = tree
+        self.throttle_groups = ThrottleGroups(clock)
 
     def add(self, options: ObjectProperties) -> None:
         """Create an object (after user_creatable_add_type, qom/object_interfaces.c)."""
@@ -399,6 +326,8 @@ class Objects:
         if isinstance(found, UserObject) and found.users:
             raise ObjectInUse(name)
         container.remove_child(name)
+        if isinstance(found, UserObject):
+            found.deleted()
 
     def find(self, name: str) -> Object | None:
         """Return the object of that name."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _MON: Final = {"mode": "string", "chardev": "string", "pretty": "bool"}
 _ACCELERATORS: Final = frozenset({"tcg", "kvm", "qtest", "hax", "hvf", "whpx", "xen", "nvmm"})
+_SETTLING_TURNS: Final = 16  # of the event loop: more than any chain of wakings in a request
 _DISKS: Final = {
     "": {"index": "0", "media": "disk"},
     "hda": {"index": "0", "media": "disk"},
@@ -314,7 +315,7 @@ class MachineStartup(Startup):
         pidfile: PidFile | None = None
         try:
             if self._qtest is not None and clock is not None:
-                self._listen_to_test(self._qtest, clock)
+                self._listen_to_test(daemon, self._qtest, clock)
             if self._paused:
                 daemon.emu.machine.hold_launch()
             await self._open_images(daemon)
@@ -412,8 +413,9 @@ class MachineStartup(Startup):
             for human in self._monitors:
                 human.start()
 
-    def _listen_to_test(self, chardev: Chardev, clock: "SteppedClock") -> None:
+    def _listen_to_test(self, daemon: "Daemon", chardev: Chardev, clock: "SteppedClock") -> None:
         import asyncio
+        from contextlib import suppress
 
         from blockemu.machine.qtest import Qtest
 
@@ -429,11 +431,20 @@ class MachineStartup(Startup):
         def readable() -> None:
             try:
                 data = peer_.recv(4096)
-                peer_.sendall(qtest.receive(data))
             except OSError:
                 data = b""
             if not data:
                 loop.remove_reader(peer_)
+                return
+            answer = qtest.receive(data)
+            daemon.emu.keep(send_settled(answer))
+
+        async def send_settled(answer: bytes) -> None:
+            """Let what a step of the clock set off get done first, as QEMU's coroutines would."""
+            for _ in range(_SETTLING_TURNS):
+                await asyncio.sleep(0)
+            with suppress(OSError):
+                peer_.sendall(answer)
 
         loop.add_reader(peer_, readable)
 

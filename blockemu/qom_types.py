@@ -16,8 +16,10 @@ from blockemu.chardevs import (
     SocketChardev,
     StdioChardev,
 )
-from blockemu.objects import EventLoop, IoThread, Secret, SecretCommon, ThrottleGroup, UserObject
+from blockemu.objects import EventLoop, IoThread, Secret, SecretCommon
 from blockemu.qom import Container, Object
+from blockemu.throttle_group import ThrottleGroup
+from blockemu.user_object import UserObject
 
 
 class Type(NamedTuple):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from blockemu.fdsets import FdSets
     from blockemu.node import Node
     from blockemu.pool import Pool
+    from blockemu.throttle_group import ThrottleGroups
 
 
 class Services(Protocol):
@@ -20,6 +21,7 @@ class Services(Protocol):
     pool: "Pool"
     clocks: "Clocks"
     fdsets: "FdSets"
+    throttle_groups: "ThrottleGroups"
     stdout: Callable[[str], None]  # what QEMU itself would print there
 
     async def open_child(

@@ -16,6 +16,13 @@ _DEFAULTS = {"iops-size": 0} | {
     for suffix, value in (("", 0), ("-max", 0), ("-max-length", 1))
 }
 
+LIMITS = {  # name in ThrottleLimits: that in BlockDeviceInfo and block_set_io_throttle
+    f"{unit}-{way}{suffix}": f"{unit}{short}{suffix.replace('-', '_')}"
+    for unit in ("bps", "iops")
+    for suffix in ("", "-max", "-max-length")
+    for way, short in (("total", ""), ("read", "_rd"), ("write", "_wr"))
+} | {"iops-size": "iops_size"}
+
 
 class TotalAndParts(QmpError):
     """A limit on all requests and one on reads or writes alone."""
@@ -83,12 +90,32 @@ class ThrottleConfig:
         Raises:
             ThrottleLength: a length is too big for it.
         """
-        new = dict(self.values)
         for name, value in values.items():
             if name.endswith("-length") and value > _LENGTH_MOST:
                 raise ThrottleLength(name, _LENGTH_MOST)
-            new[name] = value % (1 << 64)  # a negative one is too high then
+        return self.change_unchecked(values)
+
+    def change_unchecked(self, values: dict[str, int]) -> "ThrottleConfig":
+        """Return a copy with some values changed, whatever they are."""
+        new = dict(self.values)
+        for name, value in values.items():  # a negative one is too high then
+            new[name] = value % (1 << 64)
         return replace(self, values=new)
+
+    @property
+    def limits_anything(self) -> bool:
+        """Whether there is a rate (throttle_enabled)."""
+        return any(self.values[kind] for kind in _KINDS)
+
+    def described(self) -> dict[str, int]:
+        """Return the values as BlockDeviceInfo has them: without bursts that are not there."""
+        limits = self.values
+        shown = {LIMITS[kind]: limits[kind] for kind in _KINDS}
+        for kind in _KINDS:
+            if limits[f"{kind}-max"]:
+                for suffix in ("-max", "-max-length"):
+                    shown[LIMITS[kind + suffix]] = limits[kind + suffix]
+        return shown | ({"iops_size": limits["iops-size"]} if limits["iops-size"] else {})
 
     def check(self) -> None:
         """Raise unless the limits go together (throttle_is_valid)."""

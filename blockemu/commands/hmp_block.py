@@ -94,6 +94,9 @@ def _print_device(
             _print_images(write, inserted)
 
 
+_WAYS = ("", "_rd", "_wr")
+
+
 def _print_guest_side(write: Write, device: BlockInfo) -> None:
     if device.qdev:
         write(f"    Attached to:      {device.qdev}\n")
@@ -115,6 +118,16 @@ def _print_medium(write: Write, inserted: BlockDeviceInfo) -> None:
         write(f"    Backing file:     {inserted.backing_file} (chain depth: {depth})\n")
     if inserted.detect_zeroes.value != "off":
         write(f"    Detect zeroes:    {inserted.detect_zeroes.value}\n")
+    limits = inserted.bps, inserted.bps_rd, inserted.bps_wr
+    if any((*limits, inserted.iops, inserted.iops_rd, inserted.iops_wr)):
+        shown = " ".join(f"{name}={getattr(inserted, name) or 0}" for name in _LIMITS)
+        write(f"    I/O throttling:   {shown} group={inserted.group}\n")
+
+
+_LIMITS = (
+    *(f"{unit}{way}{burst}" for unit in ("bps", "iops") for burst in ("", "_max") for way in _WAYS),
+    "iops_size",
+)
 
 
 def _print_images(write: Write, inserted: BlockDeviceInfo) -> None:

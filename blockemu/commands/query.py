@@ -29,6 +29,7 @@ from blockemu.schema.nodes import (
     XDbgBlockGraphNode,
     XDbgBlockGraphNodeType,
 )
+from blockemu.throttling import ThrottleConfig
 
 
 @command(since="2.0")
@@ -94,6 +95,8 @@ def describe_node(
     flags = node.flags
     image, depth = describe_chain(node, flat=flat)
     backing = node.backing if not node.is_filter else None
+    throttle = backend.throttle if backend is not None else None
+    limits = throttle.group.config if throttle is not None else ThrottleConfig()
     return BlockDeviceInfo(
         file=node.full_filename,
         node_name=node.name,
@@ -104,12 +107,8 @@ def describe_node(
         encrypted=bool(image.encrypted),
         encryption_key_missing=False,
         detect_zeroes=BlockdevDetectZeroesOptions(flags.detect_zeroes),
-        bps=0,
-        bps_rd=0,
-        bps_wr=0,
-        iops=0,
-        iops_rd=0,
-        iops_wr=0,
+        **limits.described(),
+        group=throttle.group.name if throttle is not None else None,
         image=image,
         cache=BlockdevCacheInfo(
             writeback=backend is None or backend.write_cache,

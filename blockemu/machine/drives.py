@@ -15,6 +15,7 @@ from blockemu.node import Node
 from blockemu.opening import Opener
 from blockemu.optlist import is_on, number, parse_any
 from blockemu.perm import Perm
+from blockemu.throttle_group import ThrottleGroups
 from blockemu.throttling import ThrottleConfig
 
 _RENAMED: Final = {  # in the order in which they are looked at
@@ -168,8 +169,9 @@ class Place:
 class Drives:
     """The drives of a machine: which backends are drives, and where they are."""
 
-    def __init__(self, graph: Graph, opener: Opener) -> None:
+    def __init__(self, graph: Graph, opener: Opener, groups: ThrottleGroups) -> None:
         self._graph = graph
+        self._groups = groups
         self._opener = opener
         self.places: dict[Backend, Place] = {}
         self.temporary = False  # whether drives forget what is written unless they say otherwise
@@ -240,6 +242,7 @@ class Drives:
         writeback = is_on(given.pop("cache.writeback", None), default=True)
         read_only = is_on(given.pop("read-only", None))
         temporary = is_on(given.pop("snapshot", None))
+        limits, group = _take_limits(given), given.pop("throttling.group", None)
         zeroes = _take_common(given)
         filename = given.pop("file", None) or None
         backend = Backend(name, Perm.CONSISTENT_READ, Perm.ALL)
@@ -256,6 +259,10 @@ class Drives:
             node.flags.detect_zeroes = zeroes
             node.changed()
         backend.write_cache = writeback
+        if limits.limits_anything:
+            await backend.limit(self._groups.get(name if group is None else group))
+            assert backend.throttle is not None
+            backend.throttle.group.configure(limits)
         try:
             self._enter(backend)
         except QmpError:
@@ -351,7 +358,6 @@ def _take_common(given: dict[str, str]) -> str:
     aio = given.pop("aio", "threads")
     if aio not in ("threads", "native", "io_uring"):
         raise BadAio
-    _take_limits(given)
     zeroes = given.pop("detect-zeroes", "off")
     if zeroes not in ("off", "on", "unmap"):
         raise BadDetectZeroes(zeroes)
@@ -369,8 +375,8 @@ def _take_common(given: dict[str, str]) -> str:
     return zeroes
 
 
-def _take_limits(given: dict[str, str]) -> None:
-    """Take the drive's limits; those that hold nobody back need nothing else."""
+def _take_limits(given: dict[str, str]) -> ThrottleConfig:
+    """Take the drive's limits."""
     limits = ThrottleConfig()
     values = {
         name: _take_number(given, f"throttling.{name}", limits.values[name])
@@ -378,7 +384,4 @@ def _take_limits(given: dict[str, str]) -> None:
     }
     limits = limits.change(values)
     limits.check()
-    given.pop("throttling.group", None)
-    for name, value in limits.values.items():
-        if value and not name.endswith("-length"):
-            raise NotYet(f"throttling.{name}")
+    return limits

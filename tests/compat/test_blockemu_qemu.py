@@ -249,6 +249,50 @@ DEVICES = [
     "-device",
     "ide-hd,drive=n2",
 ]
+LIMITED = [
+    "-drive",
+    "if=none,id=a,file=r.img,format=raw,throttling.bps-total=1048576,iops_rd=5,iops_rd_max=50",
+    "-drive",
+    "if=none,id=b,driver=null-co,bps=100,group=shared",
+    "-drive",
+    "if=none,id=c,driver=null-co",
+    "-drive",
+    "if=none,id=e",
+]
+
+
+def limits(**more):
+    names = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+    return f"block_set_io_throttle {json.dumps(dict.fromkeys(names, 0) | more)}"
+
+
+LIMITS = [
+    "query-block",
+    "hmp info block",
+    limits(device="c", iops=10, group="shared"),
+    "query-block",  # b, too, has other limits now
+    limits(device="c", iops=10, bps_wr_max=5),
+    limits(device="c", iops=10, iops_max=100, iops_max_length=3, iops_size=4096),
+    limits(device="c", bps=-1),
+    limits(device="c", bps=7, bps_max=7, bps_max_length=1 << 32),
+    limits(device="c", bps=7, group="other"),
+    limits(device="e", bps=7),
+    limits(device="a"),
+    limits(device="b", bps=1, bps_rd=1),
+    limits(id="b", bps=1),
+    'object-add {"qom-type": "throttle-group", "id": "shared"}',
+    'object-add {"qom-type": "throttle-group", "id": "mine"}',
+    limits(device="a", bps=9, group="mine"),
+    'qom-get {"path": "/objects/mine", "property": "limits"}',
+    'object-del {"id": "mine"}',
+    "query-block",
+    "hmp info block",
+    limits(device="a"),
+    'object-del {"id": "mine"}',
+    limits(device="b"),
+    'object-add {"qom-type": "throttle-group", "id": "shared"}',
+    "query-block",
+]
 AUTOMATIC = [
     "-drive",
     "if=pflash,driver=null-co,read-zeroes=on,size=1M",
@@ -430,6 +474,7 @@ HUMAN = [
         pytest.param(COPIED, COPY, id="drive backup"),
         pytest.param(TEMPORARY, FORGOTTEN, id="temporary overlays"),
         pytest.param(CACHED, CACHE, id="cache modes"),
+        pytest.param(LIMITED, LIMITS, id="limits"),
         pytest.param(AUTOMATIC, [*HUMAN, "query-block"], id="human"),
     ],
 )

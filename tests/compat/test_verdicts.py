@@ -11,6 +11,7 @@ from compat.verdicts import (
     control,
     drivers,
     exports,
+    filters,
     graph,
     hostile,
     jobs,
@@ -31,6 +32,7 @@ GROUPS = [
         snapshots,
         transactions,
         exports,
+        filters,
     )
     for group in module.GROUPS
 ]

@@ -4,12 +4,14 @@ import os
 
 import pytest
 
+from blockemu.clocks import SteppedClock
 from blockemu.fdsets import CannotDuplicate, FdSets
 from blockemu.hashorder import HashOrder, string_hash
 from blockemu.objects import BadBase64, NotASecret, Objects, decode_base64
 from blockemu.qmp_server.qapi import visit
 from blockemu.qom import AmbiguousPath, Container, NoSuchObject, NotWritable, Tree
 from blockemu.schema.objects import ObjectOptions
+from blockemu.throttle_group import Member
 
 
 def test_strings_hash_as_in_glib():
@@ -63,7 +65,7 @@ def test_a_child_is_a_property_that_cannot_be_set(tree):
 
 @pytest.fixture
 def objects():
-    return Objects(Tree())
+    return Objects(Tree(), SteppedClock())
 
 
 def options(kind, **members):
@@ -106,10 +108,11 @@ def test_a_group_tells_when_its_limits_change(objects):
     objects.add(options("throttle-group", limits={"iops-total": 5}))
     group = objects.find("o")
     told = []
-    group.listeners.append(lambda: told.append(group.config.values["iops-total"]))
+    member = Member(group, lambda: told.append(group.config.values["iops-total"]))
     limits = group.writable("limits")
     limits.write(group, visit(limits.hint, {"iops-total": 9}))
     assert told == [9]
+    member.leave()
 
 
 # Sets of descriptors

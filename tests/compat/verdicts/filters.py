@@ -1,0 +1,54 @@
+"""Filters, and the objects they need."""
+
+from compat.daemon import System
+from compat.verdicts.table import Group
+
+THROTTLE = Group(
+    "throttle",
+    r"""
++ object-add {"qom-type": "throttle-group", "id": "g", "limits": {"iops-total": 1000}}
++ object-add {"qom-type": "throttle-group", "id": "h"}
+- object-add {"qom-type": "throttle-group", "id": "x", "limits": {"iops-total": 10, "iops-total-max": 5}}
+- object-add {"qom-type": "throttle-group", "id": "x", "limits": {"iops-total-max": 5}}
+- object-add {"qom-type": "throttle-group", "id": "x", "limits": {"iops-total": 1, "iops-total-max": 5, "iops-total-max-length": 0}}
+- object-add {"qom-type": "throttle-group", "id": "x", "limits": {"bps-read": 1, "bps-read-max-length": 2}}
+- object-add {"qom-type": "throttle-group", "id": "x", "limits": {"bps-read": 1000000000000001}}
+- object-add {"qom-type": "throttle-group", "id": "x", "limits": {"bps-read": 10, "bps-read-max": 100000000000000, "bps-read-max-length": 4294967295}}
+- object-add {"qom-type": "throttle-group", "id": "x", "limits": {"bps-read": 10, "bps-read-max": 10, "bps-read-max-length": 4294967296}}
+- object-add {"qom-type": "throttle-group", "id": "x", "limits": {"iops-size": 10}}
++ blockdev-add {"driver": "null-co", "node-name": "n", "size": 1048576, "read-zeroes": true}
++ blockdev-add {"driver": "throttle", "node-name": "t", "throttle-group": "g", "file": "n"}
+- blockdev-add {"driver": "throttle", "node-name": "t2", "throttle-group": "absent", "file": "n"}
+- blockdev-add {"driver": "throttle", "node-name": "t2", "file": "n"}
+- blockdev-add {"driver": "throttle", "node-name": "t2", "throttle-group": "h"}
+- blockdev-add {"driver": "throttle", "node-name": "t2", "throttle-group": "g", "file": "absent"}
+- blockdev-add {"driver": "throttle", "node-name": "t2", "throttle-group": "g", "file": "n", "limits": {}}
++ query-named-block-nodes {"flat": true}
+- object-del {"id": "g"}
++ qom-get {"path": "/objects/g", "property": "limits"}
+- qom-set {"path": "/objects/g", "property": "x-iops-total", "value": 5}
++ qom-set {"path": "/objects/g", "property": "limits", "value": {"iops-total": 0, "bps-write": 1048576}}
+- qom-set {"path": "/objects/g", "property": "limits", "value": {"iops-total": 5, "iops-read": 5}}
++ qom-get {"path": "/objects/g", "property": "limits"}
++ blockdev-reopen {"options": [{"driver": "throttle", "node-name": "t", "throttle-group": "h", "file": "n"}]}
+- blockdev-reopen {"options": [{"driver": "throttle", "node-name": "t", "throttle-group": "absent", "file": "n"}]}
++ object-del {"id": "g"}
++ query-named-block-nodes {"flat": true}
++ blockdev-del {"node-name": "t"}
++ object-del {"id": "h"}
+- object-del {"id": "h"}
+""",
+)
+DRIVES = Group(
+    "limits-of-drives",
+    r"""
+- block_set_io_throttle {"device": "absent", "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
+- block_set_io_throttle {"id": "absent", "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
+- block_set_io_throttle {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
+- block_set_io_throttle {"device": "a", "id": "a", "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
+- block_set_io_throttle {"device": "absent", "bps": 0}
+- block_set_io_throttle {"device": "absent", "bps": "1", "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
+""",
+    oracle=System,
+)
+GROUPS = [THROTTLE, DRIVES]
