@@ -17,6 +17,7 @@ import numpy as np
 
 from blockemu.bitpages import Contents, empty
 from blockemu.bitwords import FULL, STEP, Positions, Words, changes, fold, popcount, spread, steps
+from blockemu.images.distinct import distinct
 
 MASK = tuple(1 << i for i in range(8))
 SMALL = 1024  # bits that are handled as one Python integer, faster than numpy up to about here
@@ -314,7 +315,7 @@ class Bitmap:
             np.flatnonzero(self.words[first:end]) // per + first // per
             for first, end in self._parts(max(STEP, per), per)
         ]
-        return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        return distinct(np.concatenate(found)) if found else np.empty(0, np.int64)
 
     def stored(self, parts: Positions, size: int) -> memoryview:
         """Return a copy of some parts of the stored bits, in a row, each of ``size`` bytes."""

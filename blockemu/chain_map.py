@@ -8,6 +8,7 @@ import numpy as np
 
 from blockemu.edge import Edge
 from blockemu.extents import DATA, I64, NOWHERE, U8, ZERO, Extents
+from blockemu.images.distinct import distinct
 from blockemu.node import Node
 from blockemu.perm import Role
 
@@ -153,7 +154,7 @@ def _closed(runs: Mapped, node: Node[Any]) -> Mapped:
 def _overlay(top: Mapped, below: Mapped) -> Mapped:
     """Let ``below``, which covers a part of the range, decide there what ``top`` leaves open."""
     top = _clip(top, int(below.start[0]), below.end)
-    points = np.union1d(top.start, below.start)
+    points = distinct(np.concatenate((top.start, below.start)))
     status, host, depth = top.at(points)
     under, under_host, under_depth = below.at(points)
     open_ = status & DECIDED == 0

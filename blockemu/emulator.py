@@ -7,18 +7,14 @@ Everything there is belongs to an ``Emulator``, so a process can run many.  What
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from blockemu.backend import drained
 from blockemu.clocks import Clocks
 from blockemu.drivers import load_drivers
 from blockemu.edge import Edge
-from blockemu.exports.registry import Exports
-from blockemu.fdsets import FdSets
 from blockemu.graph import Graph
-from blockemu.jobs.registry import Jobs
-from blockemu.machine.devices import Devices
-from blockemu.machine.drives import Drives
 from blockemu.node import Node
 from blockemu.objects import Objects
 from blockemu.opening import Opener
@@ -28,11 +24,21 @@ from blockemu.qmp_server.qapi import ALL, Profile, Struct
 from blockemu.qom import Tree
 from blockemu.runstate import Machine
 
+if TYPE_CHECKING:
+    from blockemu.exports.registry import Exports
+    from blockemu.fdsets import FdSets
+    from blockemu.jobs.registry import Jobs
+    from blockemu.machine.devices import Devices
+    from blockemu.machine.drives import Drives
+
 Listener = Callable[[Struct], None]
 
 
 class Emulator:
-    """The block layer of one machine or daemon; also the ``Services`` of its nodes."""
+    """The block layer of one machine or daemon; also the ``Services`` of its nodes.
+
+    What a tool that opens an image does not need is made, and imported, when it is asked for.
+    """
 
     def __init__(
         self, *, profile: Profile = ALL, clocks: Clocks | None = None, seed: int = 0
@@ -42,20 +48,52 @@ class Emulator:
         self.pool = Pool()
         self.graph = Graph(seed)
         self.opener = Opener(self.graph, load_drivers(), self)
-        self.jobs = Jobs(self)
-        self.exports = Exports(self)
         self.qom = Tree()
         self.objects = Objects(self.qom, self.clocks.virtual)
         self.throttle_groups = self.objects.throttle_groups
-        self.machine = machine = Machine(self.emit)
-        self.devices = Devices(self.graph, self.qom, self.emit)
-        self.drives = Drives(self.graph, self.opener, self.throttle_groups)
-        self.fdsets = FdSets(lambda: not machine.running)
+        self.machine = Machine(self.emit)
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
         self.quiet = False  # a test drives this: nobody reads notes
         self.tasks: set[asyncio.Task[None]] = set()  # requests of qemu-io that nobody awaits
+
+    # Parts that come late
+
+    @cached_property
+    def jobs(self) -> "Jobs":
+        """The jobs, by their ids."""
+        from blockemu.jobs.registry import Jobs
+
+        return Jobs(self)
+
+    @cached_property
+    def exports(self) -> "Exports":
+        """What NBD clients may use, and the server they reach it by."""
+        from blockemu.exports.registry import Exports
+
+        return Exports(self)
+
+    @cached_property
+    def devices(self) -> "Devices":
+        """The machine's devices."""
+        from blockemu.machine.devices import Devices
+
+        return Devices(self.graph, self.qom, self.emit)
+
+    @cached_property
+    def drives(self) -> "Drives":
+        """The machine's drives."""
+        from blockemu.machine.drives import Drives
+
+        return Drives(self.graph, self.opener, self.throttle_groups)
+
+    @cached_property
+    def fdsets(self) -> "FdSets":
+        """Descriptors that clients handed over."""
+        from blockemu.fdsets import FdSets
+
+        return FdSets(lambda: not self.machine.running)
 
     # Services
 
@@ -97,11 +135,14 @@ class Emulator:
 
     async def close(self) -> None:
         """End exports and jobs, then flush and close all nodes."""
-        await self.exports.close_all()
-        if self.exports.server is not None:
-            await self.exports.stop_server()
-        async with drained(*self.graph):  # jobs stand still before they are cancelled
-            await self.jobs.cancel_all()
+        made = vars(self)
+        if "exports" in made:
+            await self.exports.close_all()
+            if self.exports.server is not None:
+                await self.exports.stop_server()
+        if "jobs" in made:
+            async with drained(*self.graph):  # jobs stand still before they are cancelled
+                await self.jobs.cancel_all()
         while self.tasks:
             await asyncio.wait(self.tasks)
         for backend in list(self.graph.backends.values()):

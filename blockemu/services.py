@@ -20,9 +20,12 @@ class Services(Protocol):
 
     pool: "Pool"
     clocks: "Clocks"
-    fdsets: "FdSets"
     throttle_groups: "ThrottleGroups"
     stdout: Callable[[str], None]  # what QEMU itself would print there
+
+    @property
+    def fdsets(self) -> "FdSets":
+        """Descriptors that clients handed over."""
 
     async def open_child(
         self, parent: "Node[Any]", name: str, role: Role, child: "str | dict[str, Any]"

@@ -4,10 +4,10 @@ A driver of another distribution announces its module by an entry point of the g
 ``blockemu.drivers``; importing the module makes its classes known, as it does for those here.
 """
 
+import os
 import sys
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -54,5 +54,17 @@ def _foreign() -> list[Any]:
 def _announces_drivers(folder: str) -> bool:
     """Tell whether a distribution installed in ``folder`` may have entry points for us."""
     mark = f"[{ENTRY_POINTS}]".encode()
-    files = Path(folder).glob("*.*-info/entry_points.txt")
-    return any(mark in file.read_bytes() for file in files)
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 (pathlib takes longer to import than this)
+    except OSError:
+        return False
+    return any(mark in _read(folder, name) for name in names if name.endswith("-info"))
+
+
+def _read(folder: str, distribution: str) -> bytes:
+    """Return what a distribution announces, nothing if it announces nothing."""
+    try:
+        with open(f"{folder}/{distribution}/entry_points.txt", "rb") as file:  # noqa: PTH123
+            return file.read()
+    except OSError:
+        return b""

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED
+from blockemu.images.distinct import distinct
 
 I64 = NDArray[np.int64]
 
@@ -25,7 +26,7 @@ async def allocation_depth(edge: Edge, offset: int, length: int) -> tuple[I64, I
         stop = max(min(end, at.length), offset)
         points, mine = await _allocated(at, offset, stop)
         points, mine = np.append(points, stop), np.append(mine, np.True_)
-        joined = np.union1d(edges[:-1], points[points < end])
+        joined = distinct(np.concatenate((edges[:-1], points[points < end])))
         before = depth[edges.searchsorted(joined, "right") - 1]
         here = mine[points.searchsorted(joined, "right") - 1]
         depth = np.where((before == 0) & here, level, before)

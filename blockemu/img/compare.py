@@ -14,6 +14,7 @@ from blockemu.buffers import new_buffer
 from blockemu.cache_modes import CACHE_MODES
 from blockemu.chain_map import Mapped, map_chain
 from blockemu.extents import ALLOCATED, I64, NOWHERE, U8, ZERO
+from blockemu.images.distinct import distinct
 from blockemu.img.arguments import IMAGE, Syntax
 from blockemu.img.program import Mode, Program
 from blockemu.img.progress import Bar
@@ -149,7 +150,7 @@ class Comparison:
             stop = min(start + STEP, end)
             one = await self._one.status(start, stop)
             other = await self._other.status(start, stop)
-            points = np.union1d(one.start, other.start)
+            points = distinct(np.concatenate((one.start, other.start)))
             columns = (
                 points,
                 np.diff(points, append=stop),

@@ -15,6 +15,7 @@ from blockemu.create_options import Texts
 from blockemu.drivers.qcow2 import refusals
 from blockemu.drivers.qcow2.freed import I64
 from blockemu.drivers.qcow2.image import Image
+from blockemu.images.distinct import distinct
 from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2.refcount import Counts, empty_counts, pack_counts
 from blockemu.images.qcow2.tables import Table
@@ -283,7 +284,7 @@ class Amender:
     async def _share(self, clusters: I64) -> None:
         """Count one more user of clusters that were just taken."""
         refcounts = self.image.refcounts
-        for index in np.unique(clusters // refcounts.per).tolist():
+        for index in distinct(clusters // refcounts.per).tolist():
             block = await refcounts.block(index, self.image.file)
             assert block is not None
             counts = block.astype(np.int64)
@@ -294,7 +295,7 @@ class Amender:
         """Return the refcounts of clusters."""
         refcounts, found = self.image.refcounts, np.zeros(len(clusters), np.int64)
         which = clusters // refcounts.per
-        for index in np.unique(which).tolist():
+        for index in distinct(which).tolist():
             block = await refcounts.block(index, self.image.file)
             if block is not None:
                 mine = which == index
@@ -391,7 +392,7 @@ class Amender:
 
 def _stretches(clusters: I64) -> list[tuple[int, int]]:
     """Return the first and the number of clusters of each row of neighbours, in any order."""
-    unique = np.unique(clusters)
+    unique = distinct(clusters)
     if not len(unique):
         return []
     parts = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from blockemu.drivers.qcow2.freed import I64, Discard, Freed
 from blockemu.edge import Edge
+from blockemu.images.distinct import counted, distinct
 from blockemu.images.qcow2.constants import MAX_HOST_OFFSET, MAX_REFTABLE_BYTES, REFTABLE_OFFSET
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.refcount import Counts, empty_counts, unpack_counts
@@ -314,10 +315,10 @@ class Refcounts:
 
     async def last_users(self, clusters: I64, file: Edge) -> I64:
         """Return those of the clusters that ``drop`` would leave without a user, in order."""
-        unique, times = np.unique(clusters, return_counts=True)
+        unique, times = counted(clusters)
         have = np.zeros(len(unique), np.uint64)
         which = unique // self.per
-        for index in np.unique(which).tolist():
+        for index in distinct(which).tolist():
             mine = which == index
             block = await self.block(index, file)
             if block is not None:
@@ -328,7 +329,7 @@ class Refcounts:
     async def counts(self, clusters: I64, file: Edge) -> Table:
         """Return refcounts, one for each cluster named."""
         found, which = np.zeros(len(clusters), np.uint64), clusters // self.per
-        for index in np.unique(which).tolist():
+        for index in distinct(which).tolist():
             block = await self.block(index, file)
             if block is not None:
                 mine = which == index
@@ -342,12 +343,12 @@ class Refcounts:
             OSError: EINVAL, one would be too large; EIO, one is not there.  All are as they were.
 
         """
-        unique, times = np.unique(clusters, return_counts=True)
+        unique, times = counted(clusters)
         which, by = unique // self.per, times.astype(np.uint64)
         have = await self.counts(unique, file)
         if (have > np.uint64(self.geometry.refcount_max) - by).any():
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        for index in np.unique(which).tolist():
+        for index in distinct(which).tolist():
             mine, block = which == index, await self.block(index, file)
             if block is None:  # QEMU would make one, if the table could have it
                 code = errno.EFBIG if index >= MAX_REFTABLE_BYTES // 8 else errno.EIO
@@ -361,9 +362,9 @@ class Refcounts:
         Returns how many times there was nothing to lower.
         """
         wrong = 0
-        unique, times = np.unique(clusters, return_counts=True)
+        unique, times = counted(clusters)
         which = unique // self.per
-        for index in np.unique(which).tolist():
+        for index in distinct(which).tolist():
             mine = which == index
             block = await self.block(index, file)
             if block is None:

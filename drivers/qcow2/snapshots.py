@@ -30,6 +30,7 @@ from blockemu.drivers.qcow2.image import Image, c_hex
 from blockemu.drivers.qcow2.writeback import Writeback
 from blockemu.edge import MAX_LENGTH
 from blockemu.errors import HostError
+from blockemu.images.distinct import distinct
 from blockemu.images.errors import FormatError
 from blockemu.images.qcow2.constants import (
     COMPRESSED,
@@ -262,7 +263,7 @@ class Snapshots:
                     image.overlap.unusable = e.errno or errno.EIO
                     break
                 found.append(hosts[hosts != 0] >> image.geometry.cluster_bits)
-        image.overlap.inactive_l2 = np.unique(np.concatenate(found))
+        image.overlap.inactive_l2 = distinct(np.concatenate(found))
 
     # Clusters
 

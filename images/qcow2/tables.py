@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from blockemu.images.distinct import distinct
 from blockemu.images.qcow2.constants import (
     ALL_ALLOCATED,
     ALL_ZERO,
@@ -100,7 +101,7 @@ def run_starts(entries: Table, cluster_size: int) -> NDArray[np.intp]:
     breaks = breaks[~alike] + 1
     if int(np.bitwise_or.reduce(entries)) & COMPRESSED_FLAG:
         at = np.flatnonzero(entries & _COMPRESSED)
-        breaks = np.union1d(breaks, np.concatenate((at, at + 1)))
+        breaks = distinct(np.concatenate((breaks, at, at + 1)))
         breaks = breaks[(breaks > 0) & (breaks < len(entries))]
     return np.concatenate((np.zeros(1, np.intp), breaks))
 

@@ -13,6 +13,7 @@ from blockemu.drivers.qcow2.check.references import BATCH, References
 from blockemu.drivers.qcow2.check.storage import Storage, Structure
 from blockemu.drivers.qcow2.freed import I64
 from blockemu.drivers.qcow2.writeback import row_starts
+from blockemu.images.distinct import distinct
 from blockemu.images.qcow2.constants import REFTABLE_OFFSET
 from blockemu.images.qcow2.refcount import Counts, empty_counts, pack_counts, unpack_counts
 from blockemu.images.qcow2.tables import Table
@@ -80,7 +81,7 @@ class OnDisk:
     async def write(self, clusters: I64) -> None:
         """Write back the blocks of clusters whose counts were changed."""
         hosts, order = self._hosts(), self.geometry.refcount_order
-        for index in np.unique(clusters // self.per).tolist():
+        for index in distinct(clusters // self.per).tolist():
             counts = self.counts[index * self.per : (index + 1) * self.per]
             await self.storage.write(int(hosts[index]), pack_counts(counts, order))
 
@@ -106,7 +107,7 @@ class OnDisk:
                 await self.tell_bad(index)
                 good[mine] = False
         hosts, size = self._hosts(), self.geometry.cluster_size
-        for index in np.unique(which[~inside & (which < len(hosts))]).tolist():
+        for index in distinct(which[~inside & (which < len(hosts))]).tolist():
             mine, host = which == index, int(hosts[index])
             if not host:
                 continue
