@@ -30,11 +30,15 @@ class NodeStorage:
 
     async def read(self, offset: int, length: int) -> memoryview:
         """Return some bytes; what lies beyond the end reads as zeroes."""
-        if not 0 <= offset <= MAX_LENGTH - length:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
         data = memoryview(bytearray(length))
-        await self.image.file.pread(offset, data)
+        await self.fill(offset, data)
         return data
+
+    async def fill(self, offset: int, data: memoryview) -> None:
+        """Read some bytes into ``data``."""
+        if not 0 <= offset <= MAX_LENGTH - len(data):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        await self.image.file.pread(offset, data)
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write some bytes."""

@@ -187,8 +187,9 @@ class Mapping:
         """Return the entries of ``count`` whole tables in one, without disturbing the cache."""
         size, bits = self.geometry.l2_size, self.geometry.cluster_bits
         width = self.geometry.entry_size // 8
-        raw = np.zeros(count * size * width, np.uint64)
         hosts = [self.l2_offset(first + i) for i in range(count)]
+        new = np.empty if all(hosts) else np.zeros
+        raw: Table = new(count * size * width, np.uint64)
         at, step = 0, size * width
         while at < count:
             end = at + 1

@@ -28,7 +28,9 @@ from blockemu.images.qcow2.tables import (
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.reader import Reader
 
-TABLES_AT_ONCE = 1 << 20  # bytes of L2 tables a step reads: they stay in the CPU's cache
+TABLES_AT_ONCE = 1 << 18  # bytes of L2 tables a step reads: they stay in the CPU's cache
+STEPS = 16  # that one answer is made of, for to make one takes as long as a step
+ENOUGH = 1 << 15  # runs for an answer
 _STATUS = np.zeros(INVALID + 1, np.uint8)
 _STATUS[[NORMAL, COMPRESSED]] = DATA | ALLOCATED
 _STATUS[[ZERO, ZERO_ALLOC]] = READS_ZERO | ALLOCATED
@@ -48,10 +50,27 @@ class Status:
 
     async def block_status(self, offset: int, length: int) -> Extents:
         """Describe as much as some L2 tables tell."""
+        image = self.image
+        at, limit, count = offset, offset + length, 0
+        steps: list[tuple[I64, U8, Table, I64]] = []
+        while at < limit and len(steps) < STEPS and count < ENOUGH:
+            step, at = await self._step(at, limit)
+            steps.append(step)
+            count += len(step[0])
+        start, kind, entry, host = (np.concatenate(column) for column in zip(*steps, strict=True))
+        await self._check(start, at, kind, entry, host)
+        status = _STATUS[kind]
+        if image.backing is None:
+            status = np.where(status == 0, np.uint8(READS_ZERO), status)
+        batch = Extents(start, status, host, at).clip(offset, min(at, limit))
+        return await self._refine(batch)
+
+    async def _step(self, offset: int, limit: int) -> tuple[tuple[I64, U8, Table, I64], int]:
+        """Return start, kind, entry and host offset of some runs, and where these end."""
         image, geometry = self.image, self.image.geometry
         bits, per = geometry.cluster_bits, geometry.l2_size
         index, first = divmod(offset >> bits, per)
-        clusters = geometry.clusters(offset + length) - (offset >> bits)
+        clusters = geometry.clusters(limit) - (offset >> bits)
         most = max(1, TABLES_AT_ONCE >> bits)
         tables = min(most, -(-(first + clusters) // per))
         try:
@@ -69,12 +88,7 @@ class Status:
         base = (found.entry & np.uint64(OFFSET)).astype(np.int64)
         host = np.where(_HAS_HOST[found.kind], base + sub, NOWHERE)
         end = (offset >> bits) + len(entries) << bits
-        await self._check(start, end, found.kind, found.entry, host)
-        status = _STATUS[found.kind]
-        if image.backing is None:
-            status = np.where(status == 0, np.uint8(READS_ZERO), status)
-        batch = Extents(start, status, host, end).clip(offset, min(end, offset + length))
-        return await self._refine(batch)
+        return (start, found.kind, found.entry, host), end
 
     async def _check(
         self, start: I64, end: int, kind: U8, entry: Table,

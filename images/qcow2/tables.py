@@ -91,19 +91,31 @@ def run_starts(entries: Table, cluster_size: int) -> NDArray[np.intp]:
     Within a run all clusters have the same flags, and lie one after the other if they lie anywhere.
     A compressed cluster is a run of its own.
     """
-    size = np.uint64(cluster_size)
-    apart = entries[1:] - entries[:-1] != size
-    second = entries & _OFFSET == size  # the file's second cluster does not follow on no cluster
-    if second.any():
-        apart |= second[1:] & (entries[:-1] & (_OFFSET | _COPIED) == 0)
-    breaks = np.flatnonzero(apart)
-    alike = (entries[breaks] == entries[breaks + 1]) & (entries[breaks] & _OFFSET == 0)
-    breaks = breaks[~alike] + 1
-    if int(np.bitwise_or.reduce(entries)) & COMPRESSED_FLAG:
-        at = np.flatnonzero(entries & _COMPRESSED)
-        breaks = distinct(np.concatenate((breaks, at, at + 1)))
-        breaks = breaks[(breaks > 0) & (breaks < len(entries))]
-    return np.concatenate((np.zeros(1, np.intp), breaks))
+    breaks = np.flatnonzero(entries[1:] - entries[:-1] != np.uint64(cluster_size))
+    starts = np.concatenate((np.zeros(1, np.intp), breaks + 1))
+    first = entries[starts]
+    nowhere = first & _OFFSET == 0
+    # A start like the one right before it, and neither is at any cluster, is none.
+    alike = (first[1:] == first[:-1]) & nowhere[:-1] & (starts[1:] - starts[:-1] == 1)
+    odd = nowhere & (first & _COPIED == 0) | (first & _COMPRESSED != 0)
+    more = _within(entries, starts, np.flatnonzero(odd)) if odd.any() else starts[:0]
+    starts = np.concatenate((starts[:1], starts[1:][~alike]))
+    return distinct(np.concatenate((starts, more))) if len(more) else starts
+
+
+def _within(entries: Table, starts: NDArray[np.intp], odd: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return starts that the difference of entries does not tell of.
+
+    ``odd`` are the runs that count up from no cluster to the file's second one, which does not
+    follow on it, or from a compressed cluster, which is a run of its own.
+    """
+    begins = starts[odd]
+    length = np.append(starts[1:], len(entries))[odd] - begins
+    packed = entries[begins] & _COMPRESSED != 0
+    second = begins[~packed & (length > 1)] + 1
+    begins, length = begins[packed], length[packed]
+    within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    return np.concatenate((second, np.repeat(begins, length) + within))
 
 
 def has_offset(entries: Table, data_file: bool) -> NDArray[np.bool_]:

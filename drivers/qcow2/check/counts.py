@@ -2,7 +2,7 @@
 
 import errno
 import os
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,15 @@ from blockemu.images.qcow2.tables import I64
 Bools = NDArray[np.bool_]
 MOST: Final = (1 << 31) - 1  # references that can be counted, whatever the image could
 _FEW_RUNS: Final = 64
+_WIDTHS: Final = (np.uint8, np.uint16, np.uint32)  # memory that is touched is what counting costs
 _MASK64: Final = (1 << 64) - 1
 
 
 class Counts:
     """References to the clusters of a file.
 
-    ``clusters``: how many it has; ``counts``: the references to each, int32.
+    ``clusters``: how many it has; ``counts``: the references to each, unsigned and as narrow as
+    they can be.
     """
 
     def __init__(self, storage: Storage, geometry: Geometry, result: CheckResult) -> None:
@@ -32,13 +34,14 @@ class Counts:
         self.most = min(geometry.refcount_max, MOST)
         self.length = storage.length
         self.clusters = geometry.clusters(self.length)
-        self.counts: NDArray[np.int32] = np.zeros(self.clusters, np.int32)
+        self.counts: NDArray[Any] = np.zeros(self.clusters, _WIDTHS[0])
         self._bound = 0  # no count is larger
 
     def hold(self, first: int, end: int) -> None:
         """Count one reference to each of some clusters that had none."""
         self.reach(end)
         self.counts[first:end] = 1
+        self._bound = max(self._bound, 1)
 
     def add_range(self, offset: int, length: int) -> None:
         """Count one reference to a range of bytes, if it is inside the file.
@@ -58,30 +61,27 @@ class Counts:
             self.result.check_errors += 1
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         self.reach(last + 1)
+        self._expect(1)
         part = self.counts[first : last + 1]
         over = part >= self.most
         part += ~over
-        self._bound = min(self._bound + 1, self.most)
         for cluster in (np.flatnonzero(over) + first).tolist():
             self.wrong(overflow(cluster << self.bits))
 
     def reach(self, clusters: int) -> None:
         """Count so many clusters: the file's last may be there in part only."""
         if clusters > self.clusters:
-            more = np.zeros(clusters - self.clusters, np.int32)
+            more = np.zeros(clusters - self.clusters, self.counts.dtype)
             self.counts = np.concatenate((self.counts, more))
             self.clusters = clusters
 
     def add_runs(self, first: I64, length: I64) -> bool:
         """Count a reference to each cluster of some runs; False: one might get too many."""
         runs = len(first)
-        if self._bound + runs > self.most:
-            self._bound = int(self.counts.max(initial=0))
-            if self._bound + runs > self.most:
-                return False
         if not runs:
             return True
-        self._bound += runs
+        if not self._expect(runs):
+            return False
         end = first + length
         if runs <= _FEW_RUNS:
             for a, b in zip(first.tolist(), end.tolist(), strict=True):
@@ -92,13 +92,14 @@ class Counts:
             span = high - low + 1
             steps = np.bincount(first - low, minlength=span)
             steps -= np.bincount(end - low, minlength=span)
-            self.counts[low:high] += np.cumsum(steps[:-1]).astype(np.int32)
+            self.counts[low:high] += np.cumsum(steps[:-1]).astype(self.counts.dtype)
         else:
             np.add.at(self.counts, spread(first, length), 1)
         return True
 
     def add_in_order(self, clusters: I64) -> Bools:
         """Count references one after the other; tell which ones are too many."""
+        self._expect(len(clusters))
         order = np.argsort(clusters, kind="stable")
         ranked = clusters[order]
         at = np.arange(len(ranked))
@@ -109,6 +110,20 @@ class Counts:
         back = np.zeros(len(over), np.bool_)
         back[order] = over
         return back
+
+    def _expect(self, more: int) -> bool:
+        """Make counts wide enough for more references; False: one might get too many."""
+        widest = int(np.iinfo(self.counts.dtype).max)
+        if self._bound + more > min(widest, self.most):
+            self._bound = int(self.counts.max(initial=0))
+        self._bound += more
+        bound = min(self._bound, self.most)
+        if bound > widest:
+            width = next(w for w in _WIDTHS if bound <= np.iinfo(w).max)
+            self.counts = self.counts.astype(width)
+        fits = self._bound <= self.most
+        self._bound = bound
+        return fits
 
     def wrong(self, text: str) -> None:
         """Tell of a corruption."""

@@ -19,7 +19,8 @@ from blockemu.images.qcow2.refcount import Counts, empty_counts, pack_counts, un
 from blockemu.images.qcow2.tables import Table
 
 LINES_AT_ONCE: Final = 1 << 12
-CLUSTERS_AT_ONCE: Final = 1 << 20
+CLUSTERS_AT_ONCE: Final = 1 << 17
+LOOK_BACK: Final = 1 << 12
 
 
 class OnDisk:
@@ -141,14 +142,24 @@ async def compare(
             result.check_errors += end - start
             continue
         have, want = disk.counts[start:end], references.counts[start:end]
-        used = np.flatnonzero((have != 0) | (want != 0))
-        if len(used):
-            highest = start + int(used[-1])
-        wrong = np.flatnonzero(have != want)
-        if len(wrong):
+        highest = max(highest, start + _last_used(have), start + _last_used(want))
+        differ = have != want
+        if differ.any():
+            wrong = np.flatnonzero(differ)
             rebuild |= bool((have[wrong] == 0).any())
             await _mend(disk, references, result, fix, wrong + start)
     return highest, rebuild
+
+
+def _last_used(counts: Counts) -> int:
+    """Return the last index of a count that is not zero, less than none if there is none."""
+    at = len(counts)
+    while at > 0:
+        used = np.flatnonzero(counts[max(0, at - LOOK_BACK) : at])
+        if len(used):
+            return max(0, at - LOOK_BACK) + int(used[-1])
+        at -= LOOK_BACK
+    return -(1 << 62)
 
 
 def _stretches(disk: OnDisk, clusters: int) -> Iterator[tuple[int, int, int]]:

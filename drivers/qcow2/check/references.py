@@ -32,7 +32,7 @@ from blockemu.images.qcow2.constants import (
 )
 from blockemu.images.qcow2.tables import I64, Table, compressed_extents, run_starts
 
-BATCH: Final = 1 << 20  # bytes of L2 tables looked at in one go
+BATCH: Final = 1 << 18  # bytes of L2 tables looked at in one go
 L1_RESERVED: Final = 0x7F000000000001FF
 L2_RESERVED: Final = 0x3F000000000001FE
 REFTABLE_RESERVED: Final = 0x1FF
@@ -154,8 +154,7 @@ class References(Counts):
         at = raw.data.cast("B")
         try:
             for a, b in zip([0, *breaks], [*breaks, len(hosts)], strict=True):
-                part = await self.storage.read(int(hosts[a]), (b - a) * size)
-                at[a * size : b * size] = part
+                await self.storage.fill(int(hosts[a]), at[a * size : b * size])
         except OSError:
             return None
         return raw.byteswap(inplace=True)

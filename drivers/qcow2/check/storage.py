@@ -31,6 +31,9 @@ class Storage(Protocol):
     async def read(self, offset: int, length: int) -> memoryview:
         """Return some bytes, which the caller may change."""
 
+    async def fill(self, offset: int, data: memoryview) -> None:
+        """Read some bytes into memory at hand."""
+
     async def write(self, offset: int, data: bytes) -> None:
         """Write some bytes."""
 
@@ -91,6 +94,10 @@ class MemoryStorage:
     async def read(self, offset: int, length: int) -> memoryview:
         """Return some bytes; beyond the end are zeroes."""
         return memoryview(bytearray(self.data[offset : offset + length].ljust(length, b"\0")))
+
+    async def fill(self, offset: int, data: memoryview) -> None:
+        """Read some bytes into ``data``."""
+        data[:] = await self.read(offset, len(data))
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write some bytes, growing the image if need be."""
