@@ -1,5 +1,7 @@
 """Copying what is read from below into the image that is read (bdrv_co_do_copy_on_readv)."""
 
+from dataclasses import dataclass
+
 from blockemu.buffers import new_buffer
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED
@@ -9,37 +11,67 @@ from blockemu.requests import is_zero
 BOUNCE = 1 << 20  # bytes in one go
 
 
-async def populate(edge: Edge, offset: int, length: int) -> None:
+async def populate(edge: Edge, offset: int, length: int, into: memoryview | None = None) -> None:
     """Let the node at an edge have all of a range, whole clusters of it, for itself.
 
     Nobody else reads or writes these clusters meanwhile.  What the guest sees stays the same, so
-    no bitmap is marked.  Raises OSError.
+    no bitmap is marked.  ``into`` gets the range's bytes, each run as its turn comes: what was just
+    written is not read again.  Raises OSError.
     """
     node = edge.node
     size = node.cluster_size or 1
     start, end = offset // size * size, min(-(-(offset + length) // size) * size, edge.length)
+    if into is not None and (node.flags.inactive or offset + length > edge.length):
+        await populate(edge, offset, length)
+        await edge.pread(offset, into)
+        return
     if node.flags.inactive or start >= end:
         return
     request = await edge.begin(start, end, serialising=True)
     try:
-        missing: list[tuple[int, int]] = []
+        runs: list[tuple[int, int, bool]] = []
         async for batch in edge.extents(start, end - start):
             for at, count, status, _ in batch.merged(ignore_host=True):
-                if not status & ALLOCATED:
-                    missing.append((at, count))
-        for at, count in missing:
-            await _fetch(edge, at, at + count)
+                runs.append((at, at + count, bool(status & ALLOCATED)))
+        wanted = Wanted(offset, length, into)
+        for at, stop, there in runs:
+            if not there:
+                await _fetch(edge, at, stop, wanted)
+            elif into is not None:
+                low, high = wanted.part(at, stop)
+                if high > low:
+                    await node.pread(low, into[low - offset : high - offset])
     finally:
         node.tracker.end(request)
         node.changed()
 
 
-async def _fetch(edge: Edge, start: int, end: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The range that is read, and where its bytes are to go."""
+
+    offset: int
+    length: int
+    into: memoryview | None
+
+    def part(self, start: int, end: int) -> tuple[int, int]:
+        """Return what of a range is wanted; its end may come first if nothing is."""
+        return max(start, self.offset), min(end, self.offset + self.length)
+
+    def take(self, start: int, data: memoryview) -> None:
+        """Take what is wanted of some bytes."""
+        low, high = self.part(start, start + len(data))
+        if self.into is not None and high > low:
+            self.into[low - self.offset : high - self.offset] = data[low - start : high - start]
+
+
+async def _fetch(edge: Edge, start: int, end: int, wanted: Wanted) -> None:
     node = edge.node
     buf = new_buffer(min(BOUNCE, end - start))
     for at in range(start, end, BOUNCE):
         part = buf[: end - at]
         await node.pread(at, part)
+        wanted.take(at, part)
         if node.debug is not None:
             await node.debug("cor_write")
         if is_zero(part):

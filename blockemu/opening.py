@@ -311,7 +311,7 @@ class Opener:
                 node.auto_backing = node.backing_file
             _ = node.length
         except FormatError as e:
-            raise QmpError(str(e)) from e
+            raise QmpError(str(e), hint=e.hint) from e
         except OSError as e:
             raise CouldNotOpen(_shown(node), os.strerror(e.errno or errno.EIO)) from e
         try:

@@ -90,7 +90,10 @@ class CopyOnRead(Filter[CopyOnReadOptions]):
         return Route(None, route.write, route.marks)
 
     async def pread(self, offset: int, buf: memoryview) -> None:
-        """Fetch, then read."""
+        """Fetch, and read what is there already."""
+        if self.bottom is None:
+            await populate(self.file, offset, len(buf), buf)
+            return
         await self.prefetch(offset, len(buf))
         await self.file.pread(offset, buf)
 

@@ -87,7 +87,7 @@ async def _create(node: Node[Any], name: str) -> None:
         vm_state_size=0,
         date_sec=now // NSEC,
         date_nsec=now % NSEC,
-        icount=None,
+        icount=0,
         vm_clock_nsec=0,
     )
     try:

@@ -167,6 +167,14 @@ class SnapshotExtraTooLarge(FormatError):
 
 
 class SnapshotTableTooBig(FormatError):
-    """The snapshot table is larger than QEMU would read."""
+    """The snapshot table is larger than QEMU would read: so many snapshots are too many."""
 
     template = "Snapshot table is too big"
+
+    def __init__(self, left: int = 0) -> None:
+        super().__init__()
+        if left:
+            self.hint = (
+                f"You can force-remove all {left} overhanging snapshots with "
+                "qemu-img check -r all\n"
+            )

@@ -75,7 +75,7 @@ def parse_snapshots(
         at += len(names)
         table.append(make_snapshot(head, extra, names, disk_size))
         if at > c.MAX_SNAPSHOT_BYTES:
-            raise errors.SnapshotTableTooBig
+            raise errors.SnapshotTableTooBig(count - index)
     return table, at
 
 

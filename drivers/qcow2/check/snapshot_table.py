@@ -133,12 +133,7 @@ class _Table:
 
     def _too_big(self, left: int) -> None:
         if not self.repair:
-            error = errors.SnapshotTableTooBig()
-            error.hint = (
-                f"You can force-remove all {left} overhanging snapshots with "
-                "qemu-img check -r all\n"
-            )
-            raise error
+            raise errors.SnapshotTableTooBig(left)
         self.storage.say(f"Discarding {left} overhanging snapshots (snapshot table is too big)")
         self.cut += left
 
