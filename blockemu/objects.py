@@ -1,16 +1,18 @@
 """The objects that ``object-add`` makes: secrets, throttle groups, I/O threads."""
 
 import base64
-import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+from blockemu.authz import AuthzList, AuthzSimple
 from blockemu.clocks import Clock
 from blockemu.errors import InvalidParameterValue, QmpError
+from blockemu.glib_files import UnreadableFile, read_file
 from blockemu.optlist import IDENTIFIER_HINT, is_identifier
 from blockemu.qmp_server.qapi import members
 from blockemu.qom import Object, Property, Tree, attribute
 from blockemu.schema.objects import ObjectProperties, QCryptoSecretFormat
 from blockemu.throttle_group import ThrottleGroup, ThrottleGroups
+from blockemu.tls.credentials import TlsCredsAnon, TlsCredsPsk, TlsCredsX509
 from blockemu.user_object import Known, UserObject
 
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
@@ -40,6 +42,12 @@ class BadThreadPool(QmpError):
     template = "bad thread-pool-min/thread-pool-max values"
 
 
+class NoSuchType(QmpError):
+    """(type): it is in the schema, but this program cannot make it."""
+
+    template = "invalid object type: {}"
+
+
 class NoSecretData(QmpError):
     """A secret without content."""
 
@@ -53,9 +61,9 @@ class TwoSecretSources(QmpError):
 
 
 class UnreadableSecret(QmpError):
-    """(file, what was tried, file, errno's text)."""
+    """(file, why)."""
 
-    template = "Unable to read {}: {} \u201c{}\u201d: {}"
+    template = "Unable to read {}: {}"
 
 
 class BadBase64(QmpError):
@@ -169,20 +177,9 @@ class Secret(SecretCommon):
 
 def _read(path: str) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as e:
-        tried = "Failed to open file"
-        raise UnreadableSecret(path, tried, path, os.strerror(e.errno or 0)) from e
-    try:
-        parts = []
-        while part := os.read(fd, 1 << 16):
-            parts.append(part)
-    except OSError as e:
-        tried = "Error reading file"
-        raise UnreadableSecret(path, tried, path, os.strerror(e.errno or 0)) from e
-    finally:
-        os.close(fd)
-    return b"".join(parts)
+        return read_file(path)
+    except UnreadableFile as e:
+        raise UnreadableSecret(path, e) from e
 
 
 def decode_base64(data: bytes) -> bytes:
@@ -287,12 +284,22 @@ class IoThread(EventLoop):
 # All of them
 
 
+_CLASSES: Final[tuple[type[UserObject], ...]] = (
+    Secret,
+    IoThread,
+    ThrottleGroup,
+    TlsCredsAnon,
+    TlsCredsPsk,
+    TlsCredsX509,
+    AuthzSimple,
+    AuthzList,
+)
+
+
 class Objects:
     """The objects that were added, in ``/objects`` of a tree."""
 
-    TYPES: ClassVar[dict[str, type[UserObject]]] = {
-        cls.TYPE: cls for cls in (Secret, IoThread, ThrottleGroup)
-    }
+    TYPES: ClassVar[dict[str, type[UserObject]]] = {cls.TYPE: cls for cls in _CLASSES}
 
     def __init__(self, tree: Tree, clock: Clock) -> None:
         self.tree = tree
@@ -303,6 +310,8 @@ class Objects:
         if not is_identifier(options.id):
             raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
         assert options.tag is not None
+        if options.tag not in self.TYPES:
+            raise NoSuchType(options.tag)
         made = self.TYPES[options.tag]()
         given = _given(options)
         for name, value in given.items():

@@ -6,6 +6,7 @@ The order is that of QEMU's own table, which is a hash table of all its types, o
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from blockemu.authz import Authz, AuthzList, AuthzSimple
 from blockemu.chardevs import (
     Chardev,
     FileChardev,
@@ -19,6 +20,7 @@ from blockemu.chardevs import (
 from blockemu.objects import EventLoop, IoThread, Secret, SecretCommon
 from blockemu.qom import Container, Object
 from blockemu.throttle_group import ThrottleGroup
+from blockemu.tls.credentials import TlsCreds, TlsCredsAnon, TlsCredsPsk, TlsCredsX509
 from blockemu.user_object import UserObject
 
 
@@ -32,16 +34,22 @@ class Type(NamedTuple):
 
 
 _ROWS: Final = (
+    Type("authz-simple", AuthzSimple, "authz"),
     Type("secret_common", SecretCommon, "object", abstract=True),
     Type("container", Container, "object"),
     Type("interface", Object, abstract=True),
+    Type("tls-creds-anon", TlsCredsAnon, "tls-creds"),
     Type("iothread", IoThread, "event-loop-base"),
     Type("secret", Secret, "secret_common"),
+    Type("authz", Authz, "object", abstract=True),
+    Type("tls-creds-psk", TlsCredsPsk, "tls-creds"),
+    Type("tls-creds", TlsCreds, "object", abstract=True),
     Type("chardev-pipe", PipeChardev, "chardev-fd"),
     Type("chardev-fd", Chardev, "chardev", abstract=True),
     Type("chardev-null", NullChardev, "chardev"),
     Type("chardev-ringbuf", RingBuffer, "chardev"),
     Type("event-loop-base", EventLoop, "object", abstract=True),
+    Type("authz-list", AuthzList, "authz"),
     Type("chardev-stdio", StdioChardev, "chardev-fd"),
     Type("chardev", Chardev, "object", abstract=True),
     Type("user-creatable", UserObject, "interface", abstract=True),
@@ -49,6 +57,7 @@ _ROWS: Final = (
     Type("chardev-file", FileChardev, "chardev-fd"),
     Type("chardev-memory", MemoryChardev, "chardev-ringbuf"),
     Type("object", Object, abstract=True),
+    Type("tls-creds-x509", TlsCredsX509, "tls-creds"),
     Type("throttle-group", ThrottleGroup, "object"),
 )
 TYPES: Final = {row.name: row for row in _ROWS}

@@ -6,7 +6,7 @@ from blockemu.commands.context import Context
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.exports.listening import listen, plain_address
-from blockemu.exports.nbd_server import MAX_CONNECTIONS, NbdServer
+from blockemu.exports.nbd_server import MAX_CONNECTIONS, NbdServer, Security
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import U32, Since
 from blockemu.schema.exports import (
@@ -18,6 +18,7 @@ from blockemu.schema.exports import (
     NbdServerOptions,
 )
 from blockemu.schema.sockets import AnySocketAddressLegacy
+from blockemu.tls.credentials import credentials
 
 
 class ServerRunning(QmpError):
@@ -26,35 +27,27 @@ class ServerRunning(QmpError):
     template = "NBD server already running"
 
 
-class NoTlsCreds(QmpError):
-    """There is no such object."""
-
-    template = "No TLS credentials with id '{}'"
-
-
-class NotTlsCreds(QmpError):
-    """The object is something else."""
-
-    template = "Object with id '{}' is not TLS credentials"
-
-
 async def start_server(emu: Emulator, options: NbdServerOptions) -> None:
     """Start the NBD server (nbd_server_start)."""
     if emu.exports.server is not None:
         raise ServerRunning
     most = options.max_connections
     listeners = listen(options.addr)
+    tls_creds = None
     if options.tls_creds is not None:
-        for each in listeners:
-            each.close()
-        found = emu.objects.find(options.tls_creds)
-        raise (NoTlsCreds if found is None else NotTlsCreds)(options.tls_creds)
+        try:
+            tls_creds = credentials(emu.objects.find, options.tls_creds, "server")
+        except QmpError:
+            for each in listeners:
+                each.close()
+            raise
     emu.exports.server = NbdServer(
         emu.exports,
         listeners,
         emu.pool,
         emu.clocks.realtime,
         max_connections=MAX_CONNECTIONS if most is None else most,
+        security=Security(tls_creds, options.tls_authz, emu.objects.find),
     )
 
 

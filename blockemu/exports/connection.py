@@ -7,7 +7,6 @@ requests in it, and answers them with one send.  What cannot be planned runs as 
 
 import asyncio
 import errno
-import socket
 import struct
 from time import monotonic_ns
 from typing import Final
@@ -19,6 +18,7 @@ from blockemu.exports.requests import Request, Requests, error_reply
 from blockemu.nbd import wire
 from blockemu.pool import Pool
 from blockemu.route import Commit, Leaf, Route, Segments
+from blockemu.streams import Stream
 
 WINDOW: Final = 256 << 10  # bytes received at once
 MOST_TASKS: Final = 16  # requests of a client that wait for something (MAX_NBD_REQUESTS)
@@ -30,18 +30,18 @@ _HOLE = struct.Struct(">IHHQIQI")  # the same and a size
 class Connection:
     """One client in the transmission phase; ``closed`` is set once nothing of it is left."""
 
-    def __init__(self, requests: Requests, pool: Pool, sock: socket.socket) -> None:
+    def __init__(self, requests: Requests, pool: Pool, stream: Stream) -> None:
         self._requests = requests
         self._backend: Backend = requests.backend
         self._pool = pool
         self._structured = requests.structured
         self._loop = asyncio.get_running_loop()
-        self._sock = sock
-        self._fd = sock.fileno()
+        self._stream = stream
+        self._fd = stream.fileno()
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._window = memoryview(bytearray(WINDOW))
         self._start = self._end = 0  # what is received and not yet served
-        self._out = Outgoing(sock, self._backend)
+        self._out = Outgoing(stream, self._backend)
         self._tasks: set[asyncio.Task[None]] = set()
         self._writes: list[tuple[Leaf, int, memoryview]] = []
         self._after: list[tuple[int, int, int, Commit | None]] = []  # cookie, offset, length
@@ -52,7 +52,7 @@ class Connection:
 
     def _readable(self) -> None:
         try:
-            got = self._sock.recv_into(self._window[self._end :])
+            got = self._stream.recv_into(self._window[self._end :])
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -62,6 +62,13 @@ class Connection:
             return
         self._end += got
         self._serve()
+        if self._stream.pending and self._reading:
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Take what was decrypted and nobody announces."""
+        if self._reading and self._stream.pending:
+            self._readable()
 
     def _serve(self) -> None:
         """Answer what is received; stop where output, a thread or a task has to be waited for."""
@@ -134,6 +141,8 @@ class Connection:
     def _resume(self) -> None:
         self._loop.add_reader(self._fd, self._readable)
         self._reading = True
+        if self._stream.pending:
+            self._loop.call_soon(self._read_on)
 
     # Planned requests
 
@@ -357,7 +366,7 @@ class Connection:
         if self._tasks or self._busy or self.closed.done():
             return
         self._out.last_words()
-        self._sock.close()
+        self._stream.close()
         self.closed.set_result(None)
 
 

@@ -6,21 +6,32 @@ After blockdev-nbd.c.  A client has ten seconds for the handshake.
 import asyncio
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blockemu.clocks import Clock
+from blockemu.errors import QmpError
 from blockemu.exports.connection import Connection
 from blockemu.nbd.server import Exports as Offered
 from blockemu.nbd.server import Negotiation, Refused, Session
 from blockemu.nbd.steps import Receive, Send
 from blockemu.pool import Pool
+from blockemu.streams import PlainStream, Stream, receive, send_all, shut
 
 if TYPE_CHECKING:
     from blockemu.exports.export import NbdExport
     from blockemu.exports.registry import Exports
+    from blockemu.tls.credentials import Find, TlsCreds
 
 HANDSHAKE_LIMIT: Final = 10 * 10**9  # nanoseconds
 MAX_CONNECTIONS: Final = 100  # by default
+
+
+class Security(NamedTuple):
+    """Credentials, None for clear text; the object that says who may come in; where it is."""
+
+    credentials: "TlsCreds | None" = None
+    authz: str | None = None
+    find: "Find" = lambda _: None
 
 
 class NbdServer:
@@ -34,12 +45,14 @@ class NbdServer:
         clock: Clock,
         *,
         max_connections: int = MAX_CONNECTIONS,
+        security: Security | None = None,
     ) -> None:
         self._exports = exports
         self._listeners = listeners
         self._pool = pool
         self._clock = clock
         self.max_connections = max_connections
+        self._security = security or Security()
         self._loop = asyncio.get_running_loop()
         self._clients: dict[asyncio.Task[None], socket.socket] = {}
         self._listening = False
@@ -83,44 +96,52 @@ class NbdServer:
         self._watch()
 
     async def _serve(self, sock: socket.socket) -> None:
-        stop = self._clock.timer(HANDSHAKE_LIMIT, lambda: _shut(sock))
+        stop = self._clock.timer(HANDSHAKE_LIMIT, lambda: shut(sock))
         try:
-            session = await self._handshake(sock, self._exports)
-        except (Refused, OSError, EOFError):
+            session, stream = await self._handshake(sock, self._exports)
+        except (Refused, QmpError, OSError, EOFError):
             return
         finally:
             stop()
         export: NbdExport = session.export  # type: ignore[assignment]
         if self._closed or not export.user_owned:
             return
-        connection = Connection(export.requests(session), self._pool, sock)
+        connection = Connection(export.requests(session), self._pool, stream)
         export.add_client(connection)
         await connection.closed
 
-    async def _handshake(self, sock: socket.socket, exports: Offered) -> Session:
-        dialogue = Negotiation(exports).run()
+    async def _handshake(self, sock: socket.socket, exports: Offered) -> tuple[Session, Stream]:
+        """Lead the handshake.
+
+        Raises:
+            Refused: the client broke the protocol, or left.
+            QmpError: no encryption was agreed on, or the client may not come in.
+            OSError, EOFError: the connection failed.
+
+        """
+        dialogue = Negotiation(exports, tls=self._security.credentials is not None).run()
+        stream: Stream = PlainStream(sock)
         answer = b""
         while True:
             try:
                 step = dialogue.send(answer) if answer else next(dialogue)
             except StopIteration as stop:
                 session: Session = stop.value
-                return session
+                return session, stream
             answer = b""
             if isinstance(step, Send):
-                await self._loop.sock_sendall(sock, step.data)
+                await send_all(stream, step.data)
+            elif isinstance(step, Receive):
+                answer = await receive(stream, step.size)
             else:
-                assert isinstance(step, Receive)  # without credentials there is no TLS
-                answer = await self._receive(sock, step.size)
+                stream = await self._encrypt(sock)
 
-    async def _receive(self, sock: socket.socket, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            part = await self._loop.sock_recv(sock, size - len(data))
-            if not part:
-                raise EOFError
-            data += part
-        return bytes(data)
+    async def _encrypt(self, sock: socket.socket) -> Stream:
+        from blockemu.tls.session import accept  # start-up: few servers do
+
+        credentials, authz, find = self._security
+        assert credentials is not None
+        return await accept(sock, credentials, find, authz)
 
     async def close(self) -> None:
         """Stop listening, and hang up on those who have not left by themselves."""
@@ -129,11 +150,6 @@ class NbdServer:
         for listener in self._listeners:
             listener.close()
         for sock in list(self._clients.values()):
-            _shut(sock)
+            shut(sock)
         while self._clients:
             await asyncio.wait(list(self._clients))
-
-
-def _shut(sock: socket.socket) -> None:
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

@@ -4,7 +4,6 @@ Pages of a file are handed to the socket without a copy.  If the socket does not
 they are *lent* (see ``blockemu.route.Leaf``): whoever changes them has a copy made first.
 """
 
-import socket
 import struct
 from contextlib import suppress
 from typing import Final
@@ -12,11 +11,13 @@ from typing import Final
 from blockemu.backend import Backend
 from blockemu.buffers import new_buffer
 from blockemu.route import Leaf
+from blockemu.streams import Stream
 
 ARENA: Final = 1 << 20  # bytes: small replies of a batch are put together here
 SMALL: Final = 32 << 10  # payload up to this is copied to the arena
 _MOST_PIECES: Final = 512  # of one sendmsg; the system takes 1024
 _HEADS: Final = 64  # more than the longest head of a reply
+_NOTHING: Final = memoryview(b"")
 
 Mark = tuple[int, int, int]
 
@@ -24,8 +25,8 @@ Mark = tuple[int, int, int]
 class Outgoing:
     """The queue of one socket; ``sending``: the socket takes no more just now."""
 
-    def __init__(self, sock: socket.socket, backend: Backend) -> None:
-        self._sock = sock
+    def __init__(self, stream: Stream, backend: Backend) -> None:
+        self._stream = stream
         self._backend = backend
         self._arena = memoryview(bytearray(ARENA))
         self._used = self._queued = 0  # bytes in the arena; those of them already in ``_out``
@@ -84,22 +85,26 @@ class Outgoing:
         if self.sending:
             return
         try:
+            if self._stream.unsent:
+                self._stream.send(_NOTHING)
             if not self._out and self._used:
-                sent = self._sock.send(self._arena[: self._used])
+                sent = self._stream.send(self._arena[: self._used])
                 if sent == self._used:
                     self._used = 0
+                    self.sending = self._stream.unsent
                     return
                 self._out.append(self._arena[sent : self._used])
                 self._queued = self._used
             elif self._used > self._queued:
                 self.append()
             while self._out:
-                self._trim(self._sock.sendmsg(self._out[:_MOST_PIECES]))
+                self._trim(self._stream.sendmsg(self._out[:_MOST_PIECES]))
         except (BlockingIOError, InterruptedError):
             self.sending = True
             self._borrow()
             return
         self._used = self._queued = 0
+        self.sending = self._stream.unsent
 
     def last_words(self) -> None:
         """Send what can still be sent when the connection is about to end."""

@@ -36,6 +36,18 @@ class CannotWrite(Lost):
     template = "Unable to write to socket: {}"
 
 
+class CannotReadTls(Lost):
+    """(why)."""
+
+    template = "Cannot read from TLS channel: {}"
+
+
+class CannotWriteTls(Lost):
+    """(why)."""
+
+    template = "Cannot write to TLS channel: {}"
+
+
 class ReadFailed(HandshakeError):
     """(what was to be read, why)."""
 

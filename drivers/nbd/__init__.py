@@ -10,11 +10,10 @@ from typing import Annotated, Any, Final
 import numpy as np
 
 from blockemu.blockdev_options import NodeOptions
-from blockemu.connecting import connect
 from blockemu.drivers.nbd import names
 from blockemu.drivers.nbd.channel import Channel
 from blockemu.drivers.nbd.connector import SECOND, Connector
-from blockemu.drivers.nbd.streams import PlainStream
+from blockemu.drivers.nbd.dialling import dial
 from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
 from blockemu.nbd import client, wire
@@ -24,6 +23,7 @@ from blockemu.node import Flags, Limits, Node, Write
 from blockemu.optlist import number
 from blockemu.qmp_server.qapi import U32, Features, InvalidInput, Since, visit
 from blockemu.schema.sockets import AnySocketAddress
+from blockemu.tls.credentials import TlsCreds, credentials
 from blockemu.transaction import Transaction
 
 MOST_REQUESTS: Final = 16  # under way at once
@@ -41,18 +41,6 @@ class QueryTooLong(QmpError):
     """More than the protocol lets through."""
 
     template = "x-dirty-bitmap query too long to send to server"
-
-
-class NoCredentials(QmpError):
-    """(id): there is no such object."""
-
-    template = "No TLS credentials with id '{}'"
-
-
-class NotCredentials(QmpError):
-    """(id): it is something else."""
-
-    template = "Object with id '{}' is not TLS credentials"
 
 
 class OnlyReadable(HostError):
@@ -166,6 +154,7 @@ class Nbd(Node[NbdOptions]):
         self._stop_delay = _nothing
         self._delay = (options.reconnect_delay or 0) * SECOND
         self._connector = Connector(self._attempt, clock)
+        self._credentials: TlsCreds | None = None
         self._check_options()
         self._connector.retry = bool(options.open_timeout)
         stop_timer = _nothing
@@ -187,8 +176,7 @@ class Nbd(Node[NbdOptions]):
         if options.export is not None and _too_long(options.export):
             raise NameTooLong
         if options.tls_creds is not None:
-            credentials = self.services.find_object(options.tls_creds)
-            raise (NoCredentials if credentials is None else NotCredentials)(options.tls_creds)
+            self._credentials = credentials(self.services.find_object, options.tls_creds, "client")
         if options.x_dirty_bitmap is not None and _too_long(options.x_dirty_bitmap):
             raise QueryTooLong
 
@@ -210,10 +198,12 @@ class Nbd(Node[NbdOptions]):
 
     async def _attempt(self) -> Channel:
         """Connect and lead the handshake; raises QmpError."""
-        sock = await connect(self.options.server, self.pool)
-        channel = Channel(PlainStream(sock))
+        options, credentials = self.options, self._credentials
+        channel = await dial(options.server, self.pool, credentials, options.tls_hostname)
         wanted = Wanted(
-            self.options.export or "", self.options.x_dirty_bitmap or wire.BASE_ALLOCATION
+            options.export or "",
+            options.x_dirty_bitmap or wire.BASE_ALLOCATION,
+            tls=credentials is not None,
         )
         try:
             await channel.negotiate(client.connect(wanted))

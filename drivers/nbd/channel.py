@@ -8,10 +8,15 @@ from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
-from blockemu.drivers.nbd.streams import Stream
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo
-from blockemu.nbd.client_errors import CannotRead, CannotWrite, EndOfFile
+from blockemu.nbd.client_errors import (
+    CannotRead,
+    CannotReadTls,
+    CannotWrite,
+    CannotWriteTls,
+    EndOfFile,
+)
 from blockemu.nbd.steps import Handshake, Receive, Send
 from blockemu.nbd.transmission import (
     Command,
@@ -19,9 +24,9 @@ from blockemu.nbd.transmission import (
     Transmission,
     WrongReply,
 )
+from blockemu.streams import Stream, receive, send_all
 
 T = TypeVar("T")
-Watch = Callable[..., object]
 Encrypt = Callable[[], Awaitable[Stream]]
 MOST_VIEWS = 64  # handed to the kernel at once
 
@@ -73,40 +78,20 @@ class Channel:
             return result
 
     async def _receive(self, size: int) -> bytes:
-        data = bytearray(size)
-        view = memoryview(data)
-        while len(view):
-            try:
-                count = self._stream.recv_into(view)
-            except BlockingIOError:
-                await self._ready(self._loop.add_reader, self._loop.remove_reader)
-                continue
-            except OSError as e:
-                raise CannotRead(os.strerror(e.errno or 0)) from e
-            if not count:
-                raise EndOfFile
-            view = view[count:]
-        return bytes(data)
+        try:
+            return await receive(self._stream, size)
+        except EOFError as e:
+            raise EndOfFile from e
+        except OSError as e:
+            lost = CannotReadTls if self._stream.encrypted else CannotRead
+            raise lost(os.strerror(e.errno or 0)) from e
 
     async def _send_all(self, data: bytes) -> None:
-        view = memoryview(data)
-        while len(view) or self._stream.unsent:
-            try:
-                view = view[self._stream.sendmsg([view]) :]
-            except BlockingIOError:
-                await self._ready(self._loop.add_writer, self._loop.remove_writer)
-            except OSError as e:
-                raise CannotWrite(os.strerror(e.errno or 0)) from e
-
-    async def _ready(self, watch: Watch, forget: Callable[[int], object]) -> None:
-        """Wait until the stream can go on."""
-        ready: asyncio.Future[None] = self._loop.create_future()
-        number = self._stream.fileno()
-        watch(number, _resolve, ready)
         try:
-            await ready
-        finally:
-            forget(number)
+            await send_all(self._stream, data)
+        except OSError as e:
+            lost = CannotWriteTls if self._stream.encrypted else CannotWrite
+            raise lost(os.strerror(e.errno or 0)) from e
 
     # Requests
 
@@ -203,7 +188,7 @@ class Channel:
             except RemoteProtocolError:
                 self._break(wire.EINVAL)
                 return
-            if count < len(room) and not self._stream.buffers:
+            if count < len(room) and not self._stream.pending:
                 return
 
     # The end

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from blockemu.drivers.nbd.channel import Channel
-from blockemu.drivers.nbd.streams import TlsStream, encrypted
 from blockemu.errors import QmpError
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo
+from blockemu.tls.credentials import TlsCredsX509
+from blockemu.tls.session import connect
+from blockemu.tls.stream import TlsStream
 
 BLOCK = 3 << 20
 
@@ -106,11 +108,18 @@ def trusting(certificate: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(certificate))
 
 
+def credentials(context: ssl.SSLContext) -> TlsCredsX509:
+    """Return what a client uses, without looking at files."""
+    made = TlsCredsX509()
+    made.context = context
+    return made
+
+
 def test_large_writes_and_reads_go_through(certificate: Path) -> None:
     data = bytes(range(256)) * (BLOCK // 256)
 
     async def run(sock: socket.socket) -> None:
-        stream = TlsStream(sock, trusting(certificate), "localhost")
+        stream = TlsStream(sock, trusting(certificate), hostname="localhost")
         await stream.handshake()
         channel = Channel(stream)
         channel._transmission.info = ExportInfo()
@@ -131,7 +140,7 @@ def test_a_certificate_for_somebody_else_is_refused(certificate: Path) -> None:
         with pytest.raises(
             QmpError, match=r"^Certificate does not match the hostname example.org$"
         ):
-            await encrypted(sock, trusting(certificate), "example.org")
+            await connect(sock, credentials(trusting(certificate)), "example.org")
 
     with_server(certificate, lambda sock: asyncio.run(run(sock)), answer)
 
@@ -139,15 +148,17 @@ def test_a_certificate_for_somebody_else_is_refused(certificate: Path) -> None:
 def test_a_certificate_of_an_unknown_issuer_is_refused(certificate: Path) -> None:
     async def run(sock: socket.socket) -> None:
         with pytest.raises(QmpError, match=r"^The certificate hasn't got a known issuer$"):
-            await encrypted(sock, ssl.create_default_context(), "localhost")
+            await connect(sock, credentials(ssl.create_default_context()), "localhost")
 
     with_server(certificate, lambda sock: asyncio.run(run(sock)), answer)
 
 
-def test_a_certificate_is_of_no_use_without_a_name_to_compare() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(QmpError, match=r"^No hostname for certificate validation$"):
-        asyncio.run(encrypted(ours, ssl.create_default_context(), None))
+def test_a_certificate_is_of_no_use_without_a_name_to_compare(certificate: Path) -> None:
+    async def run(sock: socket.socket) -> None:
+        with pytest.raises(QmpError, match=r"^No hostname for certificate validation$"):
+            await connect(sock, credentials(trusting(certificate)), None)
+
+    with_server(certificate, lambda sock: asyncio.run(run(sock)), answer)
 
 
 def test_garbage_in_place_of_keys_is_refused() -> None:
@@ -157,14 +168,14 @@ def test_garbage_in_place_of_keys_is_refused() -> None:
             ours.setblocking(False)
             theirs.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
             with pytest.raises(QmpError, match=r"^TLS handshake failed: "):
-                await encrypted(ours, ssl.create_default_context(), "localhost")
+                await connect(ours, credentials(ssl.create_default_context()), "localhost")
 
     asyncio.run(run())
 
 
 def test_a_server_that_hangs_up_loses_the_request(certificate: Path) -> None:
     async def run(sock: socket.socket) -> None:
-        stream = TlsStream(sock, trusting(certificate), "localhost")
+        stream = TlsStream(sock, trusting(certificate), hostname="localhost")
         await stream.handshake()
         channel = Channel(stream)
         command = await channel.request(wire.CMD_READ, 0, 512, buf=memoryview(bytearray(512)))

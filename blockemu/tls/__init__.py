@@ -1,0 +1,1 @@
+"""Encrypted connections: credentials as objects, their checks, sessions."""

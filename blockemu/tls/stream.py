@@ -1,0 +1,132 @@
+"""A connection's bytes, encrypted by memory, without waiting."""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from contextlib import suppress
+from typing import Final
+
+from blockemu.streams import shut
+
+RECORD: Final = 1 << 16  # bytes taken from the network, or encrypted, at once
+
+
+class TlsStream:
+    """A socket, encrypted, from either side."""
+
+    encrypted = True
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        hostname: str | None = None,
+        server: bool = False,
+    ) -> None:
+        self.sock = sock
+        self.fileno = sock.fileno
+        self.close = sock.close
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server, server_hostname=hostname
+        )
+        self._waiting = memoryview(b"")  # encrypted, for the network
+
+    @property
+    def unsent(self) -> bool:
+        """Whether encrypted bytes wait for the descriptor."""
+        return bool(len(self._waiting) or self._outgoing.pending)
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes have come that nobody has taken yet, at least a part of a record."""
+        return bool(self.tls.pending() or self._incoming.pending)
+
+    async def handshake(self) -> None:
+        """Agree on keys.  As with QEMU the other side does not learn why that fails.
+
+        Raises:
+            ssl.SSLError: they cannot.
+            OSError: the connection failed.
+
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(self.sock, self._outgoing.read())
+                self._feed(await loop.sock_recv(self.sock, RECORD))
+            else:
+                await loop.sock_sendall(self.sock, self._outgoing.read())
+                return
+
+    def recv_into(self, view: memoryview) -> int:
+        """Receive and decrypt as much as there is.
+
+        Raises:
+            OSError: ECONNABORTED if the connection ended without a word, EIO if it is garbled.
+
+        """
+        got = 0
+        while got < len(view):
+            try:
+                count = self.tls.read(len(view) - got, view[got:])
+            except ssl.SSLWantReadError:
+                if got:
+                    break
+                self._feed(self.sock.recv(RECORD))
+                continue
+            except ssl.SSLZeroReturnError:
+                break
+            except ssl.SSLError as e:
+                if got:
+                    break  # it comes up again
+                code = errno.ECONNABORTED if isinstance(e, ssl.SSLEOFError) else errno.EIO
+                raise OSError(code, os.strerror(code)) from e
+            if not count:
+                break
+            got += int(count)
+        return got
+
+    def _feed(self, data: bytes) -> None:
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def send(self, view: memoryview) -> int:
+        """Encrypt and send."""
+        return self.sendmsg([view])
+
+    def sendmsg(self, views: list[memoryview]) -> int:
+        """Encrypt and send, a bounded part at a time."""
+        self._push()
+        if self.unsent:
+            raise BlockingIOError
+        taken = 0
+        for view in views:
+            for at in range(0, len(view), RECORD):
+                try:
+                    taken += self.tls.write(view[at : at + RECORD])
+                except ssl.SSLError as e:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO)) from e
+                self._push()
+                if self.unsent:
+                    return taken
+        return taken
+
+    def _push(self) -> None:
+        """Send what is encrypted, as far as the network takes it."""
+        with suppress(BlockingIOError):
+            while self.unsent:
+                if not len(self._waiting):
+                    self._waiting = memoryview(self._outgoing.read())
+                self._waiting = self._waiting[self.sock.send(self._waiting) :]
+
+    def shutdown(self) -> None:
+        """End both directions, without a word, as QEMU does."""
+        shut(self.sock)
