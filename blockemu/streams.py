@@ -1,10 +1,13 @@
 """A connection's bytes without waiting, in clear text or (``blockemu.tls.stream``) encrypted."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
+
+from blockemu.nbd.lost import CannotRead, CannotReadTls, CannotWrite, CannotWriteTls, EndOfFile
 
 Watch = Callable[..., object]
 
@@ -64,13 +67,7 @@ class PlainStream:
 
 
 async def receive(stream: Stream, size: int) -> bytes:
-    """Wait for exactly so many bytes.
-
-    Raises:
-        EOFError: the other side has closed its end.
-        OSError: the connection failed.
-
-    """
+    """Wait for exactly so many bytes.  Raises Lost, in QEMU's words."""
     data = bytearray(size)
     view = memoryview(data)
     while len(view):
@@ -80,14 +77,17 @@ async def receive(stream: Stream, size: int) -> bytes:
             loop = asyncio.get_running_loop()
             await _ready(stream, loop.add_reader, loop.remove_reader)
             continue
+        except OSError as e:
+            lost = CannotReadTls if stream.encrypted else CannotRead
+            raise lost(os.strerror(e.errno or 0)) from e
         if not count:
-            raise EOFError
+            raise EndOfFile
         view = view[count:]
     return bytes(data)
 
 
 async def send_all(stream: Stream, data: bytes) -> None:
-    """Send, however long it takes.  Raises OSError."""
+    """Send, however long it takes.  Raises Lost, in QEMU's words."""
     view = memoryview(data)
     while len(view) or stream.unsent:
         try:
@@ -95,6 +95,9 @@ async def send_all(stream: Stream, data: bytes) -> None:
         except BlockingIOError:
             loop = asyncio.get_running_loop()
             await _ready(stream, loop.add_writer, loop.remove_writer)
+        except OSError as e:
+            lost = CannotWriteTls if stream.encrypted else CannotWrite
+            raise lost(os.strerror(e.errno or 0)) from e
 
 
 async def _ready(stream: Stream, watch: Watch, forget: Callable[[int], object]) -> None:

@@ -49,6 +49,7 @@ async def start_server(emu: Emulator, options: NbdServerOptions) -> None:
         max_connections=MAX_CONNECTIONS if most is None else most,
         security=Security(tls_creds, options.tls_authz, emu.objects.find),
     )
+    emu.exports.server.tell = emu.warn
 
 
 @command(since="1.3")

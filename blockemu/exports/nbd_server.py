@@ -5,14 +5,17 @@ After blockdev-nbd.c.  A client has ten seconds for the handshake.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blockemu.clocks import Clock
 from blockemu.errors import QmpError
 from blockemu.exports.connection import Connection
+from blockemu.nbd.client_errors import ReadFailed
+from blockemu.nbd.lost import Lost
 from blockemu.nbd.server import Exports as Offered
-from blockemu.nbd.server import Negotiation, Refused, Session
+from blockemu.nbd.server import Left, Negotiation, Refused, Session
 from blockemu.nbd.steps import Receive, Send
 from blockemu.pool import Pool
 from blockemu.streams import PlainStream, Stream, receive, send_all, shut
@@ -53,6 +56,7 @@ class NbdServer:
         self._clock = clock
         self.max_connections = max_connections
         self._security = security or Security()
+        self.tell: Callable[[str], None] = lambda _: None  # why a client was not let in
         self._loop = asyncio.get_running_loop()
         self._clients: dict[asyncio.Task[None], socket.socket] = {}
         self._listening = False
@@ -99,7 +103,10 @@ class NbdServer:
         stop = self._clock.timer(HANDSHAKE_LIMIT, lambda: shut(sock))
         try:
             session, stream = await self._handshake(sock, self._exports)
-        except (Refused, QmpError, OSError, EOFError):
+        except Left:
+            return
+        except (Refused, QmpError) as e:
+            self.tell(f"option negotiation failed: {e}")
             return
         finally:
             stop()
@@ -115,33 +122,55 @@ class NbdServer:
 
         Raises:
             Refused: the client broke the protocol, or left.
-            QmpError: no encryption was agreed on, or the client may not come in.
-            OSError, EOFError: the connection failed.
+            QmpError: no encryption was agreed on, the client may not come in, or it is gone.
 
         """
         dialogue = Negotiation(exports, tls=self._security.credentials is not None).run()
         stream: Stream = PlainStream(sock)
-        answer = b""
-        while True:
-            try:
-                step = dialogue.send(answer) if answer else next(dialogue)
-            except StopIteration as stop:
-                session: Session = stop.value
-                return session, stream
-            answer = b""
-            if isinstance(step, Send):
-                await send_all(stream, step.data)
-            elif isinstance(step, Receive):
-                answer = await receive(stream, step.size)
-            else:
-                stream = await self._encrypt(sock)
+        try:
+            step = next(dialogue)
+            while True:
+                answer = b""
+                try:
+                    if isinstance(step, Send):
+                        await send_all(stream, step.data)
+                    elif isinstance(step, Receive):
+                        answer = await self._receive(stream, step)
+                    else:
+                        stream = await self._encrypt(sock)
+                except Lost as e:
+                    step = dialogue.throw(e)
+                else:
+                    step = dialogue.send(answer)
+        except StopIteration as stop:
+            session: Session = stop.value
+            return session, stream
 
     async def _encrypt(self, sock: socket.socket) -> Stream:
         from blockemu.tls.session import accept  # start-up: few servers do
 
         credentials, authz, find = self._security
         assert credentials is not None
-        return await accept(sock, credentials, find, authz)
+        try:
+            return await accept(sock, credentials, find, authz)
+        except QmpError:
+            await self._dismiss(sock)
+            raise
+
+    async def _dismiss(self, sock: socket.socket) -> None:
+        """Say nothing more, but let the client finish what it is saying: that must not fail."""
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+            while await self._loop.sock_recv(sock, 1 << 16):
+                pass
+
+    async def _receive(self, stream: Stream, wanted: Receive) -> bytes:
+        try:
+            return await receive(stream, wanted.size)
+        except Lost as e:
+            if wanted.what:
+                raise ReadFailed(wanted.what, e) from e
+            raise
 
     async def close(self) -> None:
         """Stop listening, and hang up on those who have not left by themselves."""

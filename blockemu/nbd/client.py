@@ -11,7 +11,8 @@ from typing import Final
 
 from blockemu.nbd import client_errors as errors
 from blockemu.nbd import wire
-from blockemu.nbd.client_errors import HandshakeError, Lost
+from blockemu.nbd.client_errors import HandshakeError
+from blockemu.nbd.lost import Lost
 from blockemu.nbd.steps import Handshake, Receive, Send, StartTls
 from blockemu.nbd.wire import option_name, reply_name
 

@@ -2,10 +2,12 @@
 
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from blockemu.nbd import wire
+from blockemu.nbd.lost import Lost
 from blockemu.nbd.steps import Handshake, Receive, Send, StartTls
 from blockemu.nbd.wire import option_name
 
@@ -106,12 +108,14 @@ class Negotiation:
         """
         flags = wire.FIXED_NEWSTYLE | wire.NO_ZEROES
         yield Send(struct.pack(">QQH", wire.INIT_MAGIC, wire.OPTION_MAGIC, flags))
-        (flags,) = struct.unpack(">I", (yield Receive(4)))
+        (flags,) = struct.unpack(">I", (yield Receive(4, "flags")))
         self.fixed, self.no_zeroes = bool(flags & 1), bool(flags & 2)
         if flags & ~3:
             raise Refused(f"Unknown client flags 0x{flags & ~3:x} received")
         while True:
-            magic, option, length = wire.OPTION.unpack((yield Receive(wire.OPTION.size)))
+            magic, option, length = wire.OPTION.unpack(
+                (yield Receive(wire.OPTION.size, "opts magic"))
+            )
             if magic != wire.OPTION_MAGIC:
                 raise Refused("Bad magic received")
             if length > wire.MAX_PAYLOAD:
@@ -140,9 +144,10 @@ class Negotiation:
         if option == wire.OPT_EXPORT_NAME:
             raise Refused(text)
         yield from self._drop(length)
-        yield self._error(wire.REP_ERR_TLS_REQD, text)
+        answer = self._error(wire.REP_ERR_TLS_REQD, text)
         if option == wire.OPT_ABORT:
-            raise Left
+            yield from self._part(answer)
+        yield answer
 
     def _answer(self, option: int, length: int) -> Handshake[Session | None]:
         if option == wire.OPT_EXPORT_NAME:
@@ -150,8 +155,7 @@ class Negotiation:
         if not self.fixed:
             raise Refused(f"Unsupported option {option} ({option_name(option)})")
         if option == wire.OPT_ABORT:
-            yield self._reply(wire.REP_ACK)
-            raise Left
+            yield from self._part(self._reply(wire.REP_ACK))
         if option in (wire.OPT_LIST, wire.OPT_STARTTLS, wire.OPT_STRUCTURED_REPLY):
             if length:
                 yield from self._unexpected_length(length)
@@ -173,6 +177,12 @@ class Negotiation:
         yield self._error(wire.REP_ERR_UNSUP, text)
         return None
 
+    def _part(self, answer: Send) -> Handshake[None]:
+        """Answer a client that leaves; it may be gone."""
+        with suppress(Lost):
+            yield answer
+        raise Left
+
     # Replies
 
     def _reply(self, kind: int, payload: bytes = b"") -> Send:
@@ -193,18 +203,24 @@ class Negotiation:
         text = f"option '{option_name(self.option)}' has unexpected length"
         yield self._error(wire.REP_ERR_INVALID, text)
 
-    def _plain(self, option: int) -> list[Send]:
+    def _plain(self, option: int) -> Handshake[None]:
         """Answer an option that has no data."""
         if option == wire.OPT_LIST:
-            return [*map(self._listed, self.exports.all()), self._reply(wire.REP_ACK)]
-        if option == wire.OPT_STRUCTURED_REPLY and not self.structured:
+            yield from self._list()
+        elif option == wire.OPT_STRUCTURED_REPLY and not self.structured:
             self.structured = True
-            return [self._reply(wire.REP_ACK)]
-        if option == wire.OPT_STRUCTURED_REPLY:
-            return [self._error(wire.REP_ERR_INVALID, "structured reply already negotiated")]
-        if self.tls:
-            return [self._error(wire.REP_ERR_INVALID, "TLS already enabled")]
-        return [self._error(wire.REP_ERR_POLICY, "TLS not configured")]
+            yield self._reply(wire.REP_ACK)
+        elif option == wire.OPT_STRUCTURED_REPLY:
+            yield self._error(wire.REP_ERR_INVALID, "structured reply already negotiated")
+        elif self.tls:
+            yield self._error(wire.REP_ERR_INVALID, "TLS already enabled")
+        else:
+            yield self._error(wire.REP_ERR_POLICY, "TLS not configured")
+
+    def _list(self) -> Handshake[None]:
+        for export in self.exports.all():
+            yield self._listed(export)
+        yield self._reply(wire.REP_ACK)
 
     def _listed(self, export: Export) -> Send:
         name = _encode(export.name)

@@ -13,9 +13,13 @@ class Send(NamedTuple):
 
 
 class Receive(NamedTuple):
-    """Receive exactly so many bytes and send them in; or throw ``Lost``."""
+    """Receive exactly so many bytes and send them in; or throw ``Lost``.
+
+    ``what`` is for the log, empty where QEMU does not say.
+    """
 
     size: int
+    what: str = ""
 
 
 class StartTls(NamedTuple):

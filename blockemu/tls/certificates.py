@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from blockemu.errors import QmpError
 from blockemu.glib_files import UnreadableFile, read_file
@@ -33,6 +33,13 @@ _BLOCK: Final = re.compile(
     rb"-----BEGIN ((?:X509 )?CERTIFICATE|X509 CRL)-----(.*?)-----END \1-----", re.DOTALL
 )
 _WEAK: Final = (hashes.MD5, hashes.SHA1)
+_SHORT: Final = {
+    NameOID.EMAIL_ADDRESS: "EMAIL",
+    NameOID.SERIAL_NUMBER: "serialNumber",
+    NameOID.TITLE: "title",
+    NameOID.GIVEN_NAME: "givenName",
+    NameOID.SURNAME: "surName",
+}
 _PURPOSES: Final = {
     "server": ExtendedKeyUsageOID.SERVER_AUTH,
     "client": ExtendedKeyUsageOID.CLIENT_AUTH,
@@ -309,5 +316,5 @@ def _signed(revocations: x509.CertificateRevocationList, authority: x509.Certifi
 
 
 def distinguished_name(certificate: x509.Certificate) -> str:
-    """Return whose a certificate is, as GnuTLS writes it (RFC 4514)."""
-    return certificate.subject.rfc4514_string()
+    """Return whose a certificate is as GnuTLS writes it: RFC 4514, but in the order it is in."""
+    return ",".join(part.rfc4514_string(_SHORT) for part in certificate.subject.rdns)

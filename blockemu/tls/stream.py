@@ -58,11 +58,15 @@ class TlsStream:
             try:
                 self.tls.do_handshake()
             except ssl.SSLWantReadError:
-                await loop.sock_sendall(self.sock, self._outgoing.read())
+                await self._send_waiting()
                 self._feed(await loop.sock_recv(self.sock, RECORD))
             else:
-                await loop.sock_sendall(self.sock, self._outgoing.read())
+                await self._send_waiting()
                 return
+
+    async def _send_waiting(self) -> None:
+        if self._outgoing.pending:
+            await asyncio.get_running_loop().sock_sendall(self.sock, self._outgoing.read())
 
     def recv_into(self, view: memoryview) -> int:
         """Receive and decrypt as much as there is.

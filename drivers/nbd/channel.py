@@ -1,7 +1,6 @@
 """A connection to a server: handshake, then requests going out and replies coming in."""
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -10,13 +9,6 @@ from typing import TypeVar
 
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo
-from blockemu.nbd.client_errors import (
-    CannotRead,
-    CannotReadTls,
-    CannotWrite,
-    CannotWriteTls,
-    EndOfFile,
-)
 from blockemu.nbd.steps import Handshake, Receive, Send
 from blockemu.nbd.transmission import (
     Command,
@@ -64,9 +56,9 @@ class Channel:
                 try:
                     data = b""
                     if isinstance(step, Send):
-                        await self._send_all(step.data)
+                        await send_all(self._stream, step.data)
                     elif isinstance(step, Receive):
-                        data = await self._receive(step.size)
+                        data = await receive(self._stream, step.size)
                     elif self._encrypt is not None:
                         self._stream = await self._encrypt()
                 except Exception as e:
@@ -76,22 +68,6 @@ class Channel:
         except StopIteration as e:
             result: T = e.value
             return result
-
-    async def _receive(self, size: int) -> bytes:
-        try:
-            return await receive(self._stream, size)
-        except EOFError as e:
-            raise EndOfFile from e
-        except OSError as e:
-            lost = CannotReadTls if self._stream.encrypted else CannotRead
-            raise lost(os.strerror(e.errno or 0)) from e
-
-    async def _send_all(self, data: bytes) -> None:
-        try:
-            await send_all(self._stream, data)
-        except OSError as e:
-            lost = CannotWriteTls if self._stream.encrypted else CannotWrite
-            raise lost(os.strerror(e.errno or 0)) from e
 
     # Requests
 

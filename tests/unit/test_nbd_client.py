@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from blockemu.nbd import client, wire
 from blockemu.nbd.client import ExportInfo, Receive, Send, StartTls, Wanted
-from blockemu.nbd.client_errors import EndOfFile, HandshakeError
+from blockemu.nbd.client_errors import HandshakeError
+from blockemu.nbd.lost import EndOfFile
 from blockemu.nbd.transmission import Command, RemoteProtocolError, Transmission
 
 INFO = ExportInfo("e", 1 << 20, wire.HAS_FLAGS, 1, 4096, 1 << 25, structured=True, context_id=7)
