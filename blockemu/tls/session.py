@@ -33,7 +33,9 @@ _FAULTS: Final = {
     "WRONG_VERSION_NUMBER": "An unexpected TLS packet was received.",
     "HTTP_REQUEST": "An unexpected TLS packet was received.",
     "HTTPS_PROXY_REQUEST": "An unexpected TLS packet was received.",
-    "UNEXPECTED_MESSAGE": "An unexpected TLS handshake packet was received.",
+    "UNEXPECTED_MESSAGE": "An unexpected TLS packet was received.",
+    "LENGTH_MISMATCH": "Error decoding the received TLS packet.",
+    "BAD_LENGTH": "Error decoding the received TLS packet.",
     "NO_SHARED_CIPHER": "No supported cipher suites have been found.",
     "UNSUPPORTED_PROTOCOL": "A packet with illegal or unsupported version was received.",
     "BAD_PSK": "An illegal parameter has been received.",
@@ -179,6 +181,8 @@ async def _handshake(stream: TlsStream, hostname: str | None) -> None:
         raise BadCertificate(_VERDICTS.get(e.verify_code, NOT_TRUSTED)) from e
     except ssl.SSLEOFError as e:
         raise HandshakeFailed(ENDED) from e
+    except ssl.SSLZeroReturnError as e:
+        raise HandshakeFailed("Peer has terminated the connection") from e
     except ssl.SSLError as e:
         reason = e.reason or ""
         alert = "A TLS fatal alert has been received." if "ALERT" in reason else None
