@@ -41,7 +41,7 @@ async def start_server(emu: Emulator, options: NbdServerOptions) -> None:
             for each in listeners:
                 each.close()
             raise
-    emu.exports.server = NbdServer(
+    emu.exports.server = server = NbdServer(
         emu.exports,
         listeners,
         emu.pool,
@@ -49,7 +49,8 @@ async def start_server(emu: Emulator, options: NbdServerOptions) -> None:
         max_connections=MAX_CONNECTIONS if most is None else most,
         security=Security(tls_creds, options.tls_authz, emu.objects.find),
     )
-    emu.exports.server.tell = emu.warn
+    server.tell = emu.warn
+    server.start()
 
 
 @command(since="1.3")

@@ -38,7 +38,11 @@ class Security(NamedTuple):
 
 
 class NbdServer:
-    """Listens, and leads handshakes; ``max_connections`` of 0 is any number."""
+    """Listens once it is started, and leads handshakes.
+
+    ``max_connections``: 0 is any number.  ``left`` hears of each client that has gone, and whether
+    its handshake had come to an end.
+    """
 
     def __init__(
         self,
@@ -57,12 +61,21 @@ class NbdServer:
         self.max_connections = max_connections
         self._security = security or Security()
         self.tell: Callable[[str], None] = lambda _: None  # why a client was not let in
+        self.left: Callable[[bool], None] = lambda _negotiated: None
         self._loop = asyncio.get_running_loop()
-        self._clients: dict[asyncio.Task[None], socket.socket] = {}
+        self._clients: dict[asyncio.Task[bool], socket.socket] = {}
         self._listening = False
         self._closed = False
         for listener in listeners:
             listener.setblocking(False)
+
+    @property
+    def clients(self) -> int:
+        """How many are connected, in the handshake or after it."""
+        return len(self._clients)
+
+    def start(self) -> None:
+        """Let clients in from now on."""
         self._watch()
 
     def _watch(self) -> None:
@@ -92,30 +105,37 @@ class NbdServer:
         task.add_done_callback(self._left)
         self._watch()
 
-    def _left(self, task: "asyncio.Task[None]") -> None:
+    def _left(self, task: "asyncio.Task[bool]") -> None:
         self._clients.pop(task).close()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            context = {"message": "an NBD client failed unexpectedly", "exception": error}
-            self._loop.call_exception_handler(context)
+        negotiated = False
+        if not task.cancelled():
+            if (error := task.exception()) is not None:
+                context = {"message": "an NBD client failed unexpectedly", "exception": error}
+                self._loop.call_exception_handler(context)
+            else:
+                negotiated = task.result()
+        self.left(negotiated)
         self._watch()
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: socket.socket) -> bool:
+        """Serve until the client leaves; return whether its handshake came to an end."""
         stop = self._clock.timer(HANDSHAKE_LIMIT, lambda: shut(sock))
         try:
             session, stream = await self._handshake(sock, self._exports)
         except Left:
-            return
+            return False
         except (Refused, QmpError) as e:
             self.tell(f"option negotiation failed: {e}")
-            return
+            return False
         finally:
             stop()
         export: NbdExport = session.export  # type: ignore[assignment]
         if self._closed or not export.user_owned:
-            return
+            return False
         connection = Connection(export.requests(session), self._pool, stream)
         export.add_client(connection)
         await connection.closed
+        return True
 
     async def _handshake(self, sock: socket.socket, exports: Offered) -> tuple[Session, Stream]:
         """Lead the handshake.
