@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from blockemu.connecting import connect
 from blockemu.drivers.nbd.channel import Channel
-from blockemu.drivers.nbd.streams import PlainStream
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo, list_exports
 from blockemu.pool import Pool
 from blockemu.qmp_server.qapi import visit
 from blockemu.schema.sockets import AnySocketAddress
+from blockemu.streams import PlainStream
 
 _FLAGS: Final = {
     wire.READ_ONLY: "readonly",

@@ -76,16 +76,18 @@ class Connection:
         route = self._backend.route
         counts = [0, 0, 0, 0]  # reads, their bytes, writes, their bytes
         need = _HEAD
+        ends = False
         while self._end - self._start >= _HEAD and len(self._tasks) < MOST_TASKS:
             head = wire.REQUEST.unpack_from(self._window, self._start)
             magic, flags, kind, cookie, offset, length = head
             if magic != wire.REQUEST_MAGIC or kind == wire.CMD_DISC:
-                self.close()
-                return
+                ends = True
+                break
             if kind == wire.CMD_WRITE:
                 if length > wire.MAX_PAYLOAD:
                     self._too_long(Request._make(head[1:]))
-                    return
+                    ends = True
+                    break
                 if self._end - self._start < _HEAD + length:
                     need = _HEAD + length
                     break
@@ -102,6 +104,8 @@ class Connection:
             else:
                 self._spawn(Request(flags, kind, cookie, offset, length))
         self._finish_batch(begun, route, counts, need)
+        if ends:  # what came before is carried out
+            self.close()
 
     def _finish_batch(self, begun: int, route: Route, counts: list[int], need: int) -> None:
         self._flush()
@@ -323,12 +327,10 @@ class Connection:
             task.add_done_callback(self._finished)
 
     def _too_long(self, request: Request) -> None:
-        """Say that a payload is too long, and hang up: it is in the way of what follows."""
+        """Say that a payload is too long; it is in the way of what follows."""
         text = self._requests.refusal(request) or ""
         cookie = request.cookie
         self._out.append(error_reply(cookie, errno.EINVAL, text, structured=self._structured))
-        self._flush()
-        self.close()
 
     async def _answer(self, request: Request, payload: bytes) -> None:
         self._out.append(*await self._requests.answer(request, payload))
@@ -363,7 +365,7 @@ class Connection:
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
-        if self._tasks or self._busy or self.closed.done():
+        if self._tasks or self._busy or self._writes or self.closed.done():
             return
         self._out.last_words()
         self._stream.close()
