@@ -166,10 +166,10 @@ class Requests:
         return [wire.SIMPLE.pack(wire.SIMPLE_MAGIC, 0, cookie)]
 
     async def _cache(self, offset: int, length: int) -> None:
-        """Fetch from the backing file what the image lacks, as QEMU does."""
+        """Allocate what the image lacks, from the backing file or as zeroes, as QEMU does."""
         await self.backend.enter()
         try:
-            if self.backend.node.below is not None and not self.backend.node.flags.read_only:
+            if not self.backend.node.flags.read_only:
                 await populate(self.backend, offset, length)
         finally:
             self.backend.leave()
@@ -214,16 +214,11 @@ class Requests:
         return pieces
 
     async def _holes(self, offset: int, length: int) -> list[tuple[int, int, bool]]:
+        """Return offset, length and whether it is zero of each run, as they lie in the image."""
         runs: list[tuple[int, int, bool]] = []
         async with aclosing(self._extents(offset, length)) as batches:
             async for batch in batches:
-                for start, size, status, _ in batch:
-                    zero = bool(status & ZERO)
-                    if runs and runs[-1][2] is zero:
-                        first, so_far, _ = runs[-1]
-                        runs[-1] = first, so_far + size, zero
-                    else:
-                        runs.append((start, size, zero))
+                runs += [(start, size, bool(status & ZERO)) for start, size, status, _ in batch]
         return runs
 
     async def _extents(self, offset: int, length: int) -> AsyncGenerator[Extents, None]:

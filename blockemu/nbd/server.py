@@ -235,7 +235,8 @@ class Negotiation:
     def _export_name(self, length: int) -> Handshake[Session]:
         if length > wire.MAX_STRING:
             raise Refused("Bad length received")
-        name = _decode((yield Receive(length)) if length else b"")
+        raw = (yield Receive(length)) if length else b""
+        name = _decode(raw.partition(b"\0")[0])  # QEMU takes it for a C string
         export = self.exports.find(name)
         if export is None:
             raise Refused("export not found")
@@ -341,7 +342,9 @@ def context_name(export: Export, number: int) -> str:
 
 def _choose(found: Contexts, export: Export, query: bytes, listing: bool) -> None:
     """Note what a query means; a namespace alone means all of it, when listing."""
-    space, _, leaf = query.partition(b":")
+    space, colon, leaf = query.partition(b":")
+    if not colon:
+        return
     if space == b"base" and (leaf == b"allocation" or (not leaf and listing)):
         found.base = True
     if space != b"qemu":
