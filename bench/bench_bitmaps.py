@@ -24,7 +24,7 @@ from blockemu.images.qcow2 import new_image
 
 GRANULARITY = 65536
 SPARSE = 1000  # bits
-MARKS = 200_000
+MARKS = 20_000  # few, so that other programs seldom come between
 Execute = Callable[..., float]
 
 

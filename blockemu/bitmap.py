@@ -37,6 +37,7 @@ class Bitmap:
         "_part",
         "_summary",
         "_touched",
+        "_whole",
         "bits",
         "count",
         "enabled",
@@ -53,7 +54,7 @@ class Bitmap:
 
     def __init__(self, length: int, granularity: int = 65536) -> None:
         self.shift = granularity.bit_length() - 1
-        self._part = granularity - 1
+        self._part, self._whole = granularity - 1, granularity
         self.enabled = True
         self._install(empty(length, self.shift))
 
@@ -71,20 +72,22 @@ class Bitmap:
 
     def mark(self, offset: int, length: int) -> None:
         """Set the bits of a byte range.  Raises IndexError beyond the end."""
-        if not length:
-            return
         first = offset >> self.shift
-        if (offset & self._part) + length > self._part + 1:
+        if (offset & self._part) + length > self._whole:
             self._assign(first, ((offset + length - 1) >> self.shift) + 1, True)
             return
-        old, mask = self.bits[first >> 3], MASK[first & 7]
-        if not old & mask:
-            if first >= self.size:
-                raise IndexError(offset)
-            self.bits[first >> 3] = old | mask
-            self.count += 1
-            if self._summary is not None:
-                self._summary[first >> (self._page + 6)] = 1
+        if not length:
+            return
+        bits, at, mask = self.bits, first >> 3, MASK[first & 7]
+        old = bits[at]
+        if old & mask:
+            return
+        if first >= self.size:
+            raise IndexError(offset)
+        bits[at] = old | mask
+        self.count += 1
+        if self._summary is not None:
+            self._summary[first >> (self._page + 6)] = 1
 
     def reset(self, offset: int, length: int) -> None:
         """Clear the bits of a byte range, which must cover them wholly.
@@ -111,7 +114,7 @@ class Bitmap:
         if self._touched is not None:
             self._install(empty(self.length, self.shift))  # gives the memory back too
         elif self.count:
-            self.words[:] = 0
+            self.words.fill(0)
             self.count = 0
 
     # Contents as a whole
@@ -179,17 +182,20 @@ class Bitmap:
         """Merge the pages that another bitmap of this size has written to, and only these."""
         assert self._touched is not None
         assert other._touched is not None
-        pages, was_empty = np.flatnonzero(other._touched), not self.count
+        pages = np.flatnonzero(other._touched)
         step = max(1, STEP >> self._page)
-        for at in range(0, pages.size, step):
-            some = pages[at : at + step]
-            new = other._grid[some]
-            if not was_empty:
+        parts = (pages[at : at + step] for at in range(0, pages.size, step))
+        if not self.count:
+            for some in parts:
+                self._grid[some] = other._grid[some]
+            self.count = other.count
+        else:
+            for some in parts:
                 old = self._grid[some]
+                new = other._grid[some]
                 new |= old
-                self.count -= popcount(old.reshape(-1))
-            self._grid[some] = new
-            self.count += popcount(new.reshape(-1))
+                self._grid[some] = new
+                self.count += popcount(new.reshape(-1)) - popcount(old.reshape(-1))
         self._touched |= other._touched
 
     def resize(self, length: int) -> None:

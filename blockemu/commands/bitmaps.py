@@ -108,10 +108,16 @@ def _hide(bitmap: DirtyBitmap, value: bool) -> None:
 
 def stage_clear(emu: Emulator, node_name: str, name: str, transaction: Transaction) -> None:
     """Make all of a bitmap clean."""
+    bits = _to_clear(emu, node_name, name).bits
+    old = bits.take()
+    transaction.on_abort(lambda: bits.restore(old))
+
+
+def _to_clear(emu: Emulator, node_name: str, name: str) -> DirtyBitmap:
+    """Return a bitmap that may be cleared."""
     _, bitmap = find_bitmap(emu.graph, node_name, name)
     bitmap.check()
-    old = bitmap.bits.take()
-    transaction.on_abort(lambda: bitmap.bits.restore(old))
+    return bitmap
 
 
 def stage_enabled(
@@ -192,8 +198,7 @@ async def block_dirty_bitmap_remove(context: Context, *, node: str, name: str) -
 @command(since="2.4")
 def block_dirty_bitmap_clear(context: Context, *, node: str, name: str) -> None:
     """Make all of a bitmap clean."""
-    with Transaction() as transaction:
-        stage_clear(context.emu, node, name, transaction)
+    _to_clear(context.emu, node, name).bits.clear()  # nothing is kept to take it back
 
 
 @command(since="4.0")

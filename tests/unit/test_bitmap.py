@@ -161,7 +161,7 @@ def test_the_largest_disk_can_have_a_bitmap_and_what_can_not_is_refused() -> Non
 
 
 def test_a_bitmap_that_grew_to_have_a_summary_merges_with_one_that_always_had_it() -> None:
-    grown, other = Bitmap(512 * (SUMMARY_FROM - 1), 512), Bitmap(512 * SUMMARY_FROM, 512)
+    grown, other = Bitmap(512 * (SUMMARY_FROM - 64), 512), Bitmap(512 * SUMMARY_FROM, 512)
     grown.mark(0, 1)
     other.mark(512 * 5000, 1)
     grown.resize(512 * SUMMARY_FROM)
@@ -170,8 +170,9 @@ def test_a_bitmap_that_grew_to_have_a_summary_merges_with_one_that_always_had_it
     assert grown.extents()[0].tolist() == other.extents()[0].tolist() == [0, 512 * 5000]
 
 
-def test_a_giant_is_cleared_and_filled_like_any_other() -> None:
-    length = 512 * (SUMMARY_FROM + 100)
+@pytest.mark.parametrize("bits", [SUMMARY_FROM // 4, SUMMARY_FROM])
+def test_what_is_large_is_cleared_and_filled_like_any_other(bits: int) -> None:
+    length = 512 * (bits + 100)
     bitmap = Bitmap(length, 512)
     bitmap.mark(512, length - 1024)
     assert bitmap.count == bitmap.size - 2 == popcount(bitmap.words)
@@ -184,6 +185,31 @@ def test_a_giant_is_cleared_and_filled_like_any_other() -> None:
     bitmap.clear()
     assert bitmap.count == popcount(bitmap.words) == 0
     assert bitmap.next_dirty(0) is None
+    bitmap.mark(1 << 30, 512)
+    bitmap.clear()
+    assert bitmap.count == popcount(bitmap.words) == 0
+
+
+@pytest.mark.parametrize("bits", [SUMMARY_FROM // 4, SUMMARY_FROM])
+@pytest.mark.parametrize("share", [0.0001, 0.5])
+def test_what_is_large_merges_what_is_sparse_or_dense(bits: int, share: float) -> None:
+    random = np.random.default_rng(4)
+    length = 512 * bits
+    bitmaps = []
+    for _ in range(2):
+        words = random.integers(0, 1 << 63, bits // 64, dtype=np.uint64)
+        words[random.random(words.size) > share] = 0
+        bitmaps.append(Bitmap(length, 512))
+        bitmaps[-1].deserialise(0, length, words.view(np.uint8).data)
+    both = Bitmap(length, 512)
+    both.merge(bitmaps[0])
+    assert (both.words == bitmaps[0].words).all()
+    assert both.count == bitmaps[0].count
+    both.merge(bitmaps[1])
+    assert (both.words == bitmaps[0].words | bitmaps[1].words).all()
+    assert both.count == popcount(both.words)
+    both.clear()
+    assert both.count == popcount(both.words) == 0
 
 
 def test_growing_across_the_limit_of_the_summary_keeps_the_bits() -> None:
