@@ -2,22 +2,39 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compat.daemon import Blockemu
 from compat.verdicts.graph import probing_files
 from compat.verdicts.hostile import backing_name
 
+Json = dict[str, Any]
+
+
+def transaction(kind: str, data: Json, mode: str = "individual") -> tuple[str, Json]:
+    """Return a transaction of one action."""
+    actions = [{"type": kind, "data": data}]
+    return "transaction", {"actions": actions, "properties": {"completion-mode": mode}}
+
+
+ENABLE = "block-dirty-bitmap-enable"
 LOOP = {"driver": "qcow2", "file": {"driver": "file", "filename": "loop1.qcow2"}}
 SIZED = {"driver": "qcow2", "file": {"driver": "file", "filename": "sized.qcow2"}}
 REFUSED = {
     "negative size": ("blockdev-add", {"driver": "null-co", "node-name": "x", "size": -1}),
     "size in a json: backing name that is no number": ("blockdev-add", SIZED | {"node-name": "x"}),
     "backing loop of readers": ("blockdev-add", LOOP | {"node-name": "x", "read-only": True}),
+    "enabling no bitmap in a transaction": transaction(ENABLE, {"node": "n", "name": "x"}),
+    "enabling on no node in a transaction": transaction(ENABLE, {"node": "x", "name": "b"}),
+    "enabling in a group": transaction(ENABLE, {"node": "n", "name": "b"}, "grouped"),
 }
 HARMLESS = {
     "reopening nothing": ("blockdev-reopen", {"options": []}),
     "merging nothing": ("block-dirty-bitmap-merge", {"node": "n", "target": "b", "bitmaps": []}),
+    "merging nothing in a transaction": transaction(
+        "block-dirty-bitmap-merge", {"node": "n", "target": "b", "bitmaps": []}
+    ),
 }
 
 
@@ -51,3 +68,13 @@ def test_it_is_refused_and_leaves_nothing_behind(daemon: Blockemu, name: str) ->
 def test_doing_nothing_succeeds(daemon: Blockemu, name: str) -> None:
     command, arguments = HARMLESS[name]
     assert daemon.execute(command, arguments) == {"return": {}}
+
+
+def test_a_refused_enable_leaves_a_busy_bitmap_recording(daemon: Blockemu) -> None:
+    """Where QEMU does not die it disables the bitmap, and the writes that follow are lost."""
+    remove = {"type": "block-dirty-bitmap-remove", "data": {"node": "n", "name": "b"}}
+    enable = {"type": ENABLE, "data": {"node": "n", "name": "b"}}
+    answer = daemon.execute("transaction", {"actions": [remove, enable]})
+    assert "currently in use" in answer["error"]["desc"]
+    (node,) = daemon("query-named-block-nodes", flat=True)
+    assert [bitmap["recording"] for bitmap in node["dirty-bitmaps"]] == [True]
