@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from blockemu import filenames
+from blockemu.chain import skip_implicit
 from blockemu.node import Node
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import dump
@@ -14,12 +15,17 @@ from blockemu.schema.images import ImageInfo, SnapshotInfo
 SNAPSHOT_TITLES = f"{'ID':<10}{'TAG':<17}{'VM SIZE':>8}{'DATE':>20}{'VM CLOCK':>13}{'ICOUNT':>11}"
 
 
-def describe_chain(node: Node[Any], *, flat: bool) -> tuple[ImageInfo, int]:
-    """Describe an image and, unless ``flat``, those below it; return how many these are."""
-    below = node.below
-    if flat or below is None:
+def describe_chain(
+    node: Node[Any], *, flat: bool, hide_implicit: bool = False
+) -> tuple[ImageInfo, int]:
+    """Describe an image and, unless ``flat``, those below it; return how many these are.
+
+    ``hide_implicit``: pass over filters that QEMU put in by itself (bdrv_block_device_info).
+    """
+    if flat or node.below is None:
         return describe_image(node, None), 0
-    image, depth = describe_chain(below.node, flat=False)
+    below = skip_implicit(node.below.node) if hide_implicit else node.below.node
+    image, depth = describe_chain(below, flat=False, hide_implicit=hide_implicit)
     return describe_image(node, image), depth + 1
 
 

@@ -93,7 +93,7 @@ def describe_node(
     """Describe a node (bdrv_block_device_info)."""
     filenames.refresh(node)
     flags = node.flags
-    image, depth = describe_chain(node, flat=flat)
+    image, depth = describe_chain(node, flat=flat, hide_implicit=backend is not None)
     backing = node.backing if not node.is_filter else None
     throttle = backend.throttle if backend is not None else None
     limits = throttle.group.config if throttle is not None else ThrottleConfig()

@@ -100,6 +100,10 @@ class BlockJob(Job):
         self.nodes.insert(0, edge)
         block(node, Blocker(self._reason))
 
+    def uses(self, node: Node[Any]) -> bool:
+        """Tell whether a node is among those claimed (block_job_has_bdrv)."""
+        return any(edge.node is node for edge in self.nodes)
+
     def drop_nodes(self) -> list[Node[Any]]:
         """Let go of all nodes; return them for ``Graph.release``."""
         nodes = []

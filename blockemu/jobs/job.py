@@ -16,6 +16,7 @@ from blockemu.eager import Routine
 from blockemu.errors import QmpError
 from blockemu.jobs.group import Group
 from blockemu.jobs.states import TRANSITIONS, VERBS
+from blockemu.node import Node
 from blockemu.progress import Progress
 from blockemu.schema.jobs import JobInfo, JobStatus, JobStatusChange, JobType, JobVerb
 
@@ -136,6 +137,10 @@ class Job:
     def on_cancel(self, force: bool) -> bool:
         """Hear of a cancel; return whether it is a forced one."""
         return True
+
+    def uses(self, node: Node[Any]) -> bool:
+        """Tell whether the job lays claim to a node."""
+        return False
 
     def on_complete(self) -> None:
         """Begin manual completion."""

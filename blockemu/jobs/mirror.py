@@ -312,7 +312,8 @@ class MirrorJob(BlockJob):
             target.holds -= 1
             self.drop_nodes()
             top.holds += 1
-            graph.replace_node(top, source)
+            assert top.backing is not None
+            graph.replace_node(top, top.backing.node)  # by now that may be the target
             await self._drain.aclose()
         self.in_drain = False
         for node in (top, source):

@@ -188,16 +188,15 @@ class MirrorCopy:
             if self.error:
                 self.bitmap.mark(offset, end - offset)
                 break
-            stop = min(offset + size, self.length)
-            if kind is self._copy:
-                start, stop = self._cow_align(offset, stop)
+            start, stop = offset, min(offset + size, self.length)
+            copies = kind == self._copy
+            if copies:
+                start, stop = self._cow_align(start, stop)
                 while self.in_flight and self.bytes_in_flight + stop - start > self.buffer:
                     await self.slot()
-                self._begin(start, stop, kind)
-            else:
-                self._begin(offset, stop, kind)
-            free = kind is not self._copy and unmaps_zeroes(self.target.node)
-            counted = 0 if free else stop - offset
+            self._begin(start, stop, kind)
+            if copies or not unmaps_zeroes(self.target.node):
+                counted += stop - offset
             offset = stop
         return counted
 
@@ -237,11 +236,16 @@ class MirrorCopy:
         )
 
     def _cow_align(self, start: int, end: int) -> tuple[int, int]:
-        """Widen a range to the target's clusters where these were not copied yet."""
+        """Widen a range to the target's clusters where these were not copied yet.
+
+        It may end earlier then, where a request can hold no more (mirror_cow_align).
+        """
         if self._cow is None or (self._cow.get(start) and self._cow.get(end - 1)):
             return start, end
-        start = start // self._cluster * self._cluster
-        return start, min(-(-end // self._cluster) * self._cluster, self.length)
+        size = self._cluster
+        start = start // size * size
+        most = max(self.granularity * MAX_PIECES // size, 1) * size
+        return start, min(-(-end // size) * size, start + most, self.length)
 
     def _begin(
         self, start: int, end: int, work: Callable[[Request], Coroutine[Any, Any, None]]

@@ -92,7 +92,7 @@ async def start_mirror(
         raise
     job: MirrorJob | None = None
     try:
-        job = _make(emu, source, target, settings, kind, top)
+        job = _make(emu, settings, kind, top)
         _claim(job, source, target)
     except BaseException:
         await _give_up(emu, job, top)
@@ -102,26 +102,21 @@ async def start_mirror(
 
 
 def _make(
-    emu: "Emulator",
-    source: Node[Any],
-    target: Node[Any],
-    settings: MirrorSettings,
-    kind: type[MirrorJob],
-    top: MirrorTop,
+    emu: "Emulator", settings: MirrorSettings, kind: type[MirrorJob], top: MirrorTop
 ) -> MirrorJob:
     job_id = settings.job_id or emu.graph.device_name(top)
     emu.jobs.check_id(job_id)
     job = kind(emu, replace(settings, job_id=job_id), top)
     emu.jobs.add(job)
-    job.add_node("main node", top, Perm.CONSISTENT_READ, _USERS)
-    if settings.speed:
-        job.set_speed(settings.speed)
     return job
 
 
 def _claim(job: MirrorJob, source: Node[Any], target: Node[Any]) -> None:
     """Take the target and the nodes that must not be used otherwise meanwhile."""
     settings, graph, top = job.settings, job.graph, job.top
+    job.add_node("main node", top, Perm.CONSISTENT_READ, _USERS)
+    if settings.speed:
+        job.set_speed(settings.speed)
     perm, shared = Perm.WRITE, Perm.WRITE_UNCHANGED
     if top.is_commit:
         if target.length < source.length:

@@ -13,6 +13,7 @@ from blockemu.clocks import Clock
 from blockemu.eager import Routine
 from blockemu.errors import DeviceNotActive, QmpError
 from blockemu.jobs.job import Job
+from blockemu.node import Node
 from blockemu.optlist import is_identifier
 from blockemu.qmp_server.qapi import Struct
 from blockemu.schema.jobs import JobStatus
@@ -147,6 +148,15 @@ class Jobs:
         asyncio.get_running_loop().call_exception_handler(
             {"message": f"{name} failed unexpectedly", "exception": error}
         )
+
+    async def cancel_using(self, node: Node[Any]) -> None:
+        """Cancel the jobs that use a node whose device goes away (blockdev_mark_auto_del)."""
+        while True:
+            found = (job for job in self if not (job.cancelled or job.run_ended) and job.uses(node))
+            job = next(found, None)
+            if job is None:
+                return
+            await job.cancel(force=False)
 
     async def cancel_all(self) -> None:
         """Cancel all jobs and wait for their ends (job_cancel_sync_all)."""

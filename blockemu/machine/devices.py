@@ -4,9 +4,29 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from blockemu.backend import Backend
+from blockemu.backend import Backend, drained
 from blockemu.errors import InvalidParameterValue, MissingParameter, NodeNotFound, QmpError
 from blockemu.graph import Graph
+from blockemu.jobs.registry import Jobs
+from blockemu.machine.device_errors import (
+    BusFull,
+    BusNotFound,
+    DeviceNotFound,
+    DriveAutomatic,
+    DriveNotFound,
+    DriveTaken,
+    DuplicateDevice,
+    NeedsMedium,
+    NoBackend,
+    NoBus,
+    NoHotplug,
+    NoSuchProperty,
+    NotAccepted,
+    NotADevice,
+    UnknownDevice,
+    UnplugPending,
+    WrongBus,
+)
 from blockemu.machine.types import BY_NAME, DeviceType, Drive
 from blockemu.optlist import IDENTIFIER_HINT, is_identifier, is_on
 from blockemu.perm import Perm
@@ -18,112 +38,6 @@ from blockemu.schema.devices import DeviceDeleted
 
 _BOOLS = ("on", "off", "yes", "no", "y", "n", "true", "false")
 _SPECIAL = ("driver", "id", "bus")
-
-
-class UnknownDevice(QmpError):
-    """There is no such type."""
-
-    template = "'{}' is not a valid device model name"
-
-
-class NoBus(QmpError):
-    """Nothing to put it on: (kind of bus, type)."""
-
-    template = "No '{}' bus found for device '{}'"
-
-
-class BusNotFound(QmpError):
-    """The bus that was named does not exist."""
-
-    template = "Bus '{}' not found"
-
-
-class BusFull(QmpError):
-    """The bus that was named takes no more."""
-
-    template = "Bus '{}' is full"
-
-
-class WrongBus(QmpError):
-    """(type, kind of bus)."""
-
-    template = "Device '{}' can't go on {} bus"
-
-
-class NoHotplug(QmpError):
-    """The bus takes devices at the start only."""
-
-    template = "Bus '{}' does not support hotplugging"
-
-
-class DuplicateDevice(QmpError):
-    """The id is taken."""
-
-    template = "Duplicate device ID '{}'"
-
-
-class NoSuchProperty(QmpError):
-    """(type, property)."""
-
-    template = "Property '{}.{}' not found"
-
-
-class NotAccepted(QmpError):
-    """A value of an enumeration: (property, value)."""
-
-    template = "Parameter '{}' does not accept value '{}'"
-
-
-class DriveNotFound(QmpError):
-    """Neither a drive nor a node has the name: (type, name)."""
-
-    template = "Property '{}.drive' can't find value '{}'"
-
-
-class DriveTaken(QmpError):
-    """A drive serves one device."""
-
-    template = "Drive '{}' is already in use by another device"
-
-
-class DriveAutomatic(QmpError):
-    """The drive has its device already."""
-
-    template = (
-        "Drive '{}' is already in use because it has been automatically connected to another "
-        "device (did you need 'if=none' in the drive options?)"
-    )
-
-
-class NeedsMedium(QmpError):
-    """A disk without a node."""
-
-    template = "Device needs media, but drive is empty"
-
-
-class DeviceNotFound(QmpError):
-    """No device has this id."""
-
-    qmp_class = "DeviceNotFound"
-    template = "Device '{}' not found"
-
-
-class NotADevice(QmpError):
-    """The path leads to something else."""
-
-    template = "{} is not a hotpluggable device"
-
-
-class UnplugPending(QmpError):
-    """The guest was asked before."""
-
-    template = "Device {} is already in the process of unplug"
-
-
-class NoBackend(QmpError):
-    """The device has no drive."""
-
-    template = "Device does not have a block device backend"
 
 
 class Bus:
@@ -179,8 +93,9 @@ def _class(name: str) -> type[Device]:
 class Devices:
     """The devices of a machine.  It has none, and no buses, until ``furnish`` gives it some."""
 
-    def __init__(self, graph: Graph, qom: Tree, emit: Callable[[Struct], None]) -> None:
+    def __init__(self, graph: Graph, jobs: Jobs, qom: Tree, emit: Callable[[Struct], None]) -> None:
         self._graph = graph
+        self._jobs = jobs
         self._qom = qom
         self._emit = emit
         self.buses: list[Bus] = []
@@ -407,10 +322,21 @@ class Devices:
         device.leaving = True
         if device.bus.kind == "PCI":
             return None
+        await self._let_go(device)
         return lambda: self.remove(device)
 
+    async def _let_go(self, device: Device) -> None:
+        """Wait for requests, and cancel the jobs on a drive that goes with its device."""
+        backend = device.backend
+        if backend is not None and backend.inserted is not None:
+            async with drained(backend.node):
+                pass
+            if backend.title:
+                await self._jobs.cancel_using(backend.node)
+
     async def remove(self, device: Device) -> None:
-        """Take a device out, and what hangs on it; say so."""
+        """Take a device out, and what hangs on it, once its jobs are over; say so."""
+        await self._jobs.settled()
         async with self._removing:
             await self._remove(device)
 
@@ -433,6 +359,7 @@ class Devices:
         """Let those go that were waiting for it."""
         for bus in list(self.buses):
             for device in [d for d in bus.devices if d.leaving]:
+                await self._let_go(device)
                 await self.remove(device)
 
     async def _take_out(self, device: Device, *, drop: bool = False) -> None:

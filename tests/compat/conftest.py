@@ -12,7 +12,8 @@ from compat.daemon import Blockemu, Both, Daemon, Script, StorageDaemon
 
 @pytest.fixture
 def both(tmp_path: Path, program: Callable[[str], str]) -> Both:
-    """Give ``both(script, *options, oracle=StorageDaemon, prepare=None, racing=False)``.
+    """Give ``both(script, *options, oracle=StorageDaemon, ours=Blockemu, prepare=None,
+    racing=False)``.
 
     It runs *script* on the real program and on ours, each in its own folder which
     ``prepare(folder)`` filled, and fails where the transcripts differ.  With *racing*, where a
@@ -26,25 +27,25 @@ def both(tmp_path: Path, program: Callable[[str], str]) -> Both:
         script: Script,
         *options: str,
         oracle: type[Daemon] = StorageDaemon,
+        ours: type[Daemon] = Blockemu,
         prepare: Callable[[Path], object] | None = None,
         racing: bool = False,
     ) -> tuple[Daemon, Daemon]:
         program(oracle.kind)
-        real, ours = (
-            _play(kind, tmp_path / kind.kind, script, options, prepare)
-            for kind in (oracle, Blockemu)
+        real, own = (
+            _play(kind, tmp_path / kind.kind, script, options, prepare) for kind in (oracle, ours)
         )
-        mine, theirs = (transcript.conversation(each.transcript) for each in (ours, real))
+        mine, theirs = (transcript.conversation(each.transcript) for each in (own, real))
         assert mine == theirs, transcript.told(mine, theirs)
         if racing:
-            by_job, of_real = (transcript.events_by_job(each.transcript) for each in (ours, real))
+            by_job, of_real = (transcript.events_by_job(each.transcript) for each in (own, real))
             for job in of_real | by_job:
                 mine, theirs = by_job.get(job, []), of_real.get(job, [])
                 assert mine == theirs, transcript.told(mine, theirs)
         else:
-            mine, theirs = (transcript.lines(each.transcript) for each in (ours, real))
+            mine, theirs = (transcript.lines(each.transcript) for each in (own, real))
             assert mine == theirs, transcript.told(mine, theirs)
-        return real, ours
+        return real, own
 
     return run
 

@@ -19,6 +19,7 @@ from typing import Any
 
 DEADLINE = 30.0  # seconds; a hang is a failure, nothing is measured by it
 Json = Any
+MACHINE = ["-accel", "tcg", "-S", "-machine", "pc", "-nodefaults", "-display", "none"]
 _GENERATED = re.compile(r"#block\d+")
 # The guest's NBD export is our tool, not the script; ours is a storage daemon, which has no SHUTDOWN.
 _HIDDEN_EVENTS = {"BLOCK_EXPORT_DELETED", "SHUTDOWN"}
@@ -366,6 +367,30 @@ class Blockemu(Daemon):
         said = log.read_bytes()[start:].decode(errors="replace")
         self.guests_said.append(said)
         return "".join(replies) + said
+
+
+class Machine(NbdGuest):
+    """The real ``qemu-system-x86_64`` with buses that devices can be put on."""
+
+    kind = "qemu-system-x86_64"
+
+    def program(self) -> list[str]:
+        return ["qemu-system-x86_64", *MACHINE]
+
+    def monitor(self, number: int) -> list[str]:
+        return ["-chardev", f"socket,id=compat,fd={number}", "-mon", "chardev=compat,mode=control"]
+
+
+class BlockemuMachine(Blockemu):
+    """Ours in its place."""
+
+    kind = "blockemu-qemu"
+
+    def program(self) -> list[str]:
+        return [sys.executable, "-m", "blockemu.qemu_main", *MACHINE]
+
+    def monitor(self, number: int) -> list[str]:
+        return ["-chardev", f"socket,id=compat,fd={number}", "-mon", "chardev=compat,mode=control"]
 
 
 Script = Callable[[Daemon], None]

@@ -190,3 +190,38 @@ def test_a_target_of_another_size_is_refused_when_the_job_runs(both: Both) -> No
         daemon("x-debug-query-block-graph")
 
     both(script, prepare=chain)
+
+
+def test_exports_go_over_to_the_target(both: Both) -> None:
+    def script(daemon: Daemon) -> None:
+        open_image(daemon, "top")
+        open_image(daemon, "target")
+        path = str(daemon.folder / "nbd.sock")
+        daemon("nbd-server-start", {"addr": {"type": "unix", "data": {"path": path}}})
+        daemon("block-export-add", {"type": "nbd", "id": "e", "node-name": "top"})
+        mirror(daemon)
+        daemon.job_until("j", "ready")
+        daemon("query-block-exports")
+        daemon("block-job-complete", device="j")
+        daemon.job_until("j", "null")
+        daemon("query-block-exports")
+        daemon("x-debug-query-block-graph")
+
+    both(script, prepare=chain, racing=True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"speed": -1}, {"buf_size": -1}, {"granularity": 1000}, {"granularity": 256}]
+)
+def test_a_mirror_refused_leaves_nothing(both: Both, wrong: dict[str, int]) -> None:
+    def script(daemon: Daemon) -> None:
+        open_image(daemon, "top")
+        open_image(daemon, "target")
+        arguments = {"job-id": "j", "device": "top", "target": "target", "sync": "full"}
+        wire = {key.replace("_", "-"): value for key, value in wrong.items()}
+        daemon.execute("blockdev-mirror", arguments | wire)
+        daemon("query-jobs")
+        daemon("x-debug-query-block-graph")
+        daemon("blockdev-del", node_name="top")
+
+    both(script, prepare=chain)
