@@ -253,8 +253,8 @@ class Edge:
         """
         node = self.node
         flags &= ~Write.COMPRESSED
-        if not node.flags.unmap:
-            flags &= ~Write.MAY_UNMAP
+        if self.parent is not None and not node.flags.unmap:
+            flags &= ~Write.MAY_UNMAP  # roots may say so whatever the node's options are
         align = node.limits.request_alignment
         end = offset + length
         parts = split(offset, length, align, 0)

@@ -34,7 +34,7 @@ COMMON = frozenset(
         "detect-zeroes",
     }
 )
-_HANDLED = COMMON - {"node-name"} | {"force-share"}
+_HANDLED = COMMON - {"node-name"}
 
 
 class NotReopenable(QmpError):
@@ -315,6 +315,8 @@ def _check_unchanged(entry: Entry) -> None:
         if key in _HANDLED or key in ("backing", "file") or _mutable(node, key):
             continue
         new = entry.options[key]
+        if key == "force-share" and isinstance(new, bool):
+            new = "on" if new else "off"  # QEMU compares texts here: what JSON said is another type
         child = node.children.get(key)
         if child is not None and new == child.node.name:
             continue

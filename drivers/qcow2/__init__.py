@@ -224,9 +224,14 @@ class Qcow2(Node[Qcow2Options]):
         strict = image.settings.lazy_refcounts and not new.lazy_refcounts
         if image.writable and (flags.read_only or strict):
             await self.writeback.close()
+        elif image.writable:
+            await self.writeback.settle_all()  # the file may become another one
+        before = image.file.node
 
         def commit() -> None:
             image.adopt(new)
+            if image.file.node is not before:
+                image.forget_tables()
             self.cleaner.start()
 
         transaction.on_commit(commit)

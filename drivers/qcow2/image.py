@@ -73,6 +73,18 @@ class Image:
         self.refcounts.most_blocks = settings.refcount_blocks
         self.refcounts.lazy = settings.lazy_refcounts
 
+    def forget_tables(self) -> None:
+        """Read L2 tables and refcounts anew, as they are in another file; nothing may wait.
+
+        The header, the L1 and the refcount table stay, as in QEMU, which makes new caches only
+        (qcow2_update_options_prepare): files that are exchanged must be laid out alike.
+        """
+        self.mapping.make_room(0)
+        refcounts = self.refcounts
+        clusters = self.geometry.clusters(self.file.fresh_length())
+        refcounts.replace(refcounts.table, refcounts.table_offset, clusters)
+        refcounts.packed_end = 0
+
     def reshape(self) -> None:
         """Take the sizes of parts from the header anew; nothing may wait to be written."""
         self.geometry = self.mapping.geometry = self.refcounts.geometry = self.header.geometry()
