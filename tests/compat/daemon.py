@@ -196,17 +196,25 @@ class Daemon:
         assert "return" in answer, f"{self.kind}: {command} {arguments or members}: {answer}"
         return answer["return"]
 
-    def wait(self, name: str, accept: Callable[[Json], bool] | None = None) -> Json:
-        """Take events until one of that name (and accepted by *accept*) came; return its data."""
-        while True:
-            while self.events:
-                event = self.events.pop(0)
-                data = event.get("data", {})
-                if event["event"] == name and (accept is None or accept(data)):
-                    return data
+    def note(self, text: str) -> None:
+        """Put into the transcript what both programs must agree on and no reply says."""
+        self._record("reply", text)
+
+    def next_event(self) -> Json:
+        """Take the next event."""
+        while not self.events:
             answer = self.receive()
             assert "event" in answer, answer
             self._event(answer)
+        return self.events.pop(0)
+
+    def wait(self, name: str, accept: Callable[[Json], bool] | None = None) -> Json:
+        """Take events until one of that name (and accepted by *accept*) came; return its data."""
+        while True:
+            event = self.next_event()
+            data = event.get("data", {})
+            if event["event"] == name and (accept is None or accept(data)):
+                return data
 
     def job_until(self, job: str, status: str) -> None:
         """Wait for the event that *job* has reached *status*."""
