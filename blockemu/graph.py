@@ -128,9 +128,9 @@ class Graph:
         raise NodeNotFound(device or "", node_name or "")
 
     def root_node(self, name: str) -> Node[Any]:
-        """Look up a node that no other node stands on (qmp_get_root_bs, blockdev.c)."""
+        """Look up a node that no other node nor a job stands on (qmp_get_root_bs, blockdev.c)."""
         node = self.lookup(name)
-        if any(edge.parent is not None for edge in node.parents):
+        if not all(isinstance(edge, Backend) for edge in node.parents):
             raise NotRoot
         return node
 
@@ -193,6 +193,7 @@ class Graph:
         """Put a root on a node."""
         backend.plans = backend.plans and self.plans
         with Transaction() as transaction:
+            transaction.on_abort(lambda: delattr(backend, "node"))  # it is nowhere, as before
             self.attach(backend, node, transaction)
             refresh(node, transaction=transaction)
         self._roots[backend] = None

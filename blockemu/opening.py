@@ -113,6 +113,20 @@ class Opener:
         """
         return await self._open(filename, defaults or {}, dict(options), None, Role.NONE, flags)
 
+    async def open_filter(self, options: Options, file: Node[Any]) -> Node[Any]:
+        """Open a filter on a node, on which no root comes and goes (bdrv_new_open_driver_opts)."""
+        options, flags, held = options | {"file": file.name}, Flags(), list[Node[Any]]()
+        set_flags(flags, options)
+        driver = self._driver(options["driver"])
+        try:
+            return await self._open_driver(
+                driver, options, dict(options), flags, {"file": file}, held, probed=False
+            )
+        except QmpError as e:
+            raise Wrapped("Could not create node", e, hint=e.hint) from e
+        finally:
+            await self._let_go(held)
+
     async def open_child(
         self, parent: Node[Any], name: str, role: Role, child: "str | Options"
     ) -> "Edge":
@@ -185,9 +199,12 @@ class Opener:
         try:
             return await self._build(filename, options, explicit, protocol, flags, held)
         finally:
-            for node in held:
-                node.holds -= 1
-                await self.graph.release(node)
+            await self._let_go(held)
+
+    async def _let_go(self, held: list[Node[Any]]) -> None:
+        for node in held:
+            node.holds -= 1
+            await self.graph.release(node)
 
     def _fill(self, options: Options, filename: str | None, protocol: bool, *, parse: bool) -> bool:
         """Decide on the driver where options or the name do; return whether it is a protocol.

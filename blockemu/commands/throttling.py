@@ -6,8 +6,7 @@ from blockemu.backend import Backend
 from blockemu.commands.context import Context
 from blockemu.commands.hmp import backend_of_device
 from blockemu.emulator import Emulator
-from blockemu.errors import QmpError
-from blockemu.machine.devices import DeviceNotFound
+from blockemu.errors import DeviceNotFound, QmpError
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import Deprecated, Wire
 from blockemu.throttling import LIMITS, ThrottleConfig

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from blockemu.block_copy import BlockCopy, Call
 from blockemu.dirty import DirtyBitmap
 from blockemu.drivers.copy_before_write import CopyBeforeWrite
-from blockemu.errors import QmpError, Wrapped
+from blockemu.errors import QmpError
 from blockemu.graph import Graph
 from blockemu.jobs.block_job import BlockJob
 from blockemu.jobs.group import Group
@@ -274,11 +274,7 @@ async def _insert_filter(
     options: dict[str, Any] = {"driver": "copy-before-write"}
     if name is not None:
         options["node-name"] = name
-    options |= {"file": source.name, "target": target.name}
-    try:
-        node = await emu.opener.open(options)
-    except QmpError as e:
-        raise Wrapped("Could not create node", e, hint=e.hint) from e
+    node = await emu.opener.open_filter(options | {"target": target.name}, source)
     assert isinstance(node, CopyBeforeWrite)
     node.holds += 1  # until the job drops it
     try:

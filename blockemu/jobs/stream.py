@@ -248,7 +248,7 @@ async def _insert_filter(
     options: dict[str, Any] = {"driver": "copy-on-read"}
     if name is not None:
         options["node-name"] = name
-    node = await emu.opener.open(options | {"file": target.name, "bottom": overlay.name})
+    node = await emu.opener.open_filter(options | {"bottom": overlay.name}, target)
     assert isinstance(node, CopyOnRead)
     node.holds += 1
     try:

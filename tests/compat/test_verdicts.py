@@ -8,6 +8,7 @@ from compat.daemon import Blockemu, Daemon
 from compat.transcript import differences, text
 from compat.verdicts import (
     bitmaps,
+    chain_jobs,
     control,
     drivers,
     exports,
@@ -33,6 +34,7 @@ GROUPS = [
         transactions,
         exports,
         filters,
+        chain_jobs,
     )
     for group in module.GROUPS
 ]
