@@ -147,15 +147,16 @@ class BackupToFile(BackupAction):
     ) -> Node[Any]:
         wanted = self.options
         create = wanted.mode is not NewImageMode.EXISTING
-        fmt = wanted.format or (source.driver if create else None)
+        fmt = wanted.format
         if create:
+            fmt = source.driver if fmt is None else fmt
             if base is not None:
                 base = skip_implicit(base)
                 filenames.refresh(base)
             await img_create(
                 self.emu.opener,
                 wanted.target,
-                fmt or source.driver,
+                fmt,
                 base_filename=base.full_filename if base is not None else None,
                 base_fmt=base.driver if base is not None else None,
                 size=source.length,

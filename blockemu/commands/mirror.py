@@ -193,15 +193,18 @@ async def _open_target(
     emu: Emulator, options: DriveMirror, source: Node[Any], base: Node[Any] | None
 ) -> Node[Any]:
     existing = options.mode is NewImageMode.EXISTING
-    fmt = options.format or (None if existing else source.driver)
+    fmt = options.format
+    if fmt is None and not existing:
+        fmt = source.driver
     if not existing:
+        assert fmt is not None
         if base is not None:
             base = skip_implicit(base)
             filenames.refresh(base)
         await img_create(
             emu.opener,
             options.target,
-            fmt or source.driver,
+            fmt,
             base_filename=base.full_filename if base is not None else None,
             base_fmt=base.driver if base is not None else None,
             size=source.length,
