@@ -272,7 +272,7 @@ COMMIT = Group(
 - block-stream {"job-id": "k", "device": "top", "base-node": "filter"}
 - block-stream {"job-id": "k", "device": "top", "base-node": "mid"}
 - block-stream {"job-id": "k", "device": "low"}
-+ block-stream {"job-id": "k", "device": "mid"}
+- block-stream {"job-id": "k", "device": "mid"}
 - blockdev-mirror {"job-id": "k", "device": "top", "target": "t", "sync": "full", "replaces": "mid"}
 - blockdev-mirror {"job-id": "k", "device": "top", "target": "low", "sync": "full"}
 - blockdev-mirror {"job-id": "k", "device": "top", "target": "filter", "sync": "full"}
@@ -287,12 +287,12 @@ COMMIT = Group(
 + blockdev-reopen {"options": [{"driver": "qcow2", "node-name": "base", "file": "base-file", "read-only": true}]}
 - blockdev-del {"node-name": "mid"}
 - blockdev-del {"node-name": "filter"}
-+ blockdev-del {"node-name": "low"}
+- blockdev-del {"node-name": "low"}
 + x-debug-query-block-graph
 - job-complete {"id": "j"}
-- job-finalize {"id": "j"}
++ job-finalize {"id": "j"}
 . wait j concluded
-- job-dismiss {"id": "j"}
++ job-dismiss {"id": "j"}
 + query-named-block-nodes {"flat": true}
 + blockdev-del {"node-name": "mid"}
 """,
@@ -432,7 +432,7 @@ SNAPSHOT = Group(
 - blockdev-snapshot {"node": "top", "overlay": "other"}
 - blockdev-snapshot {"node": "top", "overlay": "other"}
 - change-backing-file {"device": "other", "image-node-name": "t", "backing-file": "x"}
-- change-backing-file {"device": "top", "image-node-name": "top", "backing-file": "x"}
++ change-backing-file {"device": "top", "image-node-name": "top", "backing-file": "x"}
 - change-backing-file {"device": "other", "image-node-name": "top", "backing-file": "mid.qcow2"}
 - change-backing-file {"device": "other", "image-node-name": "top-file", "backing-file": "x"}
 - change-backing-file {"device": "other", "image-node-name": "null", "backing-file": "x"}
