@@ -258,6 +258,8 @@ class Graph:
         edge.node = to
         to.parents.insert(0, edge)
         edge.match_drains(to.quiesce_counter)
+        if edge.parent is not None:  # as in QEMU it is its parent's newest child now
+            edge.parent.children[edge.name] = edge.parent.children.pop(edge.name)
         if backs:
             block(to, Blocker(reason, BACKING_OPS))
         edge.forget()
