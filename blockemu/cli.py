@@ -99,7 +99,8 @@ QEMU's block layer without QEMU: a QMP daemon over disk images
                          how to log it (default: console)
 
   --no-plan              serve each request by the slow path (for tests)
-  --self-check           check each reply and event against its own type
+  --self-check           check each reply and event against its own type, and after each command
+                         that graph, permissions, drains, bitmaps and jobs are consistent
 
 Options take effect in the order in which they are given.  Those of
 qemu-storage-daemon mean what they mean there.

@@ -17,6 +17,8 @@ from blockemu.qmp_server.transport import Connection, Monitor, Server, make_disp
 from blockemu.sockets import InetAddress, UnixAddress
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from blockemu.clocks import Clocks
     from blockemu.emulator import Emulator, Listener
     from blockemu.qmp_server.dispatch import Registry
@@ -83,6 +85,7 @@ class Daemon:
         self.stopped = asyncio.Event()
         self._clocks = clocks
         self._self_check = self_check
+        self.faults: list[str] = []  # that --self-check found
         self._plans = plans
         self._announces_shutdown = announces_shutdown
         self._dispatcher = make_dispatcher()
@@ -112,7 +115,7 @@ class Daemon:
         emu.graph.plans = self._plans
         emu.qom.root.add_child("chardevs", self.chardevs.container)
         emu.fdsets.monitors = self._clients
-        self._dispatcher.hold = emu.jobs.hold
+        self._dispatcher.hold = self._checked_hold if self._self_check else emu.jobs.hold
         realtime = emu.clocks.realtime
         hub = EventHub(
             lambda: time.time_ns() // 1000,
@@ -127,6 +130,17 @@ class Daemon:
             if server.connection is not None:
                 hub.add(server.connection)
         return emu
+
+    def _checked_hold(self) -> "Coroutine[Any, Any, None] | None":
+        """Look, between two steps, whether all is consistent (``--self-check``)."""
+        hold = self.emu.jobs.hold()
+        if hold is None:
+            from blockemu.consistency import faults  # start-up
+
+            for fault in faults(self.emu.graph, self.emu.jobs):
+                self.faults.append(fault)
+                self.log.error("self-check", fault=fault)
+        return hold
 
     @property
     def registry(self) -> "Registry":

@@ -142,7 +142,8 @@ async def running(
     """Run an emulator in this process.
 
     ``profile``: as for ``--compat``.  ``stepped``: real time, by which jobs go, is stepped too.
-    ``self_check``: a reply or event that does not fit its own type is an error.
+    ``self_check``: a reply or event that does not fit its own type is an error, and so is what
+    ``blockemu.consistency`` finds.
     """
     clocks = Clocks(SteppedClock() if stepped else RealClock(), SteppedClock())
     daemon = Daemon(
@@ -159,6 +160,7 @@ async def running(
     try:
         await qmp.connect(ours)
         yield Running(qmp, daemon)
+        assert not daemon.faults, daemon.faults
     finally:
         await daemon.close()
         await _hang_up(qmp)
