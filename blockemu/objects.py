@@ -84,6 +84,12 @@ class NotASecret(QmpError):
     template = "Object with id '{}' is not a secret"
 
 
+class SecretNotText(QmpError):
+    """(name): a passphrase must be."""
+
+    template = "Data from secret {} is not valid UTF-8"
+
+
 class BadKeyLength(QmpError):
     """The secret named as key is no AES-256 key."""
 
@@ -344,12 +350,26 @@ class Objects:
 
     def secret(self, name: str) -> bytes:
         """Return the content of a secret, for whoever was given its name."""
-        found = self.find(name)
-        if found is None:
-            raise NoSuchSecret(name)
-        if not isinstance(found, SecretCommon):
-            raise NotASecret(name)
-        return found.content or b""
+        return secret_bytes(self.find(name), name)
+
+
+def secret_bytes(found: object | None, name: str) -> bytes:
+    """Return the content of the object of that name, if it is a secret (qcrypto_secret_lookup)."""
+    if found is None:
+        raise NoSuchSecret(name)
+    if not isinstance(found, SecretCommon):
+        raise NotASecret(name)
+    return found.content or b""
+
+
+def secret_text(found: object | None, name: str) -> bytes:
+    """Return a passphrase: text, which ends at a NUL (qcrypto_secret_lookup_as_utf8)."""
+    content = secret_bytes(found, name)
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        raise SecretNotText(name) from None
+    return content.partition(b"\0")[0]
 
 
 def _given(options: ObjectProperties) -> dict[str, Any]:

@@ -129,7 +129,25 @@ class NameTooLong(FormatError):
     template = "{} '{}' is too long for LUKS header"
 
 
-class WrongKey(FormatError):
-    """Two halves of an XTS key that are the same, or a key of the wrong length."""
+class TooManyIterations(FormatError):
+    """(iterations, limit)."""
 
-    template = "Cipher key length {} should be {}"
+    template = "PBKDF iterations {} must be less than {}: Numerical result out of range"
+
+
+class TooSlowToScale(FormatError):
+    """(iterations): times milliseconds, they are no number of 64 bits."""
+
+    template = "PBKDF iterations {} too large to scale: Numerical result out of range"
+
+
+class TooSlow(FormatError):
+    """(iterations, limit)."""
+
+    template = "PBKDF iterations {} larger than {}: Numerical result out of range"
+
+
+class WrongPassphrase(FormatError):
+    """No slot is opened by it."""
+
+    template = "Invalid password, cannot unlock any keyslot"

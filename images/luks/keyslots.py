@@ -10,19 +10,28 @@ import hmac
 from collections.abc import Callable
 from typing import Final
 
+from blockemu.images.luks import errors
 from blockemu.images.luks.afsplit import merge, split
-from blockemu.images.luks.algorithms import Spec
+from blockemu.images.luks.algorithms import DIGESTS, Spec
 from blockemu.images.luks.header import DIGEST, ENABLED, SALT, LuksHeader, Slot
 from blockemu.images.luks.sectors import MakeCipher, sector_cipher
 
 Random = Callable[[int], bytes]
-_HALF: Final = 0.5  # seconds that a trial must take to be trusted
-_TENTH: Final = 0.1
-_FIRST_TRIAL: Final = 1 << 15  # iterations
+MOST_ITERATIONS: Final = (1 << 32) - 1  # that a header can tell
+_MOST: Final = (1 << 31) - 1  # that OpenSSL can count
+_TRUSTED: Final = 0.05  # seconds that a trial must take
+_FIRST_TRIAL: Final = 1 << 14  # iterations
 
 
 def pbkdf2(digest: str, secret: bytes, salt: bytes, iterations: int, size: int) -> bytes:
-    """Return a key of ``size`` bytes (RFC 2898)."""
+    """Return a key of ``size`` bytes (RFC 2898).
+
+    Raises:
+        FormatError: that would take hours, and OpenSSL does not count so far.
+
+    """
+    if iterations > _MOST:
+        raise errors.TooManyIterations(iterations, _MOST)
     return hashlib.pbkdf2_hmac(digest, secret, salt, iterations, size)
 
 
@@ -78,21 +87,39 @@ def fill_slot(
     return Slot(ENABLED, iterations, salt, slot.offset, slot.stripes), bytes(material)
 
 
-def iterations_per_second(
-    digest: str, secret: bytes, salt: bytes, size: int, clock: Callable[[], float]
-) -> int:
-    """Measure how often PBKDF2 goes round in a second (after qcrypto_pbkdf2_count_iters).
+def iterations_per_second(digest: str, clock: Callable[[], float]) -> int:
+    """Measure how often PBKDF2 goes round in a second, for a key as long as a digest.
 
+    As qcrypto_pbkdf2_count_iters does, but once for all keys of a volume and not for as long.
     ``clock`` tells seconds that this thread has had the processor.
     """
     iterations = _FIRST_TRIAL
     while True:
         start = clock()
-        pbkdf2(digest, secret, salt, iterations, size)
+        pbkdf2(digest, bytes(32), bytes(SALT), iterations, DIGESTS[digest])
         taken = max(clock() - start, 1e-6)
-        if taken > _HALF:
+        if taken > _TRUSTED:
             return int(iterations / taken)
-        iterations = iterations * 10 if taken < _TENTH else int(iterations / taken)
+        iterations *= 4
+
+
+def iterations_for(rate: int, digest: str, size: int, milliseconds: int) -> int:
+    """Return how often to go round for a key of ``size`` bytes to take that long.
+
+    ``rate`` is what ``iterations_per_second`` told.
+
+    Raises:
+        FormatError: that is more than can be written down.
+
+    """
+    blocks = -(-size // DIGESTS[digest])
+    rate //= blocks
+    if milliseconds < 0 or rate * milliseconds >> 64:
+        raise errors.TooSlowToScale(rate)
+    iterations = rate * milliseconds // 1000
+    if iterations > MOST_ITERATIONS:
+        raise errors.TooSlow(iterations, MOST_ITERATIONS)
+    return iterations
 
 
 def _digest(header: LuksHeader, spec: Spec, key: bytes) -> bytes:

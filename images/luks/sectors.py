@@ -240,7 +240,9 @@ def sector_cipher(spec: Spec, key: bytes, make: MakeCipher) -> SectorCipher:
         return Xts(cipher, tweak, _vectors(spec, key, 16, make))
     cipher = make(spec.cipher, key)
     vectors = _vectors(spec, key, cipher.block_bytes, make)
-    return {"cbc": Cbc, "ecb": Ecb, "ctr": Ctr}[spec.mode](cipher, vectors)
+    if spec.mode == "cbc":
+        return Cbc(cipher, vectors)
+    return Ecb(cipher, vectors) if spec.mode == "ecb" else Ctr(cipher, vectors)
 
 
 def _vectors(spec: Spec, key: bytes, block_bytes: int, make: MakeCipher) -> Vectors:

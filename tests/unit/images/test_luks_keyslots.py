@@ -20,6 +20,7 @@ from blockemu.images.luks.header import (
 )
 from blockemu.images.luks.keyslots import (
     fill_slot,
+    iterations_for,
     iterations_per_second,
     open_slot,
     pbkdf2,
@@ -171,5 +172,20 @@ def test_the_payload_is_where_qemu_has_it():
 
 
 def test_a_second_is_measured_by_the_clock_that_is_given():
-    times = iter([0.0, 0.05, 1.0, 2.0])
-    assert iterations_per_second("sha1", b"p", b"s", 20, lambda: next(times)) == 327680
+    times = iter([0.0, 0.01, 1.0, 3.0])
+    rate = iterations_per_second("sha1", lambda: next(times))
+    assert rate == 32768
+    assert iterations_for(rate, "sha1", 64, 500) == 32768 // 4 // 2
+
+
+@pytest.mark.parametrize("milliseconds", [-1, 2**62])
+def test_a_time_that_is_no_time_is_refused(milliseconds):
+    with pytest.raises(FormatError, match="PBKDF iterations 9 too large to scale"):
+        iterations_for(9, "sha256", 20, milliseconds)
+
+
+def test_more_iterations_than_a_header_can_tell_are_refused():
+    with pytest.raises(FormatError, match="PBKDF iterations 4300000000 larger than 4294967295"):
+        iterations_for(4_300_000, "sha256", 20, 1_000_000)
+    with pytest.raises(FormatError, match="PBKDF iterations 4294967295 must be less than"):
+        pbkdf2("sha256", b"p", b"s", 2**32 - 1, 20)
