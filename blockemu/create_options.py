@@ -150,9 +150,21 @@ class Creatable:
         """
         raise NotImplementedError
 
-    async def amend(self, texts: Texts, tell: Callable[[int, int], None]) -> None:
+    async def amend(
+        self, texts: Texts, tell: Callable[[int, int], None], *, force: bool = False
+    ) -> None:
         """Change the image's own options, of kinds that are right; nothing may be in flight.
 
         ``tell`` hears what is done, and of how much.  NotImplementedError: there is no such format.
         """
+        raise NotImplementedError
+
+    def begin_amend(self) -> None:
+        """Get ready for ``amend_by_options``; whatever comes of this, ``end_amend`` is called."""
+
+    def end_amend(self) -> None:
+        """Be an image as any again."""
+
+    async def amend_by_options(self, options: Struct, *, force: bool) -> None:
+        """Change what x-blockdev-amend can: BlockdevAmendOptions of the node's own driver."""
         raise NotImplementedError

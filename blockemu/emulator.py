@@ -23,6 +23,7 @@ from blockemu.pool import Pool
 from blockemu.qmp_server.qapi import ALL, Profile, Struct
 from blockemu.qom import Tree
 from blockemu.runstate import Machine
+from blockemu.transaction import Transaction
 
 if TYPE_CHECKING:
     from blockemu.exports.registry import Exports
@@ -118,6 +119,11 @@ class Emulator:
     def find_object(self, name: str) -> object | None:
         """Look up an object that a user made."""
         return self.objects.find(name)
+
+    def refresh_permissions(self, node: Node[Any]) -> None:
+        """Work out the permissions of a node's children anew."""
+        with Transaction() as transaction:
+            self.graph.refresh(node, transaction)
 
     async def open_child(
         self, parent: Node[Any], name: str, role: Role, child: "str | dict[str, Any]"

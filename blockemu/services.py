@@ -38,6 +38,9 @@ class Services(Protocol):
     def find_object(self, name: str) -> object | None:
         """Look up what ``object-add`` made."""
 
+    def refresh_permissions(self, node: "Node[Any]") -> None:
+        """Work out the permissions of a node's children anew; all is as it was if they conflict."""
+
     def emit(self, event: Struct) -> None:
         """Send an event to the monitors."""
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
@@ -20,8 +21,12 @@ from blockemu.measuring import Measured
 from blockemu.node import Limits, Node
 from blockemu.optlist import size as read_size
 from blockemu.perm import Perm, Role, default_child_perm
-from blockemu.qmp_server.qapi import InvalidInput, Since, Size, visit
-from blockemu.schema.crypto import ImageInfoSpecificLUKSWrapper, QCryptoBlockCreateOptionsLUKS
+from blockemu.qmp_server.qapi import InvalidInput, Since, Size, Struct, visit
+from blockemu.schema.crypto import (
+    ImageInfoSpecificLUKSWrapper,
+    QCryptoBlockAmendOptionsLUKS,
+    QCryptoBlockCreateOptionsLUKS,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,15 +120,30 @@ CREATE_TEXTS = (
 )
 
 
+AMEND_TEXTS = (
+    TextOption("state", "string", "Select new state of affected keyslots (active/inactive)"),
+    TextOption("keyslot", "number", "Select a single keyslot to modify explicitly"),
+    TextOption("old-secret", "string", "Select all keyslots that match this password"),
+    TextOption(
+        "new-secret",
+        "string",
+        "New secret to set in the matching keyslots. Empty string to erase",
+    ),
+    TextOption("iter-time", "number", "Time to spend in PBKDF in milliseconds"),
+)
+
+
 class Luks(Node[BlockdevOptionsLUKS]):
     """A volume; its file holds the header, the key slots, and then the disk."""
 
     Options = BlockdevOptionsLUKS
     CreateOptions = BlockdevCreateOptionsLUKS
     text_options = CREATE_TEXTS
+    amend_options = AMEND_TEXTS
     is_format = True
     file: Edge
     volume: "LuksVolume"
+    _updating_keys = False
 
     @classmethod
     async def create(cls, options: CreationOptions, creator: Creator) -> None:
@@ -195,13 +215,47 @@ class Luks(Node[BlockdevOptionsLUKS]):
         if self.volume.header.payload_offset > self.file.fresh_length():
             raise LengthUnknown
 
+    def begin_amend(self) -> None:
+        """Have the file to itself (block_crypto_amend_prepare)."""
+        self._updating_keys = True
+        self.services.refresh_permissions(self)
+
+    def end_amend(self) -> None:
+        """Share the file again."""
+        self._updating_keys = False
+        self.services.refresh_permissions(self)
+
+    async def amend_by_options(self, options: Struct, *, force: bool) -> None:
+        """Change key slots."""
+        from blockemu.keyslot_changes import change_keyslots  # start-up
+
+        assert isinstance(options, QCryptoBlockAmendOptionsLUKS)
+        await change_keyslots(self.volume, options, force=force)
+
+    async def amend(
+        self, texts: Texts, tell: Callable[[int, int], None], *, force: bool = False
+    ) -> None:
+        """Change key slots (block_crypto_amend_options_luks)."""
+        try:
+            typed = visit(QCryptoBlockAmendOptionsLUKS, texts, keyval=True)
+        except InvalidInput as e:
+            raise QmpError(str(e)) from e
+        try:
+            self.begin_amend()
+            await self.amend_by_options(typed, force=force)
+        finally:
+            self.end_amend()
+
     def child_perm(self, name: str, role: Role, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
         """Write and resize only if a parent does, and let others (block_crypto_child_perms)."""
         own, theirs = default_child_perm(
             role, perm, shared, writable=not self.flags.read_only, inactive=self.flags.inactive
         )
         more = Perm.WRITE | Perm.RESIZE
-        return own & ~more | perm & more, theirs | shared & more
+        own, theirs = own & ~more | perm & more, theirs | shared & more
+        if self._updating_keys:
+            return own | Perm.WRITE, theirs & ~(Perm.CONSISTENT_READ | Perm.WRITE)
+        return own, theirs
 
     def strong_options(self) -> dict[str, Any]:
         """Return the secret's name."""

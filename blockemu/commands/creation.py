@@ -65,4 +65,10 @@ def x_blockdev_amend(
     if node.amend_options is None:
         raise NothingToAmend
     emu.jobs.check_id(job_id)
-    emu.jobs.add(AmendJob(emu.jobs, job_id, emu.graph, node)).start()
+    try:
+        node.begin_amend()
+    except QmpError:
+        node.end_amend()
+        raise
+    job = AmendJob(emu.jobs, job_id, emu.graph, node, options, force=bool(force))
+    emu.jobs.add(job).start()

@@ -84,7 +84,9 @@ async def _run(
     texts = _texts(program, type(image.node), options)
     bar.set(0)
     try:
-        await image.node.amend(texts, lambda done, total: bar.set(100.0 * done / total))
+        await image.node.amend(
+            texts, lambda done, total: bar.set(100.0 * done / total), force="force" in given
+        )
     except QmpError:
         raise
     except OSError as e:

@@ -11,6 +11,7 @@ from blockemu.jobs.job import Job, JobFailed
 from blockemu.jobs.registry import Jobs
 from blockemu.node import Node
 from blockemu.opening import Opener
+from blockemu.schema.creation import AmendOptions
 from blockemu.schema.jobs import JobType
 
 
@@ -36,21 +37,39 @@ class CreateJob(Job):
 
 
 class AmendJob(Job):
-    """Amends an image; only encryption could be, so for now there is nothing to do."""
+    """Amends an image."""
 
     type = JobType.AMEND
 
-    def __init__(self, jobs: Jobs, job_id: str, graph: Graph, node: Node[Any]) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        job_id: str,
+        graph: Graph,
+        node: Node[Any],
+        options: AmendOptions,
+        *,
+        force: bool,
+    ) -> None:
         super().__init__(jobs, job_id, auto_dismiss=False)
         self._graph = graph
         self._node = node
+        self._options = options
+        self._force = force
         node.holds += 1
 
     async def run(self) -> None:
-        """Be done; it is one step of progress."""
-        self.progress.current = 1
+        """Amend; it is one step of progress."""
+        self.progress.remaining = 1
+        try:
+            await self._node.amend_by_options(self._options, force=self._force)
+        except (QmpError, FormatError) as e:
+            raise JobFailed(str(e)) from e
+        finally:
+            self.progress.current, self.progress.remaining = 1, 0
 
     async def clean(self) -> None:
         """Let go of the node."""
+        self._node.end_amend()
         self._node.holds -= 1
         await self._graph.release(self._node)

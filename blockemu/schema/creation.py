@@ -4,6 +4,11 @@ from typing import Annotated, Final
 
 from blockemu.create_options import CREATE, CreationOptions
 from blockemu.qmp_server.qapi import Struct, Union
+from blockemu.schema.crypto import (
+    AMEND_ENCRYPTED,
+    QCryptoBlockAmendOptions,
+    QCryptoBlockAmendOptionsLUKS,
+)
 
 BlockdevCreateOptions = Annotated[CreationOptions, CREATE]
 _NOTHING_TO_CREATE: Final = (
@@ -26,8 +31,17 @@ class AmendOptions(Struct):
 BlockdevAmendOptions = Annotated[AmendOptions, AMEND]
 
 
+class BlockdevAmendOptionsLUKS(AmendOptions, QCryptoBlockAmendOptionsLUKS, tag="luks"):
+    """What is to be changed about a LUKS volume."""
+
+
 class BlockdevAmendOptionsQcow2(AmendOptions, tag="qcow2"):
-    """Only encryption could be amended by QMP."""
+    """What is to be changed about a qcow2 image.
+
+    @encrypt: its encryption
+    """
+
+    encrypt: Annotated[QCryptoBlockAmendOptions, AMEND_ENCRYPTED] | None = None
 
 
 def _declare_the_rest() -> None:

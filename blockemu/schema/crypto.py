@@ -1,8 +1,8 @@
 """Encryption of disks (qapi/crypto.json)."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from blockemu.qmp_server.qapi import QEnum, Since, Struct
+from blockemu.qmp_server.qapi import QEnum, Since, Struct, Union
 from blockemu.schema.images import SpecificInfo
 
 
@@ -73,6 +73,29 @@ class QCryptoBlockCreateOptionsLUKS(Struct):
     iter_time: Annotated[int | None, Since("2.8")] = None
 
 
+CREATE_ENCRYPTED: Final = Union("QCryptoBlockCreateOptions", "format")
+AMEND_ENCRYPTED: Final = Union("QCryptoBlockAmendOptions", "format")
+
+
+class QCryptoBlockCreateOptions(Struct):
+    """How to encrypt what is created."""
+
+    union = CREATE_ENCRYPTED
+
+
+class QCryptoBlockCreateOptionsQCow(QCryptoBlockCreateOptions, tag="qcow"):
+    """By qcow2's first way.
+
+    @key-secret: the ID of the secret with the key
+    """
+
+    key_secret: str | None = None
+
+
+class QCryptoBlockCreateLuks(QCryptoBlockCreateOptions, QCryptoBlockCreateOptionsLUKS, tag="luks"):
+    """By LUKS."""
+
+
 class QCryptoBlockLUKSKeyslotState(QEnum):
     """Whether a key slot is in use."""
 
@@ -97,6 +120,20 @@ class QCryptoBlockAmendOptionsLUKS(Struct):
     keyslot: int | None = None
     iter_time: int | None = None
     secret: str | None = None
+
+
+class QCryptoBlockAmendOptions(Struct):
+    """What is to be changed about an encryption."""
+
+    union = AMEND_ENCRYPTED
+
+
+class QCryptoBlockAmendQcow(QCryptoBlockAmendOptions, tag="qcow"):
+    """Nothing can be."""
+
+
+class QCryptoBlockAmendLuks(QCryptoBlockAmendOptions, QCryptoBlockAmendOptionsLUKS, tag="luks"):
+    """Key slots."""
 
 
 class QCryptoBlockInfoLUKSSlot(Struct):

@@ -168,7 +168,9 @@ class Qcow2(Node[Qcow2Options]):
         self._assemble()
         self.changed()
 
-    async def amend(self, texts: Texts, tell: Callable[[int, int], None]) -> None:
+    async def amend(
+        self, texts: Texts, tell: Callable[[int, int], None], *, force: bool = False
+    ) -> None:
         """Change the image's own options."""
         from blockemu.drivers.qcow2.amend import Amender  # late: seldom needed
 

@@ -23,7 +23,8 @@ from blockemu.emulator import Emulator
 from blockemu.exports.nbd_server import NbdServer
 from blockemu.nbd import client, wire
 from blockemu.nbd.client import ExportInfo, Wanted
-from blockemu.nbd.client_errors import EndOfFile, HandshakeError
+from blockemu.nbd.client_errors import HandshakeError
+from blockemu.nbd.lost import EndOfFile
 from blockemu.nbd.server import Negotiation, Refused, Session
 from blockemu.nbd.steps import Handshake, Receive, Send, StartTls
 from blockemu.schema.exports import BlockExportOptionsNbd, BlockExportRemoveMode
