@@ -6,7 +6,7 @@ from blockemu import filenames
 from blockemu.chain import chain, find_base, find_overlay, in_chain, next_below, skip_filters
 from blockemu.commands.context import Context
 from blockemu.emulator import Emulator
-from blockemu.errors import QmpError
+from blockemu.errors import DeviceNotFound, QmpError
 from blockemu.jobs.chain_settings import ChainSettings
 from blockemu.jobs.commit import start_commit
 from blockemu.jobs.mirror import MirrorSettings
@@ -17,13 +17,6 @@ from blockemu.perm import Perm
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import Deprecated, Since
 from blockemu.schema.jobs import BlockdevOnError
-
-
-class DeviceNotFound(QmpError):
-    """There is no such device or node; libvirt goes by the class."""
-
-    qmp_class = "DeviceNotFound"
-    template = "Device '{}' not found"
 
 
 class BothGiven(QmpError):

@@ -84,13 +84,6 @@ class NeedsMedium(QmpError):
     template = "Device needs media, but drive is empty"
 
 
-class DeviceNotFound(QmpError):
-    """No device has this id."""
-
-    qmp_class = "DeviceNotFound"
-    template = "Device '{}' not found"
-
-
 class NotADevice(QmpError):
     """The path leads to something else."""
 

@@ -5,13 +5,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from blockemu.backend import Backend, drained
-from blockemu.errors import InvalidParameterValue, MissingParameter, NodeNotFound, QmpError
+from blockemu.errors import (
+    DeviceNotFound,
+    InvalidParameterValue,
+    MissingParameter,
+    NodeNotFound,
+    QmpError,
+)
 from blockemu.graph import Graph
 from blockemu.jobs.registry import Jobs
 from blockemu.machine.device_errors import (
     BusFull,
     BusNotFound,
-    DeviceNotFound,
     DriveAutomatic,
     DriveNotFound,
     DriveTaken,
