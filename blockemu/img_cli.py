@@ -19,6 +19,11 @@ COMMANDS: Final[Mapping[str, str]] = {
     "[--image-opts | -f fmt] filename bitmap",
     "check": "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] "
     "[-r [leaks | all]] [-T src_cache] [-U] filename",
+    "bench": "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
+    "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] "
+    "[-w] [-U] [--image-opts] filename",
+    "commit": "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] "
+    "[-r rate_limit] [-d] [-p] filename",
     "compare": "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
     "[-s] [-U] filename1 filename2",
     "convert": "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] "

@@ -444,6 +444,13 @@ class Node(Creatable, ABC, Generic[O]):
         """Change the size to ``length`` bytes (``zero``: what is new must read as zeroes)."""
         raise NotImplementedError
 
+    async def make_empty(self) -> None:
+        """Drop all that this image holds, so that its backing file shows; nothing is in flight.
+
+        ``NotImplementedError``: the format cannot.
+        """
+        raise NotImplementedError
+
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Say where a write of the whole range shall go, making room for it.
 

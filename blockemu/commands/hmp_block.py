@@ -8,6 +8,7 @@ import os
 import re
 from typing import Any
 
+from blockemu.chain import skip_implicit
 from blockemu.commands.backup import drive_backup
 from blockemu.commands.blockdev import block_resize, blockdev_del
 from blockemu.commands.context import Context
@@ -18,6 +19,7 @@ from blockemu.commands.query import query_block, query_named_block_nodes
 from blockemu.errors import QmpError
 from blockemu.filenames import nest
 from blockemu.image_info import image_text
+from blockemu.jobs.commit_now import commit_all, commit_now
 from blockemu.machine.drives import NUMBERS
 from blockemu.optlist import parse_any
 from blockemu.qmp_server.scalars import parse_size
@@ -182,17 +184,21 @@ async def resize(context: Context, write: Write, values: Values) -> None:
 
 
 async def commit(context: Context, write: Write, values: Values) -> None:
-    """Refuse: what a drive's overlay holds cannot be committed this way yet."""
-    name = str(values["device"])
-    if name == "all":
-        return
-    backend = context.emu.graph.backends.get(name)
-    if backend is None or not backend.title:
-        write(f"Device '{name}' not found\n")
-    elif backend.inserted is None:
-        write(f"Device '{name}' has no medium\n")
-    else:
-        write(f"'commit' error for '{name}': {os.strerror(errno.ENOTSUP)}\n")
+    """Merge a drive's image into its backing file, or each drive's that has one."""
+    emu, name = context.emu, str(values["device"])
+    try:
+        if name == "all":
+            await commit_all(emu)
+            return
+        backend = emu.graph.backends.get(name)
+        if backend is None or not backend.title:
+            write(f"Device '{name}' not found\n")
+        elif backend.inserted is None or backend.tray:
+            write(f"Device '{name}' has no medium\n")
+        else:
+            await commit_now(emu, skip_implicit(backend.inserted))
+    except OSError as e:
+        write(f"'commit' error for '{name}': {os.strerror(e.errno or errno.EIO)}\n")
 
 
 async def backup_drive(context: Context, write: Write, values: Values) -> None:

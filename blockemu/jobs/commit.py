@@ -33,6 +33,7 @@ from blockemu.jobs.tops import CommitTop, new_top
 from blockemu.node import Node
 from blockemu.offload import CannotOffload, offload
 from blockemu.perm import Perm, Role
+from blockemu.pool import Pool
 from blockemu.reopen import set_read_only, subtree
 from blockemu.schema.jobs import BlockErrorAction, JobType
 from blockemu.walk import is_allocated_above
@@ -103,7 +104,8 @@ class CommitJob(BlockJob):
                 copy, size = await self._look(offset, length)
                 if copy:
                     reading = False
-                    await self._copy(self.top, self.base, offset, size)
+                    pool = None if self._in_steps else self.emu.pool
+                    await copy_range(self.top, self.base, offset, size, pool)
             except OSError as e:
                 if size > STEP:
                     self.careful = True  # where exactly it fails can be seen from outside
@@ -138,20 +140,6 @@ class CommitJob(BlockJob):
     def _gives_up(self, is_read: bool, error: int) -> bool:
         action = self.error_action(self.settings.on_error, is_read, error)
         return action is BlockErrorAction.REPORT
-
-    async def _copy(self, source: Edge, target: Edge, offset: int, size: int) -> None:
-        if not self._in_steps:
-            with suppress(CannotOffload, OSError):
-                if await offload(source, target, [(offset, size)], self.emu.pool):
-                    return
-        buf = new_buffer(min(size, 1 << 20))
-        for at in range(offset, offset + size, len(buf)):
-            part = buf[: offset + size - at]
-            try:
-                await source.pread(at, part)
-            except OSError as e:
-                raise ReadFailed(e.errno or errno.EIO, os.strerror(e.errno or errno.EIO)) from e
-            await target.pwrite(at, part)
 
     # The end
 
@@ -194,6 +182,28 @@ class CommitJob(BlockJob):
         if self.base is not None:
             await self.graph.remove(self.base)
             self.base = None
+
+
+async def copy_range(source: Edge, target: Edge, offset: int, size: int, pool: Pool | None) -> None:
+    """Copy ``size`` bytes; with a ``pool``, the kernel may do it.
+
+    Raises:
+        ReadFailed: the source cannot be read.
+        OSError: the target cannot be written.
+
+    """
+    if pool is not None:
+        with suppress(CannotOffload, OSError):
+            if await offload(source, target, [(offset, size)], pool):
+                return
+    buf = new_buffer(min(size, 1 << 20))
+    for at in range(offset, offset + size, len(buf)):
+        part = buf[: offset + size - at]
+        try:
+            await source.pread(at, part)
+        except OSError as e:
+            raise ReadFailed(e.errno or errno.EIO, os.strerror(e.errno or errno.EIO)) from e
+        await target.pwrite(at, part)
 
 
 async def drop_intermediate(

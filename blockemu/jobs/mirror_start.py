@@ -46,14 +46,14 @@ class FilterAboveBacking(QmpError):
 
 async def start_active_commit(
     emu: "Emulator", source: Node[Any], base: Node[Any], settings: MirrorSettings
-) -> None:
+) -> MirrorJob:
     """Begin to merge ``source`` into ``base`` while it is written to (commit_active_start)."""
     read_only = base.flags.read_only
     if read_only:
         await set_read_only(emu.graph, base, False)
     settings = replace(settings, base=base, base_overlay=find_overlay(source, base))
     try:
-        await start_mirror(emu, source, base, settings, ActiveCommitJob)
+        return await start_mirror(emu, source, base, settings, ActiveCommitJob)
     except BaseException:
         if read_only:
             with suppress(QmpError):
@@ -67,7 +67,7 @@ async def start_mirror(
     target: Node[Any],
     settings: MirrorSettings,
     kind: type[MirrorJob] = MirrorJob,
-) -> None:
+) -> MirrorJob:
     """Make a mirror job and begin it.
 
     Raises:
@@ -99,6 +99,7 @@ async def start_mirror(
         raise
     top.holds -= 1
     job.start()
+    return job
 
 
 def _make(

@@ -467,6 +467,14 @@ class Qcow2(Node[Qcow2Options]):
         async with self.image.allocating():
             await self.resizer.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
 
+    async def make_empty(self) -> None:
+        """Let the backing file show through everywhere."""
+        from blockemu.drivers.qcow2.emptying import Emptier  # late: seldom needed
+
+        self.image.check_alive()
+        async with self.image.allocating():
+            await Emptier(self.image, self.writeback, self.zeroer).run()
+
     async def block_status(self, offset: int, length: int) -> Extents:
         """Describe as much as some L2 tables tell."""
         self.image.check_alive()

@@ -65,6 +65,21 @@ class Refcounts:
         self.blocks, self.dirty, self.dirty_entries = {}, set(), None
         self.cursor, self.fresh, self.reserved, self.lying = 0, clusters, clusters, False
 
+    def begin_anew(self, used: int, clusters: int) -> None:
+        """Begin anew with a table in cluster 1 and a block in cluster 2, which the table tells.
+
+        ``used``: how many clusters from the first on are in use; ``clusters``: how many the file
+        has.  The block waits to be written.
+        """
+        table = np.zeros(self.geometry.cluster_size // 8, np.uint64)
+        table[0] = 2 * self.geometry.cluster_size
+        self.replace(table, self.geometry.cluster_size, clusters)
+        self.blocks[0] = empty_counts(self.geometry.refcount_order, self.per)
+        self.noted.clear()
+        self.packed_end = 0
+        self._set_ones(0, used)
+        self.cursor = used
+
     # Taking
 
     def take(self, want: int, *, exact: bool = False) -> tuple[int, int, bool] | None:

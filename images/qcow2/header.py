@@ -10,6 +10,7 @@ from blockemu.images.qcow2.geometry import Geometry
 LENGTH_V2: Final = 72
 LENGTH_V3: Final = 104
 L1_SIZE_AT: Final = 36  # fields that are written alone
+L1_OFFSET_AT: Final = 40
 REFTABLE_AT: Final = 48
 SIZE_AT: Final = 24
 SNAPSHOTS_AT: Final = 60  # their number and the table's offset
