@@ -58,6 +58,7 @@ class Session:
         self._name = name
         self._out = StandardOutput()
         self._emu = Emulator()
+        self._emu.program = name
         self._emu.warnings = self._warn
         self._emu.stdout = self._out.write
         self._done = False

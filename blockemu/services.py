@@ -49,3 +49,6 @@ class Services(Protocol):
 
     def warn(self, text: str) -> None:
         """Tell the user on standard error."""
+
+    def report(self, text: str) -> None:
+        """Tell the user on standard error, with the program's name."""

@@ -91,6 +91,7 @@ class Program:
     def emu(self) -> Emulator:
         """The emulator, made when first needed."""
         emu = Emulator()
+        emu.program = self.name
         emu.warnings = lambda text: write_error(text.rstrip("\n") + "\n")
         emu.stdout = self._show
         return emu

@@ -209,13 +209,14 @@ class Qcow2(Node[Qcow2Options]):
             print(text, file=sys.stderr, flush=True)
         if not self.image.writable:
             return
-        for cache in ("L2 table", "refcount block"):  # as QEMU has two, and empties them in turn
+        # QEMU has two caches, and empties them in turn.
+        for cache in ("L2 table", "refcount block")[not self.image.mapping.dirty :]:
             try:
                 await self.writeback.close()
                 return
             except OSError as e:
                 why = os.strerror(e.errno or errno.EIO)
-                print(f"Failed to flush the {cache} cache: {why}", file=sys.stderr, flush=True)
+                self.services.report(f"Failed to flush the {cache} cache: {why}")
 
     async def reopen(self, options: Qcow2Options, flags: Flags, transaction: Transaction) -> None:
         """Take over new options; write back before becoming read-only."""

@@ -14,7 +14,7 @@ import numpy as np
 from blockemu.create_options import Texts
 from blockemu.drivers.qcow2 import refusals
 from blockemu.drivers.qcow2.freed import I64
-from blockemu.drivers.qcow2.image import Image
+from blockemu.drivers.qcow2.image import Image, c_hex
 from blockemu.images.distinct import distinct
 from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2.refcount import Counts, empty_counts, pack_counts
@@ -207,16 +207,30 @@ class Amender:
 
     # Zero clusters
 
-    async def _tables(self) -> AsyncIterator[tuple[int, Table]]:
-        """Yield the host offset and the entries of each L2 table, of snapshots as well."""
-        image, seen = self.image, set()
-        roots = [image.mapping.l1]
-        roots += [await self._words(s.l1_table_offset, s.l1_size) for s in image.snapshots]
-        for l1 in roots:
-            for host in (l1 & np.uint64(c.OFFSET)).tolist():
-                if host and host not in seen:
-                    seen.add(host)
-                    yield host, await self._words(host, image.geometry.cluster_size // 8)
+    async def _roots(self) -> AsyncIterator[Table]:
+        """Yield the active L1 table, then the snapshots'."""
+        yield self.image.mapping.l1
+        for snapshot in self.image.snapshots:
+            self.node.snapshots.report_l1(snapshot)
+            yield await self._words(snapshot.l1_table_offset, snapshot.l1_size)
+
+    async def _tables(self) -> AsyncIterator[tuple[int, Table | None]]:
+        """Yield for each L1 entry where its L2 table lies and what is there.
+
+        None: there is no such table, or it was there before.
+        """
+        image, seen = self.image, {0}
+        async for l1 in self._roots():
+            for index, host in enumerate((l1 & np.uint64(c.OFFSET)).tolist()):
+                if host in seen:
+                    yield host, None
+                    continue
+                if host & image.geometry.cluster_size - 1:
+                    raise await image.corrupt(
+                        f"L2 table offset {host:#x} unaligned (L1 index: {c_hex(index)})"
+                    )
+                seen.add(host)
+                yield host, await self._words(host, image.geometry.cluster_size // 8)
 
     async def _words(self, offset: int, count: int) -> Table:
         raw = memoryview(bytearray(count * 8))
@@ -226,12 +240,13 @@ class Amender:
     async def _expand_zeroes(self) -> None:
         """Turn clusters that are zero by a flag into such that hold zeroes, or nothing."""
         image, done = self.image, 0
-        total = int(np.count_nonzero(image.mapping.l1)) + sum(s.l1_size for s in image.snapshots)
+        total = len(image.mapping.l1) + sum(s.l1_size for s in image.snapshots)
         await self.node.writeback.settle_all()
         async for host, entries in self._tables():
-            await self._expand_table(host, entries)
+            if entries is not None:
+                await self._expand_table(host, entries)
             done += 1
-            self.tell(min(done, total), total)
+            self.tell(done, total)
         image.mapping.replace(image.mapping.l1, image.mapping.l1_offset)
         await self.node.writeback.settle_all()
         image.node.changed()
@@ -308,7 +323,7 @@ class Amender:
 
     async def _has_compressed(self) -> bool:
         async for _, entries in self._tables():
-            if (entries & np.uint64(c.COMPRESSED)).any():
+            if entries is not None and (entries & np.uint64(c.COMPRESSED)).any():
                 return True
         return False
 

@@ -140,11 +140,7 @@ class Snapshots:
         """
         image = self.image
         self._check_data_file()
-        try:
-            self._check_l1(snapshot)
-        except FormatError as e:
-            image.node.services.warn(str(e))
-            raise _error(errno.EFBIG if isinstance(e, TableTooLarge) else errno.EINVAL) from e
+        self.report_l1(snapshot)
         await self.writeback.settle_all()
         if snapshot.disk_size != image.length:
             await self.resizer.truncate(snapshot.disk_size, exact=True, prealloc="off", zero=False)
@@ -178,7 +174,10 @@ class Snapshots:
 
         """
         image = self.image
-        self._check_l1(snapshot)
+        try:
+            self._check_l1(snapshot)
+        except FormatError as e:
+            raise NotLoaded(e, errno=errno.EINVAL) from e
         await self.writeback.settle_all()
         l1 = await self._l1(snapshot)
         try:
@@ -385,6 +384,19 @@ class Snapshots:
     def _check_data_file(self) -> None:
         if self.image.geometry.data_file:
             raise _error(errno.ENOTSUP)
+
+    def report_l1(self, snapshot: Snapshot) -> None:
+        """Tell the user if a snapshot's L1 table cannot be where it is said to be.
+
+        Raises:
+            OSError: EFBIG or EINVAL, it cannot.
+
+        """
+        try:
+            self._check_l1(snapshot)
+        except FormatError as e:
+            self.image.node.services.report(str(e))
+            raise _error(errno.EFBIG if isinstance(e, TableTooLarge) else errno.EINVAL) from e
 
     def _check_l1(self, snapshot: Snapshot) -> None:
         check_table(
