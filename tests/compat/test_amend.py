@@ -58,12 +58,17 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("snapshots", [False, True])
-@pytest.mark.parametrize(("made", "options"), CASES)
+@pytest.mark.parametrize(
+    ("made", "options", "snapshots"),
+    [
+        (*case, snapshots)
+        for case in CASES
+        for snapshots in (False, True)
+        if not (snapshots and "data_file" in case[0])  # QEMU has no snapshots with data files
+    ],
+)
 async def test_amended_as_by_qemu(tmp_path, program, monkeypatch, made, options, snapshots):
     program("qemu-img")
-    if "data_file" in made and snapshots:
-        pytest.skip("no snapshots with data files")
     real, mine = tmp_path / "real", tmp_path / "mine"
     for folder in (real, mine):
         prepare(folder, made, snapshots=snapshots)

@@ -159,3 +159,30 @@ def test_options_are_amended_the_same(pair: Pair) -> None:
         for name in ("disk.qcow2", "old.qcow2"):
             _tell(pair, "info", name)
             _tell(pair, "check", name)
+
+
+@pytest.mark.parametrize(
+    ("at", "what"), [(0, (0x400200).to_bytes(8, "big")), (8, (0x10000000).to_bytes(4, "big"))]
+)
+def test_snapshots_with_l1_tables_nowhere_are_refused_alike(
+    pair: Pair, at: int, what: bytes
+) -> None:
+    pair.prepare("snapshot", "-c", "test", "disk.qcow2")
+    name = pair.folders["real"] / "disk.qcow2"
+    with name.open("r+b") as f:
+        f.seek(64)  # where the header says that the snapshot table is
+        f.seek(int.from_bytes(f.read(8), "big") + at)
+        f.write(what)
+    shutil.copyfile(name, pair.folders["ours"] / "disk.qcow2")  # of the same second
+    for command in ("amend -o compat=0.10", "snapshot -a test", "snapshot -d test"):
+        assert pair.same(*command.split(), "disk.qcow2").status == 1
+    _tell(pair, "info", "disk.qcow2")
+
+
+def test_a_downgrade_tells_of_its_progress_alike(pair: Pair) -> None:
+    pair.prepare("create", "-q", "-f", "qcow2", "large.qcow2", "4G")
+    pair.write("large.qcow2", "write -z 1G 128k", "write 3G 64k")
+    pair.prepare("snapshot", "-c", "one", "large.qcow2")
+    assert "50.00" in pair.same("amend", "-p", "-o", "compat=0.10", "large.qcow2").output
+    _tell(pair, "compare", "large.qcow2", "large.qcow2")
+    _tell(pair, "check", "large.qcow2")
