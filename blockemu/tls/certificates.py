@@ -16,19 +16,18 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from blockemu.errors import QmpError
 from blockemu.glib_files import UnreadableFile, read_file
+from blockemu.tls.words import (
+    INSECURE,
+    NO_HEADER,
+    NOT_BASE64,
+    NOT_DER,
+    NOT_TRUSTED,
+    UNKNOWN_ISSUER,
+    UNREADABLE,
+)
 
 T = TypeVar("T", bound=x509.ExtensionType)
 MOST_AUTHORITIES: Final = 16  # that are looked at
-NO_HEADER: Final = "Base64 unexpected header error."
-NOT_BASE64: Final = "Base64 decoding error."
-NOT_DER: Final = "ASN1 parser: Error in TAG."
-UNREADABLE: Final = "Error while reading file."
-
-UNKNOWN_ISSUER: Final = "The certificate hasn't got a known issuer"
-NOT_TRUSTED: Final = "The certificate is not trusted"
-REVOKED: Final = "The certificate has been revoked"
-INSECURE: Final = "The certificate uses an insecure algorithm"
-
 _BLOCK: Final = re.compile(
     rb"-----BEGIN ((?:X509 )?CERTIFICATE|X509 CRL)-----(.*?)-----END \1-----", re.DOTALL
 )

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from blockemu.errors import QmpError
 from blockemu.glib_files import UnreadableFile, read_file
-from blockemu.tls.certificates import (
-    NO_HEADER,
-    NOT_BASE64,
-    NOT_DER,
-    UNREADABLE,
-    BadEncoding,
-    parse,
-)
+from blockemu.tls.words import NO_HEADER, NOT_BASE64, NOT_DER, UNREADABLE
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -81,6 +74,8 @@ def new_anonymous(*, server: bool, parameters: str | None) -> ssl.SSLContext:
 
 def trust(context: ssl.SSLContext, path: str) -> "list[x509.Certificate]":
     """Trust the authorities in a file, each for itself; return them."""
+    from blockemu.tls.certificates import BadEncoding, parse  # others need no certificates
+
     try:
         found = parse(read_file(path))
     except UnreadableFile as e:
@@ -107,6 +102,8 @@ def load_own(context: ssl.SSLContext, certificate: str, key: str, password: str 
 
 def _own_fault(error: OSError, certificate: str, key: str) -> str:
     """Return what is wrong; the key is looked at first."""
+    from blockemu.tls.certificates import BadEncoding, parse  # others need no certificates
+
     try:
         secret, public = read_file(key), read_file(certificate)
     except UnreadableFile:

@@ -10,15 +10,9 @@ from typing import Final
 
 from blockemu.authz import is_allowed
 from blockemu.errors import QmpError
-from blockemu.tls.certificates import (
-    INSECURE,
-    NOT_TRUSTED,
-    REVOKED,
-    UNKNOWN_ISSUER,
-    distinguished_name,
-)
 from blockemu.tls.credentials import Find, TlsCreds, TlsCredsX509
 from blockemu.tls.stream import TlsStream
+from blockemu.tls.words import INSECURE, NOT_TRUSTED, REVOKED, UNKNOWN_ISSUER
 
 # What OpenSSL finds wrong with a certificate, by its number; all else makes it not trusted.
 _VERDICTS: Final = {
@@ -34,12 +28,15 @@ _FAULTS: Final = {
     "HTTP_REQUEST": "An unexpected TLS packet was received.",
     "HTTPS_PROXY_REQUEST": "An unexpected TLS packet was received.",
     "UNEXPECTED_MESSAGE": "An unexpected TLS packet was received.",
+    "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": "Decryption has failed.",
     "LENGTH_MISMATCH": "Error decoding the received TLS packet.",
     "BAD_LENGTH": "Error decoding the received TLS packet.",
     "NO_SHARED_CIPHER": "No supported cipher suites have been found.",
     "UNSUPPORTED_PROTOCOL": "A packet with illegal or unsupported version was received.",
-    "BAD_PSK": "An illegal parameter has been received.",
-    "PSK_IDENTITY_NOT_FOUND": "An illegal parameter has been received.",
+    **dict.fromkeys(  # of keys that both sides should know: another key, an unknown name
+        ("BINDER_DOES_NOT_VERIFY", "NO_SUITABLE_SIGNATURE_ALGORITHM", "PSK_IDENTITY_NOT_FOUND"),
+        "An illegal parameter has been received.",
+    ),
 }
 _VERSIONS: Final = {
     "VERS-TLS1.2": ssl.TLSVersion.TLSv1_2,
@@ -197,7 +194,9 @@ def _check_client(
     der = stream.tls.getpeercert(True)
     if der is None:
         raise NoCertificate
-    from cryptography.x509 import load_der_x509_certificate
+    from cryptography.x509 import load_der_x509_certificate  # start-up: others need none
+
+    from blockemu.tls.certificates import distinguished_name
 
     try:
         certificate = load_der_x509_certificate(der)

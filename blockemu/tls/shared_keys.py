@@ -8,15 +8,18 @@ from blockemu.glib_files import UnreadableFile, read_file
 
 SUPPORTED: Final = hasattr(ssl.SSLContext, "set_psk_server_callback")
 NO_KEY: Final = b""  # then the handshake fails
+_CIPHERS: Final = "kECDHEPSK:kDHEPSK:kPSK"  # of TLS 1.2; later versions need not be told
 
 
 def serve(context: Any, path: str) -> None:
     """Look for a client's key in a file, each time one comes, as GnuTLS does."""
+    context.set_ciphers(_CIPHERS)
     context.set_psk_server_callback(lambda identity: _look_up(path, identity))
 
 
 def use(context: Any, name: str, key: bytes) -> None:
     """Be somebody, and know the key."""
+    context.set_ciphers(_CIPHERS)
     context.set_psk_client_callback(lambda hint: (name, key))
 
 
