@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _ANONYMOUS: Final = "ADH-AES256-GCM-SHA384:ADH-AES128-GCM-SHA256:ADH-AES256-SHA256:@SECLEVEL=0"
 _KEY: Final = re.compile(rb"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----(.*?)-----END", re.DOTALL)
 # What anonymous servers offer unless told otherwise: ffdhe2048 of RFC 7919, appendix A.1.
-_FFDHE2048: Final = b"""-----BEGIN DH PARAMETERS-----
+FFDHE2048: Final = b"""-----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
 +8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
 87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
@@ -65,7 +65,7 @@ def new_anonymous(*, server: bool, parameters: str | None) -> ssl.SSLContext:
     elif server:
         number = os.memfd_create("dh-params")
         try:
-            os.write(number, _FFDHE2048)
+            os.write(number, FFDHE2048)
             context.load_dh_params(f"/proc/self/fd/{number}")
         finally:
             os.close(number)

@@ -13,6 +13,8 @@ from compat import certificates
 from compat.certificates import AUTHORITY, CLIENT, NAME, SERVER, issue
 from compat.daemon import DEADLINE, Both, Daemon
 
+from blockemu.tls.contexts import FFDHE2048
+
 MIB = 1 << 20
 IMAGE = "driver=nbd,server.type=unix,server.path=nbd.sock,export=x"
 HUNG_UP = re.compile(
@@ -57,6 +59,8 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> People:
     folder(path / "nobody", "client", issue(CLIENT, authority), authority)
     for name in ("client-cert.pem", "client-key.pem"):
         (path / "nobody" / name).unlink()
+    for name in ("server", "expired-server", "strict-server"):  # else QEMU makes some, slowly
+        (path / name / "dh-params.pem").write_bytes(FFDHE2048)
     return People(path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from blockemu.clocks import SteppedClock
 from blockemu.errors import QmpError
 from blockemu.objects import Objects
 from blockemu.qmp_server.qapi import visit
@@ -76,7 +77,7 @@ def test_those_who_know_a_key_are_served(
     for folder, keys in (("true", KEYS), ("false", FORGED)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "keys.psk").write_text(keys)
-    objects = Objects(Tree())
+    objects = Objects(Tree(), SteppedClock())
     folder = tmp_path / ("true" if said else "false")
     name = {"forged": "alice"}.get(client, client)
     if not shared_keys.SUPPORTED:
