@@ -75,6 +75,12 @@ class NotANumber(QmpError):
     template = "Unable to parse FD number {}"
 
 
+class CannotListenFd(QmpError):
+    """(why): it is connected, or of a kind that cannot."""
+
+    template = "Failed to listen on fd socket: {}"
+
+
 class NotASocket(QmpError):
     """A descriptor of something else."""
 
@@ -154,7 +160,11 @@ def listen(address: Address, backlog: int = BACKLOG) -> socket.socket:
     """Return a listening socket."""
     if isinstance(address, FdAddress):
         sock = adopt(address.fd)
-        sock.listen(backlog)
+        try:
+            sock.listen(backlog)
+        except OSError as e:
+            sock.close()
+            raise CannotListenFd(e.strerror) from e
         return sock
     if isinstance(address, InetAddress):
         return _listen_inet(address, backlog)

@@ -203,14 +203,14 @@ class Startup:
 
     async def _add_blockdev(self, daemon: "Daemon", value: str) -> None:
         from blockemu.blockdev_options import BlockdevOptions
-        from blockemu.commands.blockdev import blockdev_add
+        from blockemu.commands.blockdev import add_node
         from blockemu.qmp_server.keyval import parse_option
-        from blockemu.qmp_server.qapi import visit
+        from blockemu.qmp_server.qapi import dump, visit
 
         given, keyval = parse_option(value, "driver")
         emu = daemon.emu  # loads the drivers
         options = visit(BlockdevOptions, given, keyval=keyval, profile=self._settings.profile)
-        await blockdev_add(_StartContext(emu), options)
+        await add_node(emu, dump(options))
 
     async def _add_export(self, daemon: "Daemon", value: str) -> None:
         from blockemu.commands.exports import block_export_add

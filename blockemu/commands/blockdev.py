@@ -3,12 +3,15 @@
 import errno
 import os
 from contextlib import AsyncExitStack
+from typing import Any
 
 from blockemu import filenames
 from blockemu.backend import Backend, drained
 from blockemu.blockdev_options import BlockdevOptions
 from blockemu.chain import in_chain
 from blockemu.commands.context import Context
+from blockemu.commands.fds import take_socket
+from blockemu.emulator import Emulator
 from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
 from blockemu.node_options import flatten
 from blockemu.perm import Perm
@@ -44,13 +47,27 @@ class HasParents(QmpError):
 @command(since="2.9")
 async def blockdev_add(context: Context, options: BlockdevOptions) -> None:
     """Open a node that stays until ``blockdev-del``."""
-    if options.node_name is None:
-        raise NodeNameMissing
-    emu = context.emu
     plain = dump(options)
+    _take_sockets(context, plain)
+    await add_node(context.emu, plain)
+
+
+def _take_sockets(context: Context, options: dict[str, Any]) -> None:
+    """Put numbers where an NBD server is a socket that the client has named."""
+    server = options.get("server")
+    if options["driver"] == "nbd" and isinstance(server, dict) and server["type"] == "fd":
+        server["str"] = take_socket(context, server["str"])
+    for child in options.values():
+        if isinstance(child, dict) and "driver" in child:
+            _take_sockets(context, child)
+
+
+async def add_node(emu: Emulator, plain: dict[str, Any]) -> None:
+    """Open a node that belongs to the monitor."""
+    if plain.get("node-name") is None:
+        raise NodeNameMissing
     plain["cache"] = {"direct": False, "no-flush": False} | plain.get("cache", {})
-    plain = {"read-only": False} | plain
-    node = await emu.opener.open(plain)
+    node = await emu.opener.open({"read-only": False} | plain)
     node.monitor_owned = True
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from blockemu.commands.context import Context
+from blockemu.commands.fds import take_socket
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.exports.listening import listen, plain_address
@@ -17,7 +18,7 @@ from blockemu.schema.exports import (
     NbdServerAddOptions,
     NbdServerOptions,
 )
-from blockemu.schema.sockets import AnySocketAddressLegacy
+from blockemu.schema.sockets import AnySocketAddressLegacy, SocketAddressFd
 from blockemu.tls.credentials import credentials
 
 
@@ -63,8 +64,11 @@ async def nbd_server_start(
     max_connections: Annotated[U32 | None, Since("5.2")] = None,
 ) -> None:
     """Begin to listen for NBD clients."""
+    where = plain_address(addr)
+    if isinstance(where, SocketAddressFd) and context.emu.exports.server is None:
+        where = SocketAddressFd(str_=take_socket(context, where.str_))
     options = NbdServerOptions(
-        addr=plain_address(addr),
+        addr=where,
         tls_creds=tls_creds,
         tls_authz=tls_authz,
         max_connections=max_connections,

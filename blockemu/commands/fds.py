@@ -1,18 +1,26 @@
 """File descriptors that a client sends along (SCM_RIGHTS), kept by name or in sets."""
 
 import os
+import stat
 
 from blockemu.commands.context import Context
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.fdsets import FdNotFound
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import Struct
+from blockemu.sockets import NotASocket
 
 
 class NoFd(QmpError):
     """Nothing came along."""
 
     template = "No file descriptor supplied via SCM_RIGHTS"
+
+
+class NoNamedFd(QmpError):
+    """(name): asked for as a socket."""
+
+    template = "File descriptor named '{}' has not been found"
 
 
 class AddfdInfo(Struct):
@@ -53,6 +61,20 @@ def _received(context: Context) -> int:
     if fd is None:
         raise NoFd
     return fd
+
+
+def take_socket(context: Context, name: str) -> str:
+    """Take a socket that was kept under a name; return its number (socket_get_fd).
+
+    Numbers are no names: a client does not reach what is not its own.  Raises QmpError.
+    """
+    fd = context.named_fds.pop(name, None)
+    if fd is None:
+        raise NoNamedFd(name)
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotASocket(name)
+    return str(fd)
 
 
 @command(since="0.14")
