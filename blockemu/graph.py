@@ -441,3 +441,18 @@ def unblock(node: Node[Any], reason: str) -> None:
         if blocker.reason == reason:
             del node.blockers[i]
             return
+
+
+def roots_around(node: Node[Any]) -> list[Edge]:
+    """Return the root edges of all that hangs together with a node, upwards and downwards."""
+    roots: list[Edge] = []
+    seen = {node}
+    waiting = [node]
+    while waiting:
+        at = waiting.pop()
+        roots += (edge for edge in at.parents if edge.parent is None)
+        near = [edge.parent for edge in at.parents if edge.parent is not None]
+        near += (edge.node for edge in at.children.values())
+        waiting += (each for each in dict.fromkeys(near) if each not in seen)
+        seen.update(near)
+    return roots

@@ -54,7 +54,8 @@ class Client(Protocol):
 class NbdExport:
     """A node under a name, and the clients that use it.
 
-    ``user_owned``: nobody has asked yet that it goes.
+    ``user_owned``: nobody has asked yet that it goes.  ``pinned``: the I/O thread that its node
+    must stay in, empty for the program's own; None: any.
     """
 
     def __init__(self, graph: Graph, options: BlockExportOptionsNbd, backend: Backend) -> None:
@@ -70,6 +71,7 @@ class NbdExport:
         self.multi_conn = True
         self.clients: set[Client] = set()
         self.user_owned = True
+        self.pinned = (options.iothread or "") if options.fixed_iothread else None
         self.gone: Callable[[], None] = lambda: None  # called once the last client has left
 
     @property

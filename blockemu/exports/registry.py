@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blockemu.backend import Backend
+from blockemu.edge import Edge
 from blockemu.errors import QmpError
 from blockemu.exports.export import NbdExport
 from blockemu.exports.nbd_server import NbdServer
-from blockemu.graph import Graph
+from blockemu.graph import Graph, roots_around
+from blockemu.node import Node
 from blockemu.objects import IoThread
 from blockemu.optlist import is_identifier
 from blockemu.perm import Perm
@@ -47,6 +49,12 @@ class NoSuchIothread(QmpError):
     """There is no such thread."""
 
     template = 'iothread "{}" not found'
+
+
+class IothreadFixed(QmpError):
+    """Who uses the node already must stay in another thread."""
+
+    template = "Cannot change iothread of active block backend"
 
 
 class ServerNotRunning(QmpError):
@@ -117,8 +125,8 @@ class Exports:
         node = self.graph.lookup_either(None, options.node_name)
         if node.flags.read_only and options.writable:
             raise ReadOnlyExport
-        if options.iothread is not None and not self._is_iothread(options.iothread):
-            raise NoSuchIothread(options.iothread)
+        if options.iothread is not None:
+            self._check_iothread(options.iothread, node, fixed=bool(options.fixed_iothread))
         perm = Perm.CONSISTENT_READ | (Perm.WRITE if options.writable else Perm.NONE)
         backend = Backend(perm=perm, shared=Perm.ALL)
         self.graph.insert(backend, node)
@@ -144,8 +152,21 @@ class Exports:
         export.gone = lambda: self._emu.keep(self._delete(export))
         return export
 
-    def _is_iothread(self, name: str) -> bool:
-        return isinstance(self._emu.objects.find(name), IoThread)
+    def _check_iothread(self, name: str, node: Node[Any], *, fixed: bool) -> None:
+        """Refuse what is no thread, or none for the node (bdrv_try_change_aio_context)."""
+        if not isinstance(self._emu.objects.find(name), IoThread):
+            raise NoSuchIothread(name)
+        if fixed and any(self._pinned(edge) not in (None, name) for edge in roots_around(node)):
+            raise IothreadFixed
+
+    def _pinned(self, edge: Edge) -> str | None:
+        """Return the thread that a user of a node must stay in; empty: the program's own."""
+        for export in self._exports.values():
+            if export.backend is edge:
+                return export.pinned
+        if isinstance(edge, Backend) and edge.device:
+            return self._emu.devices.iothread_of(edge) or ""
+        return None
 
     def by_id(self, name: str) -> NbdExport | None:
         """Return an export by its id."""

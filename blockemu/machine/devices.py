@@ -153,6 +153,14 @@ class Devices:
         """Return the device that uses a backend."""
         return next((d for bus in self.buses for d in bus.devices if d.backend is backend), None)
 
+    def iothread_of(self, backend: Backend) -> str | None:
+        """Return the I/O thread of the device that uses a backend, or of its controller."""
+        device = self.of_backend(backend)
+        while device is not None and "iothread" not in device.values:
+            bus, every = device.bus, (each for bus in self.buses for each in bus.devices)
+            device = next((each for each in every if each.child_bus is bus), None)
+        return device.values["iothread"] if device is not None else None
+
     # Plugging in
 
     async def add(self, options: Mapping[str, str], *, folder: str = "") -> Device:

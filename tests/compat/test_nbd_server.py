@@ -139,3 +139,27 @@ def test_copies_both_ways(both: Both) -> None:
         return status, said, same
 
     ours_and_theirs(both, ask, writable=True)
+
+
+def test_a_node_stays_in_the_thread_that_an_export_is_fixed_to(both: Both) -> None:
+    def script(daemon: Daemon) -> None:
+        serve(daemon)
+        for name in ("one", "two"):
+            daemon("object-add", {"qom-type": "iothread", "id": name})
+        export = {"type": "nbd", "node-name": "disk"}
+        for number, more in enumerate(
+            [
+                {"iothread": "nosuch"},
+                {"iothread": "one", "fixed-iothread": True},
+                {"iothread": "two", "fixed-iothread": True},
+                {"iothread": "one", "fixed-iothread": True},
+                {"iothread": "two", "fixed-iothread": False},
+                {"iothread": "two"},
+                {"fixed-iothread": True},
+            ]
+        ):
+            names = {"id": f"e{number}", "name": f"n{number}"}
+            daemon.execute("block-export-add", export | names | more)
+        daemon("query-block-exports")
+
+    both(script, prepare=chain)
