@@ -301,8 +301,9 @@ SERVED = [
     ["--image-opts", "driver=qcow2,file.filename=top.qcow2"],
     ["-l", "one", "snapped.qcow2"],
     ["-l", "snapshot.name=one", "snapped.qcow2"],
-    ["--object", "secret,id=s,data=x", "--image-opts", "driver=raw,file.filename=raw"],
-]
+    ["--object", "throttle-group,id=g", "--image-opts",
+     "driver=throttle,throttle-group=g,file.driver=raw,file.file.filename=raw"],
+]  # fmt: skip
 NOT_SERVED = [
     ["nosuch"],
     ["-f", "nosuch", "raw"],
