@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from typing import Any
 
 import pytest
 from fakes import CLUSTER, Disk, Machine, turns
+from guests import Guest
 
-from blockemu.backend import Backend
 from blockemu.errors import QmpError
-from blockemu.node import Node
 
 CLUSTERS = 6
 SIZE = CLUSTERS * CLUSTER - 512 * 3
@@ -37,20 +35,13 @@ class Chain:
     base: bytes | None = None
 
 
-class History:
+class History(Guest):
     """One disk, its guest, and its chains."""
 
     def __init__(self, machine: Machine, seed: int) -> None:
-        self.machine = machine
-        self.random = random.Random(seed)
-        self.disk = machine.disk("s", self.random.randbytes(SIZE))
-        self.guest: Backend = machine.guest("s", plans=self.random.random() < 0.5)
-        self.writes: list[asyncio.Task[None]] = []
-        self.commands: list[asyncio.Task[Any]] = []  # they may wait for a drained section
+        super().__init__(machine, seed, SIZE)
         self.chains = [Chain("a"), Chain("b")]
-        self.moments: list[bytes] = []  # what was on the disk whenever a filter went above it
         self.names = self._names()
-        self._watch()
 
     @staticmethod
     def _names() -> Iterator[str]:
@@ -58,45 +49,6 @@ class History:
         while True:
             number += 1
             yield f"t{number}"
-
-    def _watch(self) -> None:
-        graph = self.machine.emu.graph
-        insert = graph.insert_above
-
-        async def watched(top: Node[Any], node: Node[Any]) -> None:
-            self.moments.append(bytes(self.disk.data))
-            await insert(top, node)
-            assert self.disk.data == self.moments[-1]  # the filter is there; nothing slipped in
-
-        graph.insert_above = watched  # type: ignore[method-assign]
-
-    # The guest
-
-    def write(self) -> None:
-        """Begin a request of the guest."""
-        self.writes.append(asyncio.create_task(self._write()))
-
-    async def _write(self) -> None:
-        offset = self.random.randrange(SIZE)
-        most = self.random.choice([1, 512, 4096, CLUSTER, 2 * CLUSTER])
-        length = min(self.random.randint(1, most), SIZE - offset)
-        try:
-            if self.random.random() < 0.2:
-                await self.guest.write_zeroes(offset, length)
-            else:
-                await self.guest.pwrite(offset, self.random.randbytes(length))
-        except OSError as e:
-            if e.errno != errno.EIO:  # the old data could not be saved
-                raise
-
-    async def rest(self) -> None:
-        """Wait for all of the guest's requests."""
-        self.disk.let()
-        await asyncio.gather(*self.writes, *self.commands)
-        self.writes.clear()
-        self.commands.clear()
-
-    # Backups
 
     def begin(self, chain: Chain) -> tuple[dict[str, Any], bytes]:
         """Choose what the next backup of a chain is like, and what its target holds before."""
@@ -175,7 +127,7 @@ class History:
         for chain in self.chains:
             await self.back_up(chain, disturbed=False)
             assert self.moments[-1] == self.disk.data
-        await self.machine.emu.graph.remove(self.guest)
+        await self.machine.emu.graph.remove(self.backend)
 
 
 @pytest.mark.parametrize("first", range(0, HISTORIES, AT_ONCE))
