@@ -108,7 +108,7 @@ async def nbd_server_remove(
     context: Context, *, name: str, mode: BlockExportRemoveMode | None = None
 ) -> None:
     """Let an NBD export go."""
-    context.emu.exports.remove(name, mode or BlockExportRemoveMode.SAFE)
+    await context.emu.exports.remove(name, mode or BlockExportRemoveMode.SAFE)
 
 
 @command(since="5.2")
@@ -123,7 +123,7 @@ async def block_export_del(
     context: Context, *, id: str, mode: BlockExportRemoveMode | None = None
 ) -> None:
     """Let an export go."""
-    context.emu.exports.remove(id, mode or BlockExportRemoveMode.SAFE)
+    await context.emu.exports.remove(id, mode or BlockExportRemoveMode.SAFE)
 
 
 @command(since="5.2")

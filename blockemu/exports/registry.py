@@ -172,8 +172,8 @@ class Exports:
         """Return an export by its id."""
         return self._exports.get(name)
 
-    def remove(self, name: str, mode: BlockExportRemoveMode) -> None:
-        """Let an export go (qmp_block_export_del)."""
+    async def remove(self, name: str, mode: BlockExportRemoveMode) -> None:
+        """Let an export go (qmp_block_export_del); wait until it has, unless it has clients."""
         export = self._exports.get(name)
         if export is None:
             raise ExportNotFound(name)
@@ -181,7 +181,11 @@ class Exports:
             raise ExportShutsDown(name)
         if mode is BlockExportRemoveMode.SAFE and export.clients:
             raise ExportInUse(name)
-        export.shut_down()
+        if export.clients:
+            export.shut_down()
+        else:  # in QEMU, too, the event comes before the reply then
+            export.user_owned = False
+            await self._delete(export)
 
     async def _delete(self, export: NbdExport) -> None:
         await export.release()
