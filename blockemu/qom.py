@@ -191,8 +191,10 @@ class Tree:
             self.root.add_child(name, found)
         return found
 
-    def resolve(self, path: str, *, explain: bool = False) -> Object:
-        """Find an object by its absolute path, or by a partial one that fits only one.
+    def resolve(
+        self, path: str, kind: type[Object] | None = None, *, explain: bool = False
+    ) -> Object:
+        """Find an object by its absolute path, or by a partial one that fits only one of its kind.
 
         Raises:
             NoSuchObject: none has it, or several (AmbiguousPath then, with ``explain``).
@@ -201,11 +203,12 @@ class Tree:
         if path.startswith("/"):
             found = _descend(self.root, parts[1:])
         else:
-            matches = list(_search(self.root, parts))
+            found_all = _search(self.root, parts)
+            matches = [each for each in found_all if kind is None or isinstance(each, kind)]
             if len(matches) > 1 and explain:
                 raise AmbiguousPath(path)
             found = matches[0] if len(matches) == 1 else None
-        if found is None:
+        if found is None or (kind is not None and not isinstance(found, kind)):
             raise NoSuchObject(path)
         return found
 

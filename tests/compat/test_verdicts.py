@@ -15,6 +15,7 @@ from compat.verdicts import (
     filters,
     graph,
     hostile,
+    iothreads,
     jobs,
     snapshots,
     transactions,
@@ -35,6 +36,7 @@ GROUPS = [
         exports,
         filters,
         chain_jobs,
+        iothreads,
     )
     for group in module.GROUPS
 ]
