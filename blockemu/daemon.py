@@ -215,7 +215,10 @@ class Daemon:
     # The end
 
     def shut_down(self, reason: str) -> None:
-        """Run no more commands and let ``stopped`` be set once replies are out."""
+        """Run no more commands and let ``stopped`` be set; whoever awaits it has to ``close``.
+
+        The reply to the command that did this comes last, when all is closed.
+        """
         self._dispatcher.stopped = True
         if self._announces_shutdown:
             from blockemu.schema.run_state import Shutdown, ShutdownCause  # start-up
@@ -228,6 +231,7 @@ class Daemon:
         self._dispatcher.stopped = True
         if self._emu is not None:
             await self._emu.close()
+        self._dispatcher.say_last()
         for server in self._servers:
             server.close()
         self.chardevs.close()

@@ -7,10 +7,11 @@ Everything there is belongs to an ``Emulator``, so a process can run many.  What
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from blockemu.backend import drained
+from blockemu.backend import Backend, drained, flush
 from blockemu.clocks import Clocks
 from blockemu.drivers import load_drivers
 from blockemu.edge import Edge
@@ -143,6 +144,16 @@ class Emulator:
         task.add_done_callback(self.tasks.discard)
 
     # Life
+
+    async def stop_machine(self) -> None:
+        """Stop the machine; what is under way ends, and all is flushed (do_vm_stop, cpus.c)."""
+        self.machine.stop()
+        async with drained(*self.graph):
+            pass
+        for node in list(self.graph):
+            if node.monitor_owned or any(isinstance(edge, Backend) for edge in node.parents):
+                with suppress(OSError):
+                    await flush(node)
 
     async def close(self) -> None:
         """End exports and jobs, then flush and close all nodes."""

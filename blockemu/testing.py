@@ -157,14 +157,21 @@ async def running(
     daemon.chardevs.add("testing", chardev)
     daemon.serve(daemon.chardevs.take("testing"))
     qmp = QMPClient("blockemu.testing")
+    closing = asyncio.create_task(_close_when_stopped(daemon))
     try:
         await qmp.connect(ours)
         yield Running(qmp, daemon)
         assert not daemon.faults, daemon.faults
     finally:
-        await daemon.close()
+        daemon.stopped.set()
+        await closing
         await _hang_up(qmp)
         ours.close()
+
+
+async def _close_when_stopped(daemon: Daemon) -> None:
+    await daemon.stopped.wait()
+    await daemon.close()
 
 
 class Spawned(Subject):

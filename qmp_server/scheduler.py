@@ -50,8 +50,9 @@ class Dispatcher:
         self._spawn = spawn
         self._lanes: deque[Lane] = deque()  # those with queued requests, next first
         self._busy = False
-        self.stopped = False  # set to take no more requests
+        self.stopped = False  # set to take no more requests, and to keep replies
         self.hold: Hold = lambda: None
+        self._kept: list[tuple[Lane, bytes]] | None = []  # None: replies are not kept any more
 
     def submit(self, lane: Lane) -> None:
         """Run a lane's requests, or queue as many as there is room for."""
@@ -84,6 +85,19 @@ class Dispatcher:
         assert isinstance(reply, bytes), "commands that run out of band do not wait"
         lane.send(reply)
         return True
+
+    def _reply(self, lane: Lane, reply: bytes) -> None:
+        """Send a reply; that to the command that ends the program comes last of all."""
+        if self.stopped and self._kept is not None:
+            self._kept.append((lane, reply))
+        else:
+            lane.send(reply)
+
+    def say_last(self) -> None:
+        """Send the replies that were kept: all that there was to end has ended."""
+        kept, self._kept = self._kept or [], None
+        for lane, reply in kept:
+            lane.send(reply)
 
     def forget(self, lane: Lane) -> None:
         """Drop the requests of a lane that wait."""
@@ -118,7 +132,7 @@ class Dispatcher:
             return False
         outcome = lane.session.execute(request, lane.context)
         if type(outcome) is bytes:
-            lane.send(outcome)
+            self._reply(lane, outcome)
             return True
         assert isinstance(outcome, Pending)
         lane.running = True
@@ -147,6 +161,6 @@ class Dispatcher:
 
     def _done(self, lane: Lane, reply: bytes) -> None:
         lane.running = False
-        lane.send(reply)
+        self._reply(lane, reply)
         self._progressed(lane)
         self._run()

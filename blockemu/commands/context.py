@@ -26,4 +26,4 @@ class Context(Protocol):
         """Take the descriptor that the client sent last, if any is left."""
 
     def shut_down(self, reason: str) -> None:
-        """Let the program end once the reply is out."""
+        """Let the program end; the reply to the command comes last."""

@@ -141,9 +141,9 @@ def query_status(context: Context) -> StatusInfo:
 
 
 @command(since="0.14")
-def stop(context: Context) -> None:
+async def stop(context: Context) -> None:
     """Stop the machine."""
-    context.emu.machine.stop()
+    await context.emu.stop_machine()
 
 
 @command(since="0.14")

@@ -296,7 +296,7 @@ async def reset(context: Context, write: Write, values: Values) -> None:
 
 async def stop(context: Context, write: Write, values: Values) -> None:
     """Stop the machine."""
-    context.emu.machine.stop()
+    await context.emu.stop_machine()
 
 
 async def cont(context: Context, write: Write, values: Values) -> None:

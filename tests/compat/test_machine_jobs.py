@@ -20,6 +20,7 @@ def play(both: Both, script, *, racing: bool = False) -> tuple[Daemon, Daemon]:
 def test_the_filter_of_a_commit_is_not_seen_from_the_device(both: Both) -> None:
     def script(daemon: Daemon) -> None:
         daemon("block-commit", device="d", top_node="mid", base_node="base", speed=1)
+        daemon.job_reaches("d", 5 << 19)
         daemon("query-block")
         daemon("query-blockstats")
         daemon("query-named-block-nodes")
@@ -96,3 +97,22 @@ def test_a_mirror_copies_the_rest_of_the_targets_clusters(both: Both) -> None:
     ):
         assert "identical" in image("compare", "top.qcow2", "new.qcow2", cwd=daemon.folder)
         assert "No errors" in image("check", "new.qcow2", cwd=daemon.folder)
+
+
+@pytest.mark.parametrize("hmp", [False, True])
+@pytest.mark.parametrize("runs", [False, True])
+def test_jobs_stand_still_for_a_moment_when_the_machine_stops(
+    both: Both, runs: bool, hmp: bool
+) -> None:
+    def script(daemon: Daemon) -> None:
+        if runs:
+            daemon("cont")
+        daemon("block-stream", device="d", job_id="j", speed=1)
+        daemon.job_reaches("j", 1 << 19)
+        if hmp:
+            daemon("human-monitor-command", {"command-line": "stop"})
+        else:
+            daemon("stop")
+        daemon("query-status")
+
+    play(both, script)

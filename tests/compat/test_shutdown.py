@@ -1,10 +1,12 @@
 """How a daemon ends: by quit or by signal, idle or at work, nothing is left half written."""
 
+import json
 import signal
 from pathlib import Path
 
 import pytest
-from compat.daemon import Both, Daemon, StorageDaemon, image
+from compat import transcript
+from compat.daemon import BlockemuMachine, Both, Daemon, Machine, StorageDaemon, image
 
 
 def lazy_image(folder: Path) -> None:
@@ -61,6 +63,31 @@ def all_clean(folder: Path) -> None:
 def test_quit_ends_jobs_and_leaves_clean_images(both: Both, work) -> None:
     for daemon in both(work, prepare=lazy_image, racing=True):
         all_clean(daemon.folder)
+
+
+@pytest.mark.parametrize("hmp", [False, True])
+@pytest.mark.parametrize("machine", [False, True])
+def test_the_reply_to_quit_comes_last(both: Both, machine: bool, hmp: bool) -> None:
+    if hmp and not machine:
+        pytest.skip("the storage daemon has no HMP")
+    said: list[list[str]] = []
+
+    def script(daemon: Daemon) -> None:
+        with_running_job(daemon)
+        daemon.transcript.clear()
+        if hmp:
+            line = {"command-line": "quit"}
+            request = {"execute": "human-monitor-command", "arguments": line}
+        else:
+            request = {"execute": "quit"}
+        daemon.socket.sendall(json.dumps(request).encode())
+        assert daemon.ended() == 0
+        said.append(transcript.lines(daemon.transcript))
+
+    kinds = {"oracle": Machine, "ours": BlockemuMachine} if machine else {}
+    both(script, prepare=lazy_image, racing=True, **kinds)
+    assert said[0] == said[1]
+    assert said[0][-1].startswith("<")
 
 
 @pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
