@@ -264,7 +264,7 @@ class Devices:
             device.values[name] = value
             if name == "drive" and value:
                 self._attach(device, value)
-            if name == "iothread" and self._qom.container("objects").child(value) is None:
+            if name == "iothread" and value and self._qom.container("objects").child(value) is None:
                 raise DeviceNotFound(value)
 
     def _attach(self, device: Device, name: str) -> None:

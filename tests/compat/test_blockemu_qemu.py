@@ -98,6 +98,8 @@ foo bar
 -device driver=virtio-scsi,id=s -device scsi-hd,drive=x,bus=s.0
 -device ide-hd
 -device virtio-scsi,id=1
+-device virtio-scsi,iothread=
+-device virtio-scsi,iothread=nope
 -device {"driver":"virtio-blk","drive":"q"}
 -drive if=none,id=x -device virtio-blk,drive=x
 -drive if=none,id=x,driver=null-co -device virtio-blk,drive=x -device virtio-blk,drive=x
