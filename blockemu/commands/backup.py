@@ -107,6 +107,7 @@ class BackupToNode(BackupAction):
         wanted = self.options
         source, target = self.graph.lookup(wanted.device), self.graph.lookup(wanted.target)
         await self.stack.enter_async_context(drained(source))
+        source = self.graph.lookup(wanted.device)  # again: a job's filter may be gone by now
         self.job = await make_job(self.emu, wanted, wanted.sync, source, target, self.group)
 
 
@@ -124,6 +125,7 @@ class BackupToFile(BackupAction):
         wanted, sync = self.options, self.options.sync
         source = self.graph.lookup(wanted.device)
         await self.stack.enter_async_context(drained(source))
+        source = self.graph.lookup(wanted.device)  # again: a job's filter may be gone by now
         self.graph.check_unblocked(source, "backup-source")
         base = None
         if sync is MirrorSyncMode.TOP:
