@@ -79,8 +79,8 @@ class Snapshot(Action):
 
     async def prepare(self) -> None:
         """Put the overlay in the node's place."""
-        self.old = old = await self.lookup()
-        await self.stack.enter_async_context(drained(old))
+        await self.stack.enter_async_context(drained(await self.lookup()))
+        self.old = old = await self.lookup()  # again: a job's filter may be gone by now
         self.graph.check_unblocked(old, "external-snapshot")
         if not old.flags.read_only:
             try:
