@@ -13,7 +13,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockemu.check import CheckResult, Fix
 from blockemu.create_options import CreationOptions, Creator, Texts
@@ -41,7 +41,7 @@ from blockemu.drivers.qcow2.texts import check_overlap_texts, join
 from blockemu.drivers.qcow2.writeback import Writeback
 from blockemu.drivers.qcow2.writer import Writer
 from blockemu.drivers.qcow2.zeroer import Zeroer
-from blockemu.edge import Edge
+from blockemu.edge import SECTOR, Edge
 from blockemu.errors import HostError, QmpError
 from blockemu.extents import Extents
 from blockemu.images.qcow2.constants import (
@@ -56,8 +56,12 @@ from blockemu.images.qcow2.header import Header
 from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
+from blockemu.qmp_server.qapi import Struct
 from blockemu.route import NO_ROUTE, Commit, Route, Segments
 from blockemu.transaction import Transaction
+
+if TYPE_CHECKING:
+    from blockemu.encryption import LuksVolume
 
 
 class CannotRepair(HostError):
@@ -93,6 +97,7 @@ class Qcow2(Node[Qcow2Options]):
         {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}
     )
     image: Image
+    volume: "LuksVolume | None" = None  # where the key is, if there is a header for it
     _wrote_back = False  # by the first half of a flush
 
     @classmethod
@@ -108,8 +113,11 @@ class Qcow2(Node[Qcow2Options]):
 
     @classmethod
     def read_texts(cls, options: dict[str, Any]) -> None:
-        """Read sizes with suffixes, and how to check for overlaps."""
+        """Read sizes with suffixes, and how to check for overlaps; to encrypt is to use LUKS."""
         super().read_texts(options)
+        encrypt = options.get("encrypt")
+        if isinstance(encrypt, dict) and "format" not in encrypt:
+            options["encrypt"] = {"format": "luks"} | encrypt
         check_overlap_texts(options)
 
     @classmethod
@@ -127,7 +135,13 @@ class Qcow2(Node[Qcow2Options]):
 
     async def open(self) -> None:
         """Read the header and the tables' roots; repair refcounts that were left wrong."""
-        self.image = image = await open_image(self, self.options)
+        image = await open_image(self, self.options)
+        if image.header.crypt_method:
+            from blockemu.drivers.qcow2.encryption import open_encryption  # late: seldom needed
+
+            key_secret = getattr(self.options.encrypt, "key_secret", None)
+            self.volume = await open_encryption(image, key_secret)
+        self.image = image
         self.writeback = Writeback(image)
         self.cleaner = Cleaner(image)
         self.bitmaps_stored = StoredBitmaps(image, self.writeback)
@@ -135,6 +149,7 @@ class Qcow2(Node[Qcow2Options]):
         self.backing_file = image.backing_file
         self.backing_format = image.extensions.backing_format
         self.limits = Limits(
+            request_alignment=SECTOR if image.header.crypt_method else 1,
             write_zeroes_alignment=image.geometry.subcluster_size,
             discard_alignment=image.geometry.cluster_size,
         )
@@ -176,7 +191,13 @@ class Qcow2(Node[Qcow2Options]):
 
         self.image.check_alive()
         async with self.image.allocating():
-            await Amender(self, tell).amend(texts)
+            await Amender(self, tell).amend(texts, force=force)
+
+    async def amend_by_options(self, options: Struct, *, force: bool) -> None:
+        """Change the encryption's key slots (qcow2_co_amend)."""
+        from blockemu.drivers.qcow2.encryption import amend_by_options  # late: seldom needed
+
+        await amend_by_options(self.image, self.volume, options, force=force)
 
     async def _repair(self) -> None:
         """Set refcounts right that were left wrong on purpose, as lazy refcounts do."""
@@ -389,7 +410,7 @@ class Qcow2(Node[Qcow2Options]):
 
     def specific_info(self) -> ImageInfoSpecificQCow2Wrapper:
         """Describe the image."""
-        return specific_info(self.image.header, self.image.extensions, self.image.bitmaps)
+        return specific_info(self.image, self.volume)
 
     def image_info(self) -> dict[str, Any]:
         """Return whether refcounts may be wrong, and the internal snapshots."""
@@ -404,7 +425,8 @@ class Qcow2(Node[Qcow2Options]):
 
     def route(self) -> Route:
         """Look clusters up in the tables at hand."""
-        return NO_ROUTE if self.image.broken else self.planner.route()
+        hidden = self.image.broken or self.image.header.crypt_method
+        return NO_ROUTE if hidden else self.planner.route()
 
     async def pread(self, offset: int, buf: memoryview) -> None:
         """Read run by run."""
@@ -428,6 +450,8 @@ class Qcow2(Node[Qcow2Options]):
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Allocate for a whole range."""
         self.image.check_alive()
+        if self.image.header.crypt_method:
+            raise NotImplementedError  # only ``pwrite`` encrypts
         found = self.planner.place(offset, length)
         if found is not None:
             return found

@@ -52,7 +52,10 @@ def wishes(texts: Texts, image: Image) -> Wishes:
     """
     header = image.header
     if any(name.startswith("encrypt.") for name in texts):
-        raise refusals.NotEncrypted
+        if not header.crypt_method:
+            raise refusals.NotEncrypted
+        if header.crypt_method != c.CRYPT_LUKS:
+            raise refusals.OnlyLuksAmended
     version = header.version
     if "compat" in texts:
         if texts["compat"] not in _LEVELS:
@@ -89,7 +92,7 @@ class Amender:
         self.image = node.image
         self.tell = tell
 
-    async def amend(self, texts: Texts) -> None:
+    async def amend(self, texts: Texts, *, force: bool = False) -> None:
         """Do all that is wished: what needs version 3 after the upgrade, the downgrade last.
 
         Raises:
@@ -100,6 +103,11 @@ class Amender:
         wish = wishes(texts, image)
         if wish.version > header.version:
             await self._upgrade()
+        keys = {k.removeprefix("encrypt."): v for k, v in texts.items() if k[:8] == "encrypt."}
+        if keys:
+            from blockemu.drivers.qcow2.encryption import amend_by_text  # late: seldom needed
+
+            await amend_by_text(self.node.volume, keys, force=force)
         if wish.refcount_bits != 1 << header.refcount_order:
             if wish.version < 3 and wish.refcount_bits != 16:
                 raise refusals.WidthNeedsLevel

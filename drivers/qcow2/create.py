@@ -22,6 +22,7 @@ from blockemu.images.qcow2.header import Header
 from blockemu.images.qcow2.refcount import empty_counts, pack_counts
 from blockemu.node import Node
 from blockemu.qmp_server.qapi import InvalidInput, QEnum, Since, Size, replace, visit
+from blockemu.schema.crypto import CREATE_ENCRYPTED, QCryptoBlockCreateOptions
 
 SECTOR: Final = 512
 DEFAULT_CLUSTER: Final = 65536
@@ -52,6 +53,7 @@ class BlockdevCreateOptionsQcow2(CreationOptions, tag="qcow2"):
     @version: version of the format
     @backing-file: name of the backing file
     @backing-fmt: its format
+    @encrypt: how it shall be encrypted
     @cluster-size: bytes of a cluster
     @preallocation: what is allocated
     @lazy-refcounts: whether refcounts may be left wrong until the image is closed
@@ -67,6 +69,7 @@ class BlockdevCreateOptionsQcow2(CreationOptions, tag="qcow2"):
     version: BlockdevQcow2Version | None = None
     backing_file: str | None = None
     backing_fmt: BlockdevDriver | None = None
+    encrypt: Annotated[QCryptoBlockCreateOptions, CREATE_ENCRYPTED] | None = None
     cluster_size: Size | None = None
     preallocation: PreallocMode | None = None
     lazy_refcounts: bool | None = None
@@ -192,6 +195,10 @@ async def _complete(
         fmt = options.backing_fmt.value if options.backing_fmt is not None else None
         with refusals.telling(refusals.BackingNotSet, options.backing_file, fmt or "(null)"):
             await node.change_backing_file(options.backing_file, fmt)
+    if options.encrypt is not None:
+        from blockemu.drivers.qcow2.encryption import set_up_encryption  # late: seldom needed
+
+        await set_up_encryption(node.image, options.encrypt)
 
 
 # By ``-o`` options
@@ -272,12 +279,17 @@ async def create_by_text(filename: str, texts: Texts, creator: Creator) -> None:
     rest = {name: value for name, value in texts.items() if name not in mine}
     if own.pop("encryption", "off") in ("on", "yes", "y", "true"):
         own["encrypt.format"] = "qcow"
-    if any(name.startswith("encrypt.") for name in own):
-        raise refusals.NoEncryptionYet
+    if own.get("encrypt.format") == "aes":
+        own["encrypt.format"] = "qcow"
+    secret = {k: own.pop(k) for k in list(own) if k.startswith("encrypt.")}
     if "compat" in own:
         own["compat"] = _LEVELS.get(own["compat"], own["compat"])
     data_name = own.pop("data_file", None)
-    plain = {_NAMES.get(name, name.replace("_", "-")): value for name, value in own.items()}
+    plain: dict[str, Any] = {
+        _NAMES.get(name, name.replace("_", "-")): value for name, value in own.items()
+    }
+    if secret:
+        plain["encrypt"] = {k.removeprefix("encrypt."): value for k, value in secret.items()}
     made: list[Node[Any]] = []
     async with AsyncExitStack() as stack:
         try:
@@ -293,7 +305,7 @@ async def create_by_text(filename: str, texts: Texts, creator: Creator) -> None:
             raise
 
 
-def _typed(plain: Texts) -> BlockdevCreateOptionsQcow2:
+def _typed(plain: dict[str, Any]) -> BlockdevCreateOptionsQcow2:
     try:
         typed = visit(BlockdevCreateOptionsQcow2, plain, keyval=True, drop="driver")
     except InvalidInput as e:

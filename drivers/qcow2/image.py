@@ -4,7 +4,7 @@ import errno
 import os
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,13 +15,14 @@ from blockemu.drivers.qcow2.options import Settings
 from blockemu.drivers.qcow2.overlap import Overlap
 from blockemu.edge import Edge
 from blockemu.images.qcow2.bitmaps import StoredBitmap
-from blockemu.images.qcow2.constants import CORRUPT, DIRTY
+from blockemu.images.qcow2.constants import CORRUPT, CRYPT_LUKS, DIRTY
 from blockemu.images.qcow2.extensions import Extensions, pack_first_cluster
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.header import INCOMPATIBLE_AT, Header
 from blockemu.images.qcow2.snapshots import Snapshot
 
 if TYPE_CHECKING:
+    from blockemu.encryption import Encryption
     from blockemu.node import DebugEvent, Node
 
 
@@ -50,6 +51,7 @@ class Image:
         self.geometry: Geometry = header.geometry()
         self.length = header.size // 512 * 512
         self.backing_file: str | None = None
+        self.encryption: Encryption | None = None
         self.snapshots: list[Snapshot] = []
         self.snapshot_bytes = 0
         self.bitmaps: list[StoredBitmap] = []  # as in the file
@@ -113,6 +115,34 @@ class Image:
     def data(self) -> Edge:
         """The child with the guest's data."""
         return self.node.children["data-file"] if self.geometry.data_file else self.file
+
+    def read_data(self, host: int, guest: int, buf: memoryview) -> Awaitable[None]:
+        """Read the guest's bytes; an image that is encrypted decrypts them."""
+        if self.encryption is None:
+            return self.data.pread(host, buf)
+        return self._read_encrypted(self.encryption, host, guest, buf)
+
+    def write_data(self, host: int, guest: int, buf: memoryview) -> Awaitable[None]:
+        """Write the guest's bytes; an image that is encrypted encrypts them."""
+        if self.encryption is None:
+            return self.data.pwrite(host, buf)
+        return self._write_encrypted(self.encryption, host, guest, buf)
+
+    async def _read_encrypted(
+        self, encryption: "Encryption", host: int, guest: int, buf: memoryview
+    ) -> None:
+        await self.data.pread(host, buf)
+        await encryption.decrypt(self._counted(host, guest), buf)
+
+    async def _write_encrypted(
+        self, encryption: "Encryption", host: int, guest: int, buf: memoryview
+    ) -> None:
+        data = await encryption.encrypt(self._counted(host, guest), buf)
+        await self.data.pwrite(host, data)
+
+    def _counted(self, host: int, guest: int) -> int:
+        """Return where sectors are counted from: in the file with LUKS, else on the disk."""
+        return host if self.header.crypt_method == CRYPT_LUKS else guest
 
     @property
     def backing(self) -> Edge | None:

@@ -1,14 +1,19 @@
 """What queries tell about a qcow2 image."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2.bitmaps import AUTO, IN_USE, StoredBitmap
 from blockemu.images.qcow2.extensions import Extensions
 from blockemu.images.qcow2.header import Header
 from blockemu.images.qcow2.snapshots import Snapshot
-from blockemu.qmp_server.qapi import U32, QEnum, Since, Struct
+from blockemu.qmp_server.qapi import U32, QEnum, Since, Struct, Union, fields, replace
+from blockemu.schema.crypto import QCryptoBlockInfoLUKS
 from blockemu.schema.images import SnapshotInfo, SpecificInfo
+
+if TYPE_CHECKING:
+    from blockemu.drivers.qcow2.image import Image
+    from blockemu.encryption import LuksVolume
 
 
 class Qcow2BitmapInfoFlags(QEnum):
@@ -38,6 +43,25 @@ class Qcow2CompressionType(QEnum):
     ZSTD = "zstd"
 
 
+ENCRYPTED = Union("ImageInfoSpecificQCow2Encryption", "format")
+
+
+class ImageInfoSpecificQCow2Encryption(Struct):
+    """How an image is encrypted."""
+
+    union = ENCRYPTED
+
+
+class ImageInfoSpecificQCow2Aes(ImageInfoSpecificQCow2Encryption, tag="aes"):
+    """By AES-CBC of old."""
+
+
+class ImageInfoSpecificQCow2Luks(
+    ImageInfoSpecificQCow2Encryption, QCryptoBlockInfoLUKS, tag="luks"
+):
+    """By LUKS."""
+
+
 class ImageInfoSpecificQCow2(Struct):
     """What is special to a qcow2 image.
 
@@ -48,6 +72,7 @@ class ImageInfoSpecificQCow2(Struct):
     @lazy-refcounts: whether refcounts may be left wrong until the image is closed
     @corrupt: whether the image is marked as corrupt
     @refcount-bits: bits in a refcount
+    @encrypt: how it is encrypted
     @bitmaps: the stored bitmaps
     @compression-type: how clusters are compressed
     """
@@ -59,6 +84,9 @@ class ImageInfoSpecificQCow2(Struct):
     lazy_refcounts: bool | None = None
     corrupt: Annotated[bool | None, Since("2.2")] = None
     refcount_bits: Annotated[int, Since("2.3")]
+    encrypt: Annotated[
+        Annotated[ImageInfoSpecificQCow2Encryption, ENCRYPTED] | None, Since("2.10")
+    ] = None
     bitmaps: Annotated[list[Qcow2BitmapInfo] | None, Since("4.0")] = None
     compression_type: Annotated[Qcow2CompressionType, Since("5.1")]
 
@@ -72,11 +100,17 @@ class ImageInfoSpecificQCow2Wrapper(SpecificInfo, tag="qcow2"):
     data: ImageInfoSpecificQCow2
 
 
-def specific_info(
-    header: Header, extensions: Extensions, bitmaps: list[StoredBitmap]
-) -> ImageInfoSpecificQCow2Wrapper:
+def specific_info(image: "Image", volume: "LuksVolume | None") -> ImageInfoSpecificQCow2Wrapper:
     """Describe an image."""
-    return ImageInfoSpecificQCow2Wrapper(data=_describe(header, extensions, bitmaps))
+    plain = _describe(image.header, image.extensions, image.bitmaps)
+    encrypt: ImageInfoSpecificQCow2Encryption | None = None
+    if volume is not None:
+        luks = volume.info()
+        encrypt = ImageInfoSpecificQCow2Luks(**{k: getattr(luks, k) for k in fields(type(luks))})
+    elif image.header.crypt_method == c.CRYPT_AES:
+        encrypt = ImageInfoSpecificQCow2Aes()
+    data = plain if encrypt is None else replace(plain, encrypt=encrypt)
+    return ImageInfoSpecificQCow2Wrapper(data=data)
 
 
 def _bitmap_info(bitmap: StoredBitmap) -> Qcow2BitmapInfo:

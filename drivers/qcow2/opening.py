@@ -78,18 +78,6 @@ class DiskTooLong(QmpError):
     template = "Could not refresh total sector count: File too large"
 
 
-class KeyNeeded(QmpError):
-    """An encrypted image, and no key."""
-
-    template = "Parameter 'encrypt.key-secret' is required for cipher"
-
-
-class NotSupported(QmpError):
-    """Decryption is not there yet."""
-
-    template = "Encrypted qcow2 images are not supported yet"
-
-
 async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
     """Read and check the metadata that is always in memory.
 
@@ -125,7 +113,7 @@ async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
     image.refcounts.fresh = image.geometry.clusters(file.fresh_length())
     image.refcounts.reserved = image.refcounts.fresh
     await _open_data_file(node, options, header, extensions)
-    _check_encryption(options, header, extensions)
+    _check_encryption(header, extensions, no_io=node.flags.no_io)
     image.backing_file = await _backing_file(file, header)
     if not node.flags.check:  # a check reads them by itself
         image.snapshots, image.snapshot_bytes = await _snapshots(file, header)
@@ -171,15 +159,10 @@ async def _feature_names(file: Edge, header: Header, front: memoryview) -> bytes
     return found.feature_table
 
 
-def _check_encryption(options: Qcow2Options, header: Header, extensions: Extensions) -> None:
-    """Refuse an encrypted image."""
-    if header.crypt_method == c.CRYPT_LUKS and extensions.crypto is None:
+def _check_encryption(header: Header, extensions: Extensions, *, no_io: bool) -> None:
+    """See that LUKS has its header, if it is needed."""
+    if header.crypt_method == c.CRYPT_LUKS and extensions.crypto is None and not no_io:
         raise errors.MissingCrypto(header.crypt_method)
-    if header.crypt_method == c.CRYPT_NONE:
-        return
-    if getattr(options.encrypt, "key_secret", None) is None:
-        raise KeyNeeded
-    raise NotSupported
 
 
 async def _open_data_file(

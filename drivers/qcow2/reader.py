@@ -97,7 +97,7 @@ class Reader:
         if host:
             if self.image.debug is not None:
                 await self.image.debug("read_aio")
-            await self.image.file.pread(host + offset - (cluster << bits), buf)
+            await self.image.read_data(host + offset - (cluster << bits), offset, buf)
         else:
             await self._read_below(offset, buf)
         return True
@@ -107,7 +107,7 @@ class Reader:
             await self.check(run)
             if self.image.debug is not None:
                 await self.image.debug("read_aio")
-            await self.image.data.pread(run.host, buf)
+            await self.image.read_data(run.host, run.start, buf)
         elif run.kind in BELOW:
             await self.check(run)
             await self._read_below(run.start, buf)

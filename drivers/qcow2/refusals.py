@@ -117,10 +117,10 @@ class BackingNotSet(HostError):
     template = "Could not assign backing file '{}' with format '{}': {}"
 
 
-class NoEncryptionYet(QmpError):
-    """Encryption is not there yet."""
+class OnlyLuksAmended(QmpError):
+    """The first way to encrypt has nothing to amend."""
 
-    template = "Encrypted qcow2 images are not supported yet"
+    template = "Only LUKS encryption options can be amended"
 
 
 class NotEncrypted(QmpError):

@@ -59,6 +59,8 @@ class Status:
             count += len(step[0])
         start, kind, entry, host = (np.concatenate(column) for column in zip(*steps, strict=True))
         await self._check(start, at, kind, entry, host)
+        if image.header.crypt_method:
+            host = np.full(len(start), NOWHERE)  # what lies there is nobody's to read
         status = _STATUS[kind]
         if image.backing is None:
             status = np.where(status == 0, np.uint8(READS_ZERO), status)

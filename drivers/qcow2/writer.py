@@ -70,10 +70,7 @@ class Room:
 
 @dataclass(slots=True)
 class Span:
-    """Guest clusters of one table that are about to change, and the bytes of them to be written.
-
-    ``begin`` and ``end`` bound what is written: the request and what is copied around it.
-    """
+    """Guest clusters of one table about to change; the bytes are the request and copies around."""
 
     table: L2
     index: int  # of the table
@@ -102,18 +99,18 @@ class Writer:
             if len(buf) and (host := self._in_place(offset, len(buf))) >= 0:
                 if image.debug is not None:
                     await image.debug("write_aio")
-                await image.data.pwrite(host, buf)
+                await image.write_data(host, offset, buf)
                 return
             await self.relieve()
             while len(buf):
                 room = await self.reserve(offset, len(buf))
-                await self._fill(room, buf[: room.length])
+                await self._fill(room, offset, buf[: room.length])
                 offset += room.length
                 buf = buf[room.length :]
         finally:
             image.in_flight.leave(ticket)
 
-    async def _fill(self, room: Room, data: memoryview) -> None:
+    async def _fill(self, room: Room, offset: int, data: memoryview) -> None:
         good = False
         try:
             whole = data
@@ -123,7 +120,8 @@ class Writer:
                 await self.image.debug("write_aio")
                 if whole is not data:
                     await self.image.debug("cow_write")
-            await self.image.data.pwrite(room.host - len(room.head), whole)
+            before = len(room.head)
+            await self.image.write_data(room.host - before, offset - before, whole)
             good = True
         finally:
             if room.commit is not None:
@@ -448,9 +446,8 @@ class Writer:
     ) -> tuple[memoryview, memoryview]:
         """Return what goes before and behind the data.
 
-        If all of that is zeroes, the file is asked to make them (after handle_alloc_space), unless
-        the room is fresh: then they are there, and the flush sees that they stay; or not ``blank``:
-        a crash must not leave zeroes in place of data.
+        If all is zeroes, the file makes them (handle_alloc_space), unless the room is fresh: then
+        they are there and stay; or not ``blank``: a crash must not leave them in place of data.
         """
         before, behind = start - span.begin, span.end - end
         if not before and not behind:
@@ -460,7 +457,7 @@ class Writer:
             if debug is not None:
                 await debug("cluster_alloc_space")
                 fresh = False
-            if fresh or (blank and await self._make_zeroes(host - before, span.end - span.begin)):
+            if await self._zeroed(host - before, span.end - span.begin, fresh, blank):
                 return NOTHING, NOTHING
             return memoryview(bytes(before)), memoryview(bytes(behind))
         head, tail = memoryview(bytearray(before)), memoryview(bytearray(behind))
@@ -474,8 +471,10 @@ class Writer:
             await self.reader.read(end, tail)
         return head, tail
 
-    async def _make_zeroes(self, host: int, length: int) -> bool:
-        """Zero a part of the file without a buffer; tell whether that was possible."""
+    async def _zeroed(self, host: int, length: int, fresh: bool, blank: bool) -> bool:
+        """See that a part of the file is zero without a buffer; tell whether that was possible."""
+        if self.image.encryption is not None or fresh or not blank:
+            return self.image.encryption is None and fresh
         try:
             await self.image.data.write_zeroes(host, length, Write.NO_FALLBACK)
         except OSError as e:
