@@ -7,13 +7,13 @@ import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
+from blockemu.images.qcow2.constants import CRYPT_LUKS
 from blockemu.images.qcow2.header import L1_OFFSET_AT
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.writeback import Writeback
     from blockemu.drivers.qcow2.zeroer import Zeroer
 
-LUKS: Final = 2  # as the header says how the disk is encrypted; that has a header of its own
 L1_AT: Final = 3  # the cluster where it begins, behind header, refcount table and refcount block
 
 
@@ -48,7 +48,7 @@ class Emptier:
         """Tell whether nothing in the file is to stay but the header, as if just made."""
         image, geometry = self.image, self.image.geometry
         other = image.snapshots or image.bitmaps or geometry.data_file
-        luks = image.header.crypt_method == LUKS
+        luks = image.header.crypt_method == CRYPT_LUKS
         small = self._clusters <= geometry.counts_per_block
         return geometry.version >= 3 and small and not (other or luks)
 
