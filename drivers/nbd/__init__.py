@@ -106,6 +106,7 @@ class Nbd(Node[NbdOptions]):
     Options = NbdOptions
     is_protocol = True
     protocols = ("nbd", "nbd+tcp", "nbd+unix")
+    creates_by_opening = True
     strong = ("path", "host", "port", "export", "tls-creds", "tls-hostname", "server")
 
     # Options and names

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -186,3 +188,25 @@ def test_a_downgrade_tells_of_its_progress_alike(pair: Pair) -> None:
     assert "50.00" in pair.same("amend", "-p", "-o", "compat=0.10", "large.qcow2").output
     _tell(pair, "compare", "large.qcow2", "large.qcow2")
     _tell(pair, "check", "large.qcow2")
+
+
+def test_images_are_made_on_what_an_nbd_server_has(
+    pair: Pair, program: Callable[[str], str]
+) -> None:
+    nbd = program("qemu-nbd")
+    uri = "nbd+unix:///e?socket=s"
+    for folder in pair.folders.values():
+        argv = [nbd, "-t", "-f", "raw", "-k", folder / "s", "-x", "e", "--fork", "--pid-file", "p"]
+        subprocess.run([*argv, "disk.raw"], cwd=folder, check=True)
+    try:
+        for line, status in (
+            ("-f raw", 0), ("-f qcow2", 0), ("-f raw -o preallocation=full", 1),
+            ("-f qcow2 -o preallocation=full", 1),
+        ):  # fmt: skip
+            length = "64M" if "qcow2" in line else "1M"
+            assert pair.same("create", *line.split(), uri, length).status == status
+        assert pair.same("create", "-f", "raw", uri, "64M").status == 1
+        _tell(pair, "check", uri)
+    finally:
+        for folder in pair.folders.values():
+            os.kill(int((folder / "p").read_text()), signal.SIGTERM)
