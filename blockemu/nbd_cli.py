@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from blockemu import nbd_refusals as refusals
 from blockemu.arguments import UsageError, scan
-from blockemu.errors import QmpError
+from blockemu.errors import QmpError, Wrapped
 from blockemu.nbd_settings import Settings
 from blockemu.process import prepare
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
+    from blockemu.tls.credentials import TlsCreds
 
 _LONG: Final[Mapping[str, bool]] = {
     "help": False,
@@ -143,20 +144,19 @@ class Program:
         sockets = _handed_over()
         settings.check_activation(sockets)
         settings.check_tls()
-        if settings.tls_creds is not None:
-            self._check_credentials(settings.tls_creds)
+        tls = self._credentials()
         if settings.selinux_label is not None:
             raise refusals.NoSelinux
         if settings.list:
             from blockemu.nbd_list import show  # start-up
 
-            show(settings.address())
+            show(settings.address(), tls, settings.tls_hostname or settings.host)
             return 0
         if settings.disconnect or settings.device is not None:
             raise refusals.NoKernelDevices
         from blockemu.nbd_serve import serve  # start-up
 
-        return serve(self, settings, self.emulator, activated=bool(sockets))
+        return serve(self, settings, self.emulator, tls, activated=bool(sockets))
 
     # Objects
 
@@ -180,10 +180,18 @@ class Program:
         except ProtocolError as e:
             raise QmpError(str(e)) from e
 
-    def _check_credentials(self, name: str) -> None:
-        if self.emulator.objects.find(name) is None:
-            raise refusals.NoCredentials(name)
-        raise refusals.NotCredentials(name)
+    def _credentials(self) -> "TlsCreds | None":
+        """Return the object with the credentials, None for clear text (nbd_get_tls_creds)."""
+        settings = self._settings
+        if settings.tls_creds is None:
+            return None
+        from blockemu.tls.credentials import credentials  # start-up
+
+        find = self.emulator.objects.find
+        try:
+            return credentials(find, settings.tls_creds, "client" if settings.list else "server")
+        except QmpError as e:
+            raise Wrapped("Failed to get TLS creds", e) from e
 
     def _leave(self, text: str) -> NoReturn:
         sys.stdout.write(text)

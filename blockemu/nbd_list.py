@@ -2,16 +2,17 @@
 
 import asyncio
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from blockemu.connecting import connect
-from blockemu.drivers.nbd.channel import Channel
+from blockemu.drivers.nbd.dialling import dial
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo, list_exports
 from blockemu.pool import Pool
 from blockemu.qmp_server.qapi import visit
 from blockemu.schema.sockets import AnySocketAddress
-from blockemu.streams import PlainStream
+
+if TYPE_CHECKING:
+    from blockemu.tls.credentials import TlsCreds
 
 _FLAGS: Final = {
     wire.READ_ONLY: "readonly",
@@ -28,14 +29,14 @@ _FLAGS: Final = {
 }
 
 
-def show(address: dict[str, Any]) -> None:
+def show(address: dict[str, Any], tls: "TlsCreds | None", hostname: str | None) -> None:
     """Print what the server at a SocketAddress has.
 
     Raises:
         QmpError: it cannot be reached, or has no list.
 
     """
-    exports = asyncio.run(_ask(address))
+    exports = asyncio.run(_ask(address, tls, hostname))
     lines = [f"exports available: {len(exports)}"]
     for export in exports:
         lines += _lines(export)
@@ -44,13 +45,14 @@ def show(address: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def _ask(address: dict[str, Any]) -> list[ExportInfo]:
+async def _ask(
+    address: dict[str, Any], tls: "TlsCreds | None", hostname: str | None
+) -> list[ExportInfo]:
     pool = Pool(1)
     try:
-        sock = await connect(visit(AnySocketAddress, address), pool)
-        channel = Channel(PlainStream(sock))
+        channel = await dial(visit(AnySocketAddress, address), pool, tls, hostname)
         try:
-            return await channel.follow(list_exports())
+            return await channel.follow(list_exports(tls=tls is not None))
         finally:
             channel.close(politely=False)
     finally:

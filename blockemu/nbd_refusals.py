@@ -131,18 +131,6 @@ class HostnameWithoutList(QmpError):
     template = "TLS hostname is only supported with export list"
 
 
-class NoCredentials(QmpError):
-    """(id): there is no such object."""
-
-    template = "Failed to get TLS creds: No TLS credentials with id '{}'"
-
-
-class NotCredentials(QmpError):
-    """(id): it is something else."""
-
-    template = "Failed to get TLS creds: Object with id '{}' is not TLS credentials"
-
-
 class AuthorizationWithoutTls(QmpError):
     """Nobody is known by name in clear text."""
 

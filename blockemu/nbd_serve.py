@@ -16,7 +16,7 @@ from blockemu import nbd_refusals as refusals
 from blockemu import sockets
 from blockemu.backend import Backend
 from blockemu.errors import HostError, QmpError, Wrapped
-from blockemu.exports.nbd_server import NbdServer
+from blockemu.exports.nbd_server import NbdServer, Security
 from blockemu.filenames import nest
 from blockemu.nbd_settings import Settings
 from blockemu.node import Node
@@ -28,6 +28,7 @@ from blockemu.schema.exports import BlockExportOptionsNbd
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
     from blockemu.nbd_cli import Program
+    from blockemu.tls.credentials import TlsCreds
 
 EXPORT_ID: Final = "qemu-nbd-export"
 MOST_WAITING: Final = 4096  # clients that the kernel keeps for us (SOMAXCONN)
@@ -49,13 +50,20 @@ class NoSnapshots(QmpError):
     )
 
 
-def serve(program: "Program", settings: Settings, emulator: "Emulator", *, activated: bool) -> int:
+def serve(
+    program: "Program",
+    settings: Settings,
+    emulator: "Emulator",
+    tls: "TlsCreds | None",
+    *,
+    activated: bool,
+) -> int:
     """Serve until told to end, or until the last client has left; return the exit status."""
     if settings.fork:
         status = _into_background()
         if status is not None:
             return status
-    return asyncio.run(_Run(program, settings, emulator).serve(activated=activated))
+    return asyncio.run(_Run(program, settings, emulator, tls).serve(activated=activated))
 
 
 def _into_background() -> int | None:
@@ -89,7 +97,14 @@ def _into_background() -> int | None:
 class _Run:
     """One image, served."""
 
-    def __init__(self, program: "Program", settings: Settings, emulator: "Emulator") -> None:
+    def __init__(
+        self,
+        program: "Program",
+        settings: Settings,
+        emulator: "Emulator",
+        tls: "TlsCreds | None",
+    ) -> None:
+        self._security = Security(tls, settings.tls_authz, emulator.objects.find)
         self._program = program
         self._settings = settings
         self._emu = emulator
@@ -131,7 +146,9 @@ class _Run:
             emu.pool,
             emu.clocks.realtime,
             max_connections=settings.shared,
+            security=self._security,
         )
+        server.tell = self._program.say
         server.left = self._left
         emu.exports.server = server
         await emu.exports.add(
