@@ -1,5 +1,9 @@
 """The life of a job: every pair of states, and every command in every state."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from fakes import Machine
 
@@ -82,3 +86,11 @@ async def test_a_wrong_move_is_a_bug(start: JobStatus) -> None:
             else:
                 with pytest.raises(AssertionError):
                     job.to(end)
+
+
+def test_the_drawing_is_of_these_tables() -> None:
+    tool = Path(__file__).parents[2] / "tools" / "draw_job_states.py"
+    done = subprocess.run(
+        [sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
