@@ -31,7 +31,7 @@ from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
 from blockemu.drivers.qcow2.mapping import AtHeader
 from blockemu.drivers.qcow2.opening import open_image
-from blockemu.drivers.qcow2.options import Qcow2Options, settings
+from blockemu.drivers.qcow2.options import CHANGEABLE, SIZES, Qcow2Options, settings
 from blockemu.drivers.qcow2.planner import Planner
 from blockemu.drivers.qcow2.reader import Reader
 from blockemu.drivers.qcow2.resize import Resizer
@@ -79,23 +79,8 @@ class Qcow2(Node[Qcow2Options]):
     amend_options = AMEND_TEXTS
     is_format = True
     supports_backing = True
-    reopen_options = frozenset(
-        {
-            "lazy-refcounts",
-            "pass-discard-request",
-            "pass-discard-snapshot",
-            "pass-discard-other",
-            "overlap-check",
-            "cache-size",
-            "l2-cache-size",
-            "l2-cache-entry-size",
-            "refcount-cache-size",
-            "cache-clean-interval",
-        }
-    )
-    size_options = frozenset(
-        {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}
-    )
+    reopen_options = CHANGEABLE
+    size_options = SIZES
     image: Image
     volume: "LuksVolume | None" = None  # where the key is, if there is a header for it
     _wrote_back = False  # by the first half of a flush

@@ -34,6 +34,17 @@ OVERLAP_MEMBERS: Final = {
 _INT_MAX, _UINT_MAX = (1 << 31) - 1, (1 << 32) - 1
 
 
+SIZES = frozenset({"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"})
+CHANGEABLE = SIZES | {  # by a reopen
+    "lazy-refcounts",
+    "pass-discard-request",
+    "pass-discard-snapshot",
+    "pass-discard-other",
+    "overlap-check",
+    "cache-clean-interval",
+}
+
+
 class Qcow2OverlapCheckMode(QEnum):
     """Which writes are checked against overwriting metadata."""
 
