@@ -58,6 +58,7 @@ async def stall(path: Path, says: bytes, hears: int) -> tuple[list[str], bytes]:
     server = NbdServer(Nothing(), [listener], Pool(), clock, security=security)  # type: ignore[arg-type]
     told: list[str] = []
     server.tell = told.append
+    server.start()
     with socket.socket(socket.AF_UNIX) as client:
         client.setblocking(False)
         await loop.sock_connect(client, str(path))
@@ -85,6 +86,6 @@ async def stall(path: Path, says: bytes, hears: int) -> tuple[list[str], bytes]:
     ],
 )  # fmt: skip
 def test_who_stalls_is_hung_up_on(tmp_path: Path, says: bytes, hears: int, told: str) -> None:
-    said, heard = asyncio.run(stall(tmp_path / "s", says, hears))
+    said, heard = asyncio.run(asyncio.wait_for(stall(tmp_path / "s", says, hears), 30))
     assert said == [f"option negotiation failed: {told}"]
     assert not heard
