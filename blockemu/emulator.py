@@ -57,7 +57,7 @@ class Emulator:
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
-        self.program = "blockemu"  # what it is called in reports
+        self.program = ""  # its name in reports; QEMU says none in what a monitor's command does
         self.quiet = False  # a test drives this: nobody reads notes
         self.tasks: set[asyncio.Task[None]] = set()  # requests of qemu-io that nobody awaits
 
@@ -116,7 +116,7 @@ class Emulator:
 
     def report(self, text: str) -> None:
         """Tell the user what QEMU would print with its name before (error_report)."""
-        self.warn(f"{self.program}: {text}")
+        self.warn(f"{self.program}: {text}" if self.program else text)
 
     def find_node(self, name: str) -> Node[Any]:
         """Look up a node or device by name."""

@@ -216,7 +216,7 @@ class Qcow2(Node[Qcow2Options]):
         if not self.image.writable:
             return
         # QEMU has two caches, and empties them in turn.
-        for cache in ("L2 table", "refcount block")[not self.image.mapping.dirty :]:
+        for cache in ("L2 table", "refcount block"):
             try:
                 await self.writeback.close()
                 return
