@@ -392,6 +392,8 @@ class _UnionVisitor:
         self.cases: dict[str, _StructVisitor] = {}
 
     def __call__(self, value: Any) -> Struct:
+        if isinstance(value, Struct) and value.union is self.union:
+            return value  # made already, of texts that mean more than the schema has
         if not isinstance(value, dict):
             raise WrongType("object")
         discriminator = self.union.discriminator

@@ -31,7 +31,13 @@ from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
 from blockemu.drivers.qcow2.mapping import AtHeader
 from blockemu.drivers.qcow2.opening import open_image
-from blockemu.drivers.qcow2.options import CHANGEABLE, SIZES, Qcow2Options, settings
+from blockemu.drivers.qcow2.options import (
+    CHANGEABLE,
+    SIZES,
+    Qcow2EncryptionTexts,
+    Qcow2Options,
+    settings,
+)
 from blockemu.drivers.qcow2.planner import Planner
 from blockemu.drivers.qcow2.reader import Reader
 from blockemu.drivers.qcow2.resize import Resizer
@@ -98,11 +104,11 @@ class Qcow2(Node[Qcow2Options]):
 
     @classmethod
     def read_texts(cls, options: dict[str, Any]) -> None:
-        """Read sizes with suffixes, and how to check for overlaps; to encrypt is to use LUKS."""
+        """Read sizes with suffixes, and how to check for overlaps and how to decrypt."""
         super().read_texts(options)
         encrypt = options.get("encrypt")
-        if isinstance(encrypt, dict) and "format" not in encrypt:
-            options["encrypt"] = {"format": "luks"} | encrypt
+        if isinstance(encrypt, dict) and all(isinstance(v, str) for v in encrypt.values()):
+            options["encrypt"] = Qcow2EncryptionTexts.of(encrypt)
         check_overlap_texts(options)
 
     @classmethod

@@ -133,6 +133,25 @@ class Qcow2EncryptionLuks(Qcow2Encryption, tag="luks"):
     key_secret: str | None = None
 
 
+class Qcow2EncryptionTexts(Qcow2Encryption):
+    """How texts say to decrypt the image: no case of QAPI's, the header may have the format.
+
+    @format: whatever they call it; the header's if they do not
+    @key-secret: the ID of the secret
+    @unexpected: what does not belong there; nobody looks unless the image is encrypted
+    """
+
+    format: str | None = None
+    key_secret: str | None = None
+    unexpected: str | None = None
+
+    @classmethod
+    def of(cls, texts: dict[str, str]) -> "Qcow2EncryptionTexts":
+        """Make one of options without their prefix."""
+        odd = next((name for name in texts if name not in ("format", "key-secret")), None)
+        return cls(format=texts.get("format"), key_secret=texts.get("key-secret"), unexpected=odd)
+
+
 class Qcow2Options(NodeOptions, tag="qcow2"):
     """Options of qcow2.
 
@@ -214,6 +233,12 @@ class NoEncryption(QmpError):
     """Options to decrypt what is not encrypted: the format in them."""
 
     template = "No encryption in image header, but options specified format '{}'"
+
+
+class UnexpectedEncryption(QmpError):
+    """An option to decrypt the image that there is not: its name."""
+
+    template = "Parameter '{}' is unexpected"
 
 
 class OtherEncryption(QmpError):
@@ -331,9 +356,9 @@ def _overlap_check(value: Any) -> frozenset[str]:
 
 
 def _check_encryption(options: Qcow2Options, header: Header) -> None:
-    wanted = None
-    if options.encrypt is not None:
-        wanted = "aes" if isinstance(options.encrypt, Qcow2EncryptionAes) else "luks"
+    encrypt = options.encrypt
+    texts = encrypt if isinstance(encrypt, Qcow2EncryptionTexts) else None
+    wanted = texts.format if texts else encrypt and encrypt.tag
     match header.crypt_method:
         case 0:
             if wanted is not None:
@@ -342,6 +367,8 @@ def _check_encryption(options: Qcow2Options, header: Header) -> None:
             has = "aes" if header.crypt_method == CRYPT_AES else "luks"
             if wanted is not None and wanted != has:
                 raise OtherEncryption(has, wanted)
+            if texts and texts.unexpected:
+                raise UnexpectedEncryption(texts.unexpected)
         case _:
             method = header.crypt_method
             raise BadEncryption(method - (method >> 31 << 32))  # told as a signed number

@@ -150,3 +150,30 @@ def test_a_damaged_volume_is_refused_in_qemus_words(at: int, what: bytes, tmp_pa
     assert theirs.startswith("qemu-io: can't open: ")
     assert run("blockemu-io", *image, cwd=tmp_path) == theirs
     assert (tmp_path / "x").read_bytes() == before
+
+
+@pytest.mark.parametrize("image", ["luks", "aes", "plain"])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        "",
+        "encrypt.key-secret=s",
+        "encrypt.key-secret=none",
+        "encrypt.format=luks,encrypt.key-secret=s",
+        "encrypt.format=aes,encrypt.key-secret=s",
+        "encrypt.format=other,encrypt.key-secret=s",
+        "encrypt.key-secret=s,encrypt.odd=1",
+        "encrypt.format=luks,encrypt.odd=1",
+    ],
+)
+def test_texts_leave_the_format_of_encryption_to_the_header(
+    image: str, texts: str, tmp_path: Path
+) -> None:
+    how = "" if image == "plain" else f"encrypt.format={image},encrypt.key-secret=s,"
+    how += "encrypt.iter-time=10," if image == "luks" else ""
+    made = run("qemu-img", "create", *SECRETS, "-f", "qcow2", "-o", f"{how}compat=1.1", "x", "1M",
+               cwd=tmp_path)  # fmt: skip
+    assert made.startswith("Formatting")
+    opened = [*SECRETS, "--image-opts", "-c", "write -q -P 7 0 512", "-c", "read -q -P 7 0 512"]
+    opened.append(f"driver=qcow2,file.filename=x,{texts}".rstrip(","))
+    assert run("blockemu-io", *opened, cwd=tmp_path) == run("qemu-io", *opened, cwd=tmp_path)
