@@ -58,6 +58,7 @@ class Emulator:
         self.warnings: Callable[[str], None] = _print_warning
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
         self.program = ""  # its name in reports; QEMU says none in what a monitor's command does
+        self.is_machine = False  # like qemu-system: not a tool, not a storage daemon
         self.quiet = False  # a test drives this: nobody reads notes
         self.tasks: set[asyncio.Task[None]] = set()  # requests of qemu-io that nobody awaits
 

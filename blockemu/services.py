@@ -22,6 +22,7 @@ class Services(Protocol):
     clocks: "Clocks"
     throttle_groups: "ThrottleGroups"
     stdout: Callable[[str], None]  # what QEMU itself would print there
+    is_machine: bool  # like qemu-system, which does not take all that the tools do
 
     @property
     def fdsets(self) -> "FdSets":

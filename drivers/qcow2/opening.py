@@ -39,6 +39,10 @@ STALE_BITMAPS_V2 = (
     "persistent bitmap support; so now they must all be considered inconsistent" + _LEAKED
 )
 MAX_LENGTH = (1 << 63) - (1 << 30)  # of any disk (BDRV_MAX_LENGTH)
+AES_HINT = (
+    "You can use 'qemu-img convert' to convert your image to an alternative supported format, "
+    "such as unencrypted qcow2, or raw with the LUKS format instead."
+)
 FIRST_LOOK = 65536  # bytes of the first cluster that are read at first
 
 
@@ -52,6 +56,12 @@ class CorruptReadWrite(QmpError):
     """An image marked as corrupt is only for reading."""
 
     template = "qcow2: Image is corrupt; cannot be opened read/write"
+
+
+class AesInMachine(QmpError):
+    """Only the tools still open images of the first way to encrypt."""
+
+    template = "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators"
 
 
 class DataFileRequired(QmpError):
@@ -96,6 +106,8 @@ async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
         check_features(header, await _feature_names(file, header, front))
     if header.incompatible_features & c.CORRUPT and writable and not node.flags.check:
         raise CorruptReadWrite
+    if header.crypt_method == c.CRYPT_AES and node.services.is_machine:
+        raise AesInMachine(hint=AES_HINT)
     check_tables(header, check=node.flags.check)
     l1 = await _words(file, header.l1_table_offset, header.l1_size, "Could not read L1 table")
     chosen = settings(options, header, node.flags)

@@ -177,3 +177,13 @@ def test_texts_leave_the_format_of_encryption_to_the_header(
     opened = [*SECRETS, "--image-opts", "-c", "write -q -P 7 0 512", "-c", "read -q -P 7 0 512"]
     opened.append(f"driver=qcow2,file.filename=x,{texts}".rstrip(","))
     assert run("blockemu-io", *opened, cwd=tmp_path) == run("qemu-io", *opened, cwd=tmp_path)
+
+
+def test_a_machine_refuses_images_of_the_first_way(tmp_path: Path) -> None:
+    run("qemu-img", "create", *SECRETS, "-f", "qcow2", "-o",
+        "encrypt.format=aes,encrypt.key-secret=s", "x", "1M", cwd=tmp_path)  # fmt: skip
+    machine = ["-machine", "none", "-display", "none", "-drive", "if=none,file=x"]
+    told = run("blockemu-qemu", *SECRETS, *machine, cwd=tmp_path)
+    real = run("qemu-system-x86_64", *SECRETS, *machine, cwd=tmp_path)
+    assert "no longer supported in system emulators" in real
+    assert told.partition(": ")[2] == real.partition(": ")[2]
