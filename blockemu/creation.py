@@ -415,8 +415,9 @@ async def _check_backing(opener: Opener, filename: str, texts: Texts, flags: Fla
     if fmt is not None:
         options["driver"] = fmt
     defaults = {"cache": {"direct": flags.direct, "no-flush": flags.no_flush}}
+    unread = Flags(no_io=True)  # an encrypted one need not be decrypted
     try:
-        node = await opener.open(options, filename=full, defaults=defaults)
+        node = await opener.open(options, filename=full, defaults=defaults, flags=unread)
     except QmpError as e:
         e.hint += "Could not open backing image.\n"
         raise

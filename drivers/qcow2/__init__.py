@@ -30,13 +30,14 @@ from blockemu.drivers.qcow2.create import (
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
 from blockemu.drivers.qcow2.mapping import AtHeader
-from blockemu.drivers.qcow2.opening import open_image
+from blockemu.drivers.qcow2.opening import open_image, probe
 from blockemu.drivers.qcow2.options import (
     CHANGEABLE,
     SIZES,
     Qcow2EncryptionTexts,
     Qcow2Options,
     settings,
+    strong,
 )
 from blockemu.drivers.qcow2.planner import Planner
 from blockemu.drivers.qcow2.reader import Reader
@@ -54,11 +55,9 @@ from blockemu.images.qcow2.constants import (
     DATA_FILE_RAW,
     DIRTY,
     KNOWN_AUTOCLEAR,
-    MAGIC,
     MAX_BACKING_NAME,
 )
 from blockemu.images.qcow2.extensions import HeaderFullError
-from blockemu.images.qcow2.header import Header
 from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
@@ -119,10 +118,7 @@ class Qcow2(Node[Qcow2Options]):
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:
         """Tell how sure it is that a file is a qcow2 image."""
-        if len(head) < Header.CODEC.size:
-            return 0
-        header = Header.unpack(head)
-        return 100 if header.magic == MAGIC and header.version >= 2 else 0
+        return probe(head)
 
     async def open(self) -> None:
         """Read the header and the tables' roots; repair refcounts that were left wrong."""
@@ -346,6 +342,10 @@ class Qcow2(Node[Qcow2Options]):
         await self.reader.pread(self.vm_state_offset + offset, buf)
 
     # What queries tell
+
+    def strong_options(self) -> dict[str, Any]:
+        """Return the secret's name."""
+        return strong(self.effective)
 
     async def materialise(self) -> None:
         """Let the file have the clusters that were only begun (see ``Writeback.reserve``)."""

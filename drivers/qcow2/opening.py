@@ -88,6 +88,14 @@ class DiskTooLong(QmpError):
     template = "Could not refresh total sector count: File too large"
 
 
+def probe(head: bytes) -> int:
+    """Tell how sure it is that a file is a qcow2 image, by its first bytes."""
+    if len(head) < Header.CODEC.size:
+        return 0
+    header = Header.unpack(head)
+    return 100 if header.magic == c.MAGIC and header.version >= 2 else 0
+
+
 async def open_image(node: Node[Any], options: Qcow2Options) -> Image:
     """Read and check the metadata that is always in memory.
 

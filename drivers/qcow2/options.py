@@ -264,6 +264,13 @@ class Settings:
     overlap_check: frozenset[str]  # what is guarded; names as in ``overlap.NAMES``
 
 
+def strong(options: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the options, nested, that a json: name must have: the secret's name."""
+    encrypt = options.get("encrypt")
+    given = encrypt.get("key-secret") if isinstance(encrypt, dict) else None
+    return {} if given is None else {"encrypt.key-secret": given}
+
+
 def settings(options: Qcow2Options, header: Header, flags: Flags) -> Settings:
     """Check the options against the header (after qcow2_update_options_prepare).
 
