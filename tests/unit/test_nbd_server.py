@@ -454,7 +454,7 @@ def test_a_client_that_never_reads_holds_nobody_up_and_is_not_read_from_for_ever
             assert accepted < 2 << 20
             await loop.sock_sendall(other, ENTER + request(wire.CMD_FLUSH, 0, 0))
             assert (await told(other, GREETING))[:8] == b"NBDMAGIC"
-            served.emu.exports.remove("e", BlockExportRemoveMode.HARD)
+            await served.emu.exports.remove("e", BlockExportRemoveMode.HARD)
             await rest(other)
             await served.until(lambda: served.clients == 0)
 
