@@ -132,10 +132,10 @@ class Introspection:
     def _argument(self, hint: Any) -> str:
         return self._anonymous((), {}) if hint is None else self.ref(hint)
 
-    def _anonymous(self, key: Any, known: dict[str, Member]) -> str:
+    def _anonymous(self, key: Any, known: dict[str, Member], life: Life = FOREVER) -> str:
         """Return the name of an object type without one; all empty ones are one."""
         members = tuple(known.values())
-        return self._name(key if members else (), None, lambda: self._object(members))
+        return self._name(key if members else (), None, lambda: self._object(members, life))
 
     def _object(self, known: Iterable[Member], life: Life = FOREVER) -> Entity:
         members = [self._member(m) for m in known if not self.profile.hides(m.life)]
@@ -166,7 +166,7 @@ class Introspection:
 
     def _variant(self, case: type[Struct], shared: frozenset[str]) -> str:
         own = {name: m for name, m in fields(case).items() if name not in shared}
-        return self._anonymous((case, "variant"), own)
+        return self._anonymous((case, "variant"), own, case.life.only_features())
 
     def _enum(self, known: Iterable[str], life: Callable[[str], Life]) -> Entity:
         visible = [value for value in known if not self.profile.hides(life(value))]

@@ -82,6 +82,12 @@ class Life:
         life.since, life.deprecated, life.removed = self.since, self.deprecated, self.removed
         return life
 
+    def only_features(self) -> "Life":
+        """Return the same features and no ages."""
+        life = Life()
+        life.features = self.features
+        return life
+
     @classmethod
     def of(cls, notes: tuple[Any, ...]) -> "Life":
         """Return the life that the marks among ``notes`` (of an Annotated) describe."""

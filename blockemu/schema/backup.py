@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from blockemu.qmp_server.profile import Features
 from blockemu.qmp_server.qapi import QEnum, Since, Struct
 from blockemu.schema.jobs import BlockdevOnError
 
@@ -67,7 +68,7 @@ class BackupCommon(Struct):
     auto_finalize: bool | None = None
     auto_dismiss: bool | None = None
     filter_node_name: Annotated[str | None, Since("4.2")] = None
-    x_perf: Annotated[BackupPerf | None, Since("6.0")] = None
+    x_perf: Annotated[BackupPerf | None, Since("6.0"), Features("unstable")] = None
 
 
 class BlockdevBackup(BackupCommon):

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from blockemu.qmp_server.dispatch import Event
 from blockemu.qmp_server.qapi import Since, Struct, Union
 
 SPECIFIC = Union("ImageInfoSpecific", "type")
@@ -76,3 +77,22 @@ class ImageInfo(Struct):
     snapshots: list[SnapshotInfo] | None = None
     backing_image: "ImageInfo | None" = None
     format_specific: Annotated[SpecificInfo, SPECIFIC] | None = None
+
+
+class BlockImageCorrupted(Event, event="BLOCK_IMAGE_CORRUPTED", since="1.7"):
+    """An image was found to be corrupt.
+
+    @device: the device that uses it, empty if none does by name
+    @node-name: the node's name
+    @msg: what is wrong
+    @offset: where in the image file, if that is known
+    @size: how many bytes there, if that is known
+    @fatal: whether the image cannot be used any more
+    """
+
+    device: str
+    node_name: str | None = None
+    msg: str
+    offset: int | None = None
+    size: int | None = None
+    fatal: bool

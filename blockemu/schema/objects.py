@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from blockemu.qmp_server.profile import Features
-from blockemu.qmp_server.qapi import QEnum, Since, Struct, Union
+from blockemu.qmp_server.qapi import Deprecated, QEnum, Since, Struct, Union
 
 OBJECT = Union("ObjectOptions", "qom-type")
 
@@ -39,7 +39,7 @@ class SecretProperties(ObjectProperties, tag="secret"):
     @file: a file that holds it
     """
 
-    loaded: bool | None = None
+    loaded: Annotated[bool | None, Deprecated("6.0")] = None
     format: QCryptoSecretFormat | None = None
     keyid: str | None = None
     iv: str | None = None

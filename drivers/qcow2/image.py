@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from blockemu.drivers.qcow2 import mapping, refcounts
-from blockemu.drivers.qcow2.events import BlockImageCorrupted
 from blockemu.drivers.qcow2.freed import Discard, Freed, InFlight
 from blockemu.drivers.qcow2.options import Settings
 from blockemu.drivers.qcow2.overlap import Overlap
@@ -20,6 +19,7 @@ from blockemu.images.qcow2.extensions import Extensions, pack_first_cluster
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.header import INCOMPATIBLE_AT, Header
 from blockemu.images.qcow2.snapshots import Snapshot
+from blockemu.schema.images import BlockImageCorrupted
 
 if TYPE_CHECKING:
     from blockemu.encryption import Encryption
