@@ -36,6 +36,7 @@ check: $(READY) ## ruff, ruff format --check, mypy --strict, import-linter, our 
 	$(PY) tools/check_tree.py
 
 bench: $(READY) ## measure against the real programs; ARGS="startup" to choose
+	@sh tools/install-programs.sh bench
 	$(PY) bench/run.py $(ARGS)
 
 fuzz: $(READY) ## long random run of tests/fuzz and tests/property (a short one is in make test)

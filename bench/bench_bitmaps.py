@@ -1,150 +1,197 @@
-"""Dirty bitmaps over QMP: merge, clear and checksum; what a large one costs; what a write pays.
+"""Dirty bitmaps: merge, clear, checksum, export, store and load; what marking costs.
 
 Both daemons load the same bitmaps from copies of one image, which our own driver made.
 """
 
 import asyncio
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from daemon import Daemon
-from report import OURS, REAL, Report
+from programs import FOLDER, KIB, ONE_CPU, cpu, need, on, timed
+from qmp import Session
+from report import OURS, REAL, Goal, Measure, Report, Sample
 
 from blockemu.bitmap import Bitmap
 from blockemu.dirty import bitmaps_of
 from blockemu.emulator import Emulator
 from blockemu.images.qcow2 import new_image
 
-GRANULARITY = 65536
-SPARSE = 1000  # bits
+GRANULARITY = 64 * KIB
+FEW = 1000  # bits, or holes
 MARKS = 20_000  # few, so that other programs seldom come between
-Execute = Callable[..., float]
+PATTERNS = {  # and the goal of a merge above 64 Mi bits
+    "sparse": 8.0,
+    "half": 3.0,
+    "random": 3.0,
+}
+Positions = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def patterns(bits: int, *, dense: bool) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Return positions of bits to be set, by a name."""
+def bits_of(pattern: str, count: int) -> bytes:
+    """Return a packed bitmap: a thousand bits; a half but for a thousand; one in a hundred."""
     rng = np.random.default_rng(1)
-    found = {"sparse": np.sort(rng.integers(0, bits, SPARSE))}
-    if dense:
-        found["one in 100"] = np.flatnonzero(rng.random(bits) < 0.01)
-        found["half"] = np.flatnonzero(rng.random(bits) < 0.5)
-    return found
+    packed = np.zeros(count // 8, np.uint8)
+    if pattern == "half":
+        packed[: count // 16] = 255
+        holes = rng.integers(0, count // 2, FEW)
+        np.bitwise_and.at(packed, holes >> 3, (~(1 << (holes & 7))).astype(np.uint8))
+        return packed.tobytes()
+    dirty = rng.integers(0, count, FEW if pattern == "sparse" else count // 100)
+    np.bitwise_or.at(packed, dirty >> 3, (1 << (dirty & 7)).astype(np.uint8))
+    return packed.tobytes()
 
 
-async def make(path: Path, bits: int, *, dense: bool) -> list[str]:
-    """Make an image with a bitmap for each pattern and an empty one; return their names."""
+async def make(path: Path, bits: int, names: list[str]) -> None:
+    """Make an image with a bitmap for each pattern, and an empty one."""
     path.write_bytes(new_image(bits * GRANULARITY))
     emulator = Emulator()
     file = {"driver": "file", "filename": str(path)}
     node = await emulator.opener.open({"driver": "qcow2", "node-name": "disk", "file": file})
     node.monitor_owned = True
-    found = patterns(bits, dense=dense)
-    for name, positions in found.items():
+    for name in names:
         bitmap = bitmaps_of(node).add(name, GRANULARITY, persistent=True)
-        packed = np.zeros(bits // 8, np.uint8)
-        np.bitwise_or.at(packed, positions >> 3, (1 << (positions & 7)).astype(np.uint8))
-        bitmap.bits.deserialise(0, bits * GRANULARITY, packed.data)
+        bitmap.bits.deserialise(0, bits * GRANULARITY, memoryview(bits_of(name, bits)))
     bitmaps_of(node).add("target", GRANULARITY, persistent=True)
     await emulator.close()
-    return list(found)
 
 
-def resident(daemon: Daemon) -> float:
-    """Return how much memory a daemon has, in MiB."""
-    for line in Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmRSS")
-
-
-@contextmanager
-def loaded(program: str, image: Path) -> Iterator[Execute]:
-    """Run a daemon on a copy of the image; give a call that executes and returns milliseconds."""
-    copy = image.with_suffix(f".{program}")
-    shutil.copyfile(image, copy)
-    with Daemon(program) as daemon:
-        daemon.ready()
-
-        def execute(command: str, /, **arguments: Any) -> float:
-            request = json.dumps({"execute": command, "arguments": arguments}).encode()
-            began = perf_counter()
-            daemon.socket.sendall(request)
-            reply = daemon.socket.recv(1 << 20)
-            spent = (perf_counter() - began) * 1000
-            if b'"return"' not in reply:
-                raise RuntimeError(reply)
-            return spent
-
-        execute("block-dirty-bitmap-add", **_with_null(execute))  # what is imported late is, now
-        before = resident(daemon)
-        file = {"driver": "file", "filename": str(copy)}
-        execute("blockdev-add", **{"driver": "qcow2", "node-name": "disk", "file": file})
-        execute.memory = resident(daemon) - before  # type: ignore[attr-defined]
-        yield execute
-
-
-def _with_null(execute: Execute) -> dict[str, Any]:
-    execute("blockdev-add", **{"driver": "null-co", "node-name": "null"})
-    return {"node": "null", "name": "b"}
-
-
-def merged(execute: Execute, source: str) -> Callable[[], float]:
+def merged(session: Session, source: str) -> Measure:
     """Return what takes one sample of a merge into an empty bitmap."""
 
-    def sample() -> float:
-        execute("block-dirty-bitmap-clear", node="disk", name="target")
-        return execute("block-dirty-bitmap-merge", node="disk", target="target", bitmaps=[source])
+    def sample() -> Sample:
+        session("block-dirty-bitmap-clear", node="disk", name="target")
+        return session.timed(
+            "block-dirty-bitmap-merge", node="disk", target="target", bitmaps=[source]
+        )
 
     return sample
 
 
-def cleared(execute: Execute, source: str) -> Callable[[], float]:
+def cleared(session: Session, source: str) -> Measure:
     """Return what takes one sample of clearing a bitmap."""
 
-    def sample() -> float:
-        execute("block-dirty-bitmap-merge", node="disk", target="target", bitmaps=[source])
-        return execute("block-dirty-bitmap-clear", node="disk", name="target")
+    def sample() -> Sample:
+        session("block-dirty-bitmap-merge", node="disk", target="target", bitmaps=[source])
+        return session.timed("block-dirty-bitmap-clear", node="disk", name="target")
 
     return sample
 
 
-def checked(execute: Execute, source: str) -> Callable[[], float]:
+def checked(session: Session, source: str) -> Measure:
     """Return what takes one sample of a checksum."""
-    return lambda: execute("x-debug-block-dirty-bitmap-sha256", node="disk", name=source)
+    return lambda: session.timed("x-debug-block-dirty-bitmap-sha256", node="disk", name=source)
 
 
-def run(report: Report) -> None:
-    """Measure bitmaps of 16 Mi and 1 Gi bits, and marking."""
-    with tempfile.TemporaryDirectory() as folder:
-        for title, bits, dense in (("16 Mi", 1 << 24, True), ("1 Gi", 1 << 30, False)):
-            image = Path(folder, f"{bits}.qcow2")
-            names = asyncio.run(make(image, bits, dense=dense))
-            with loaded(REAL, image) as real, loaded(OURS, image) as ours:
-                report.section(f"Dirty bitmaps of {title} bits")
-                for name in names:
-                    for what, of in (("merge", merged), ("clear", cleared), ("sha256", checked)):
-                        variants = {REAL: of(real, name), OURS: of(ours, name)}
-                        report.compare(f"{what}, {name}", variants, "ms")
-                report.note("memory for all of them, MiB:")
-                for program, execute in ((REAL, real), (OURS, ours)):
-                    report.note(f"  {program:24}{execute.memory:12,.1f}")  # type: ignore[attr-defined]
-    report.section("What an enabled bitmap costs a write of 4 KiB, in process")
-    report.compare("bits that are clean, then dirty", {"clean": fresh, "dirty": again}, "ns")
+def exported(session: Session, socket: Path, source: str) -> Measure:
+    """Return what takes one sample of nbdinfo's reading it all as an export's meta context."""
+
+    def sample() -> Sample:
+        before = cpu(session.pid)
+        uri = f"nbd+unix:///{source}?socket={socket}"
+        spent = timed(need("nbdinfo"), f"--map=qemu:dirty-bitmap:{source}", uri).value
+        return Sample(spent, cpu(session.pid) - before)
+
+    return sample
+
+
+def of_size(report: Report, title: str, bits: int, *, large: bool) -> None:
+    """Measure bitmaps of one size."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as name, ExitStack() as stack:
+        stack.enter_context(on(ONE_CPU))
+        folder = Path(name)
+        image = folder / "made"
+        asyncio.run(make(image, bits, list(PATTERNS)))
+        sessions: dict[str, Session] = {}
+        for program in (REAL, OURS):
+            session = sessions[program] = stack.enter_context(Session(program))
+            shutil.copyfile(image, folder / program)
+            session.open("disk", folder / program)
+            session("nbd-server-start", addr=address(folder / f"{program}.sock"))
+            for pattern in PATTERNS:
+                session("block-dirty-bitmap-disable", node="disk", name=pattern)
+        for pattern, best in PATTERNS.items():
+            makers: dict[str, tuple[Callable[[Session, str], Measure], float]] = {
+                "merge": (merged, best if large else 3.0),
+                "clear": (cleared, 3.0),
+                "sha256": (checked, 0.9),
+            }
+            for what, (maker, goal) in makers.items():
+                variants = {p: maker(session, pattern) for p, session in sessions.items()}
+                report.compare(
+                    f"{title}: {what}, {pattern}", variants, "ms",
+                    rounds=5 if large else 15, goal=Goal(ratio=goal), warm=True,
+                )  # fmt: skip
+            variants = {
+                program: exported(session, folder / f"{program}.sock", pattern)
+                for program, session in sessions.items()
+            }
+            for session in sessions.values():
+                session.export("disk", id=pattern, name=pattern, bitmaps=[pattern])
+            slow = large and pattern == "random"  # millions of lines, which nbdinfo prints
+            report.compare(
+                f"{title}: export, {pattern}", variants, "ms", rounds=1 if slow else 5,
+                goal=Goal(ratio=1.5),
+            )  # fmt: skip
+            for session in sessions.values():
+                session("block-export-del", id=pattern, mode="hard")
+
+
+def address(path: Path) -> dict[str, Any]:
+    """Return the address of a Unix socket."""
+    return {"type": "unix", "data": {"path": str(path)}}
+
+
+def kept(report: Report, title: str, bits: int, pattern: str) -> None:
+    """Measure opening an image with a bitmap, which loads it, and closing it, which stores it."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as name, ExitStack() as stack:
+        stack.enter_context(on(ONE_CPU))
+        folder = Path(name)
+        asyncio.run(make(folder / "made", bits, [pattern]))
+        sessions = {program: stack.enter_context(Session(program)) for program in (REAL, OURS)}
+        for program in sessions:
+            shutil.copyfile(folder / "made", folder / program)
+
+        def load(program: str) -> Sample:
+            session = sessions[program]
+            file = {"driver": "file", "filename": str(folder / program)}
+            spent = session.timed("blockdev-add", driver="qcow2", node_name="disk", file=file)
+            session("blockdev-del", node_name="disk")
+            return spent
+
+        def store(program: str) -> Sample:
+            sessions[program].open("disk", folder / program)
+            return sessions[program].timed("blockdev-del", node_name="disk")
+
+        def holding(program: str) -> float:
+            """Return the MiB that an image and its bitmaps cost."""
+            before = sessions[program].memory
+            sessions[program].open("disk", folder / program)
+            grown = sessions[program].memory - before
+            sessions[program]("blockdev-del", node_name="disk")
+            return max(grown, 0.01)
+
+        variants: dict[str, Measure] = {p: lambda p=p: holding(p) for p in sessions}
+        most = Goal(most=20) if pattern == "sparse" else None
+        report.compare(f"{title}: memory, {pattern}", variants, "MiB", rounds=1, goal=most)
+        for what, step in (("load", load), ("store", store)):
+            variants = {p: lambda p=p, step=step: step(p) for p in sessions}
+            goal = Goal(ratio=1.5)
+            report.compare(f"{title}: {what}, {pattern}", variants, "ms", goal=goal, warm=True)
 
 
 def marking(bitmap: Bitmap) -> float:
     """Mark 4 KiB in each cluster; return nanoseconds a write, without the loop itself."""
     offsets = range(0, MARKS * GRANULARITY, GRANULARITY)
+    mark = bitmap.mark
     began = perf_counter()
     for offset in offsets:
-        bitmap.mark(offset, 4096)
+        mark(offset, 4096)
     middle = perf_counter()
     for _ in offsets:
         pass
@@ -161,3 +208,17 @@ def again() -> float:
     bitmap = Bitmap(MARKS * GRANULARITY)
     bitmap.mark(0, MARKS * GRANULARITY)
     return marking(bitmap)
+
+
+def run(report: Report) -> None:
+    """Measure bitmaps of 16 Mi and 1 Gi bits, and marking."""
+    for title, bits in (("16 Mi", 1 << 24), ("1 Gi", 1 << 30)):
+        with report.section(f"Dirty bitmaps of {title} bits, client and daemon on one core"):
+            of_size(report, title, bits, large=bits > 1 << 24)
+    with report.section("Dirty bitmaps that images keep"):
+        kept(report, "16 Mi", 1 << 24, "random")
+        kept(report, "16 Mi", 1 << 24, "half")
+        kept(report, "1 Gi", 1 << 30, "sparse")
+    with report.section("What an enabled bitmap costs a write of 4 KiB, in process"):
+        for title, sample in (("a clean bit", fresh), ("a dirty bit", again)):
+            report.compare(title, {OURS: sample}, "ns", rounds=15, goal=Goal(most=150))

@@ -17,6 +17,7 @@ PROGRAMS = {  # and the options that a monitor on a chardev takes
     "qemu-system-x86_64": (["qemu-system-x86_64", *MACHINE], "-qmp"),
     "blockemu-qemu": ([str(BIN / "blockemu-qemu"), *MACHINE], "-qmp"),
 }
+SILENCE = 120  # seconds without a word from a daemon, and a row has failed
 MONITOR = {"--monitor": "chardev=m", "-qmp": "chardev:m"}
 NEGOTIATE = b'{"execute": "qmp_capabilities"}\n'
 
@@ -36,6 +37,7 @@ class Daemon(AbstractContextManager["Daemon"]):
         stderr: int | None = None,
     ) -> None:
         self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(SILENCE)
         with theirs:
             command, option = PROGRAMS[program]
             arguments = [

@@ -2,6 +2,8 @@
 # Install from Debian the real programs that tests/compat compares with, where we may (root, or sudo
 # without a password).  Says what is still missing; that is an error only under CI=true or
 # BLOCKEMU_COMPAT=require.  BLOCKEMU_INSTALL=no: look, but install nothing.
+#
+#   tools/install-programs.sh [bench]        bench: with what only the measurements need
 set -u
 
 # What is looked for -> the package that has it.  From Debian 13 on qemu-storage-daemon is in
@@ -14,6 +16,8 @@ nbdinfo                 libnbd-bin
 nbdcopy                 libnbd-bin
 nbdkit                  nbdkit
 python3-module:nbd      python3-libnbd'
+[ "${1:-}" != bench ] || wanted="$wanted
+fio                     fio"
 
 present() {
     case $1 in
@@ -58,7 +62,7 @@ lacking=$(missing)
 
 if may_install; then
     packages=$(packages_of "$lacking")
-    echo "installing for the compat tests: $packages" >&2
+    echo "installing, to compare with: $packages" >&2
     as_root apt-get -qq update || echo "apt-get update failed; trying with the lists there are" >&2
     # shellcheck disable=SC2086
     install $packages >&2
@@ -69,10 +73,10 @@ fi
 {
     echo "Not installed, and could not be (not root, no sudo without password, or no such package):"
     echo "$lacking" | sed 's/^\([^ ]*\) \(.*\)$/    \1  (Debian package \2)/'
-    echo "To have all compat tests:  sudo apt-get install --no-install-recommends $(packages_of "$lacking")"
+    echo "To have them all:  sudo apt-get install --no-install-recommends $(packages_of "$lacking")"
 } >&2
 if [ "${CI:-}" = true ] || [ "${BLOCKEMU_COMPAT:-auto}" = require ]; then
     echo "Nothing may be skipped here: stopping." >&2
     exit 1
 fi
-echo "The tests that need them are skipped, no others." >&2
+echo "The tests and measurements that need them are skipped, no others." >&2
