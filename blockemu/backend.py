@@ -5,7 +5,6 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from time import monotonic_ns
 from typing import Any
 
 from blockemu.edge import Edge
@@ -40,6 +39,7 @@ class Backend(Edge):
         "drain_hooks",
         "error_actions",
         "in_flight",
+        "io_status",
         "plans",
         "queues",
         "removable",
@@ -69,6 +69,7 @@ class Backend(Edge):
         self.tray = False
         self.reports_errors = False  # whether its device has an I/O status
         self.error_actions = ("report", "enospc")  # of reads, of writes
+        self.io_status = "ok"  # or which error stopped the machine first: "failed", "nospace"
         self.plans = plans
         self.queues = True
         self.allow_beyond_end = False
@@ -88,6 +89,17 @@ class Backend(Edge):
     def inserted(self) -> Node[Any] | None:
         """The node, if there is one."""
         return getattr(self, "node", None)
+
+    @property
+    def has_io_status(self) -> bool:
+        """Whether an error of its device may stop the machine (blk_iostatus_is_enabled)."""
+        read, write = self.error_actions
+        return self.reports_errors and (write in ("enospc", "stop") or read == "stop")
+
+    def reset_io_status(self) -> None:
+        """Forget the error that stopped the machine."""
+        if self.has_io_status:
+            self.io_status = "ok"
 
     def describe_parent(self) -> str:
         """Name the backend or the device (after blk_root_get_parent_desc)."""
@@ -138,7 +150,6 @@ class Backend(Edge):
         view = memoryview(buf)
         self.check(offset, len(view))
         read = self.route.read
-        begun = monotonic_ns()
         if read is not None and (segments := read(offset, len(view))) is not None:
             at = 0
             for leaf, host, length in segments:
@@ -148,7 +159,6 @@ class Backend(Edge):
                     break
                 at += length
             else:
-                self.stats.read.add(1, len(view), monotonic_ns() - begun)
                 return
         await self.enter()
         try:
@@ -157,7 +167,6 @@ class Backend(Edge):
             await super().pread(offset, view)
         finally:
             self.leave()
-        self.stats.read.add(1, len(view), monotonic_ns() - begun)
 
     async def pwrite(
         self, offset: int, buf: bytes | bytearray | memoryview, flags: int = 0
@@ -166,7 +175,6 @@ class Backend(Edge):
         view = memoryview(buf)
         self.check(offset, len(view))
         flags |= 0 if self.write_cache else Write.FUA
-        begun = monotonic_ns()
         await self.enter()
         try:
             if self.throttle is not None:
@@ -176,7 +184,6 @@ class Backend(Edge):
                 await super().flush()
         finally:
             self.leave()
-        self.stats.write.add(1, len(view), monotonic_ns() - begun)
 
     async def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         """Make a range read as zeroes."""
@@ -203,13 +210,11 @@ class Backend(Edge):
 
     async def flush(self) -> None:
         """Make finished writes durable."""
-        begun = monotonic_ns()
         await self.enter()
         try:
             await super().flush()
         finally:
             self.leave()
-        self.stats.flush.add(1, 0, monotonic_ns() - begun)
 
     async def enter(self) -> None:
         """Count a request in, once no drained section holds it up."""

@@ -89,8 +89,20 @@ class SteppedClock(Clock):
 
 
 class Clocks:
-    """An emulator's clocks: real time for jobs and time-outs, virtual time for emulated devices."""
+    """An emulator's clocks: real time for jobs and time-outs, virtual time for emulated devices.
 
-    def __init__(self, realtime: Clock | None = None, virtual: Clock | None = None) -> None:
+    Requests are accounted by ``accounting``.  Where a test steps the virtual clock, QEMU's way to
+    say so is ``tested``: that is the clock then, and every request takes ``made_up_latency``.
+    """
+
+    def __init__(
+        self,
+        realtime: Clock | None = None,
+        virtual: Clock | None = None,
+        *,
+        tested: bool = False,
+    ) -> None:
         self.realtime = realtime or RealClock()
         self.virtual = virtual or self.realtime
+        self.accounting = self.virtual if tested else self.realtime
+        self.made_up_latency = 1_000_000 if tested else None  # nanoseconds

@@ -132,7 +132,8 @@ class Edge:
         if node.tracker.serialising or node.limits.request_alignment > 1:
             return NO_ROUTE
         route = node.route()
-        plain = not node.before_write and node.flags.detect_zeroes == "off"
+        plain = not (node.before_write or node.write_threshold)
+        plain = plain and node.flags.detect_zeroes == "off"
         if not plain or Perm.WRITE not in self._perm:
             route = replace(route, write=None)
         if node.bitmaps:
@@ -220,7 +221,8 @@ class Edge:
             return
         serialise = bool(flags & Write.SERIALISING)
         flags &= ~Write.SERIALISING  # the driver's own requests need not be
-        if self.can_write and not (node.before_write or node.tracker.serialising or serialise):
+        watched = node.before_write or node.write_threshold
+        if self.can_write and not (watched or node.tracker.serialising or serialise):
             node.tracker.enter(request := Request(offset, offset + len(view)))
         else:
             request = await self._begin_write(offset, len(view), serialise)
@@ -433,6 +435,8 @@ class Edge:
         if not self.can_write:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         request = await self.begin(offset, offset + length, serialising)
+        if 0 < self.node.write_threshold < request.end:
+            self._pass_threshold(request.end)
         try:
             for hook in self.node.before_write:
                 await hook(offset, length)
@@ -440,6 +444,19 @@ class Edge:
             self.node.tracker.end(request)
             raise
         return request
+
+    def _pass_threshold(self, end: int) -> None:
+        """Report a write that goes beyond the threshold, which is no more (write-threshold.c)."""
+        from blockemu.schema.io_events import BlockWriteThreshold  # start-up: seldom asked for
+
+        node, threshold = self.node, self.node.write_threshold
+        node.write_threshold = 0
+        node.changed()
+        node.services.emit(
+            BlockWriteThreshold(
+                node_name=node.name, amount_exceeded=end - threshold, write_threshold=threshold
+            )
+        )
 
     def _end_write(self, request: Request, flags: int) -> None:
         self.node.writes += 1

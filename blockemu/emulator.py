@@ -24,6 +24,7 @@ from blockemu.pool import Pool
 from blockemu.qmp_server.qapi import ALL, Profile, Struct
 from blockemu.qom import Tree
 from blockemu.runstate import Machine
+from blockemu.schema.run_state import RunState
 from blockemu.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from blockemu.jobs.registry import Jobs
     from blockemu.machine.devices import Devices
     from blockemu.machine.drives import Drives
+    from blockemu.machine.guest import Guest
 
 Listener = Callable[[Struct], None]
 
@@ -90,7 +92,14 @@ class Emulator:
         """The machine's drives."""
         from blockemu.machine.drives import Drives
 
-        return Drives(self.graph, self.opener, self.throttle_groups)
+        return Drives(self.graph, self.opener, self.throttle_groups, self.clocks)
+
+    @cached_property
+    def guest(self) -> "Guest":
+        """What a guest would ask of the devices."""
+        from blockemu.machine.guest import Guest
+
+        return Guest(self.devices, self.machine, self.clocks, self.emit, self.stop_machine)
 
     @cached_property
     def fdsets(self) -> "FdSets":
@@ -146,9 +155,9 @@ class Emulator:
 
     # Life
 
-    async def stop_machine(self) -> None:
+    async def stop_machine(self, state: RunState = RunState.PAUSED) -> None:
         """Stop the machine; what is under way ends, and all is flushed (do_vm_stop, cpus.c)."""
-        self.machine.stop()
+        self.machine.stop(state)
         async with drained(*self.graph):
             pass
         for node in list(self.graph):
@@ -156,9 +165,23 @@ class Emulator:
                 with suppress(OSError):
                     await flush(node)
 
+    def continue_machine(self) -> None:
+        """Let the machine go on; errors of devices and jobs are forgotten (qmp_cont)."""
+        for backend in self.graph.all_backends():
+            backend.reset_io_status()
+        if "jobs" in vars(self):
+            from blockemu.jobs.block_job import BlockJob
+
+            for job in self.jobs:
+                if isinstance(job, BlockJob):
+                    job.reset_io_status()
+        self.machine.resume()
+
     async def close(self) -> None:
         """End exports and jobs, then flush and close all nodes."""
         made = vars(self)
+        if "guest" in made:
+            await self.guest.close()
         if "exports" in made:
             await self.exports.close_all()
             if self.exports.server is not None:

@@ -145,10 +145,12 @@ def nest(options: Mapping[str, Any]) -> Options:
 
 
 def _listed(value: Any) -> Any:
-    """Turn an object with the keys 0, 1, ... into a list."""
-    if isinstance(value, dict) and value and set(value) == {str(i) for i in range(len(value))}:
-        return [value[str(i)] for i in range(len(value))]
-    return value
+    """Turn objects with the keys 0, 1, ... into lists, however deep they lie."""
+    if not isinstance(value, dict):
+        return value
+    if value and set(value) == {str(i) for i in range(len(value))}:
+        return [_listed(value[str(i)]) for i in range(len(value))]
+    return {key: _listed(item) for key, item in value.items()}
 
 
 # What shows a node

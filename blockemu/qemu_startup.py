@@ -344,7 +344,7 @@ class MachineStartup(Startup):
         daemon = Daemon(
             profile=settings.profile,
             chardevs=self._chardevs,
-            clocks=Clocks(virtual=clock),
+            clocks=Clocks(virtual=clock, tested=clock is not None),
             log=Log(settings.level, settings.format),
             self_check=settings.self_check,
             plans=settings.plans,

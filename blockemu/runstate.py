@@ -12,6 +12,7 @@ class Machine:
     def __init__(self, emit: Callable[[Struct], None]) -> None:
         self._emit = emit
         self.state = RunState.RUNNING
+        self.resume_hooks: list[Callable[[], None]] = []
 
     @property
     def running(self) -> bool:
@@ -33,6 +34,13 @@ class Machine:
         if not self.running:
             self._emit(Resume())
             self.state = RunState.RUNNING
+        for hook in self.resume_hooks:
+            hook()
+
+    def reset(self) -> None:
+        """Forget why it does not run."""
+        if not self.running:
+            self.state = RunState.PRELAUNCH
 
     def status(self) -> StatusInfo:
         """Return what ``query-status`` answers."""

@@ -9,6 +9,7 @@ Both kinds speak real QMP over a real socket, by qemu.qmp's client, which is ``e
 """
 
 import asyncio
+import base64
 import re
 import socket
 import sys
@@ -25,6 +26,9 @@ from blockemu.chardevs import SocketChardev
 from blockemu.clocks import Clocks, RealClock, SteppedClock
 from blockemu.daemon import Daemon
 from blockemu.emulator import Emulator
+from blockemu.machine.building import build
+from blockemu.machine.guest import GuestDisk
+from blockemu.machine.models import model
 from blockemu.perm import Perm
 from blockemu.qmp_server.profile import ALL, Profile
 from blockemu.sockets import FdAddress
@@ -76,6 +80,21 @@ class Subject:
             "JOB_STATUS_CHANGE", lambda data: data["id"] == name and data["status"] == status
         )
 
+    async def guest_io(self, device: str, operation: str, /, **members: Any) -> bytes:
+        """Ask something of a disk as its guest would; return what was read.
+
+        ``members`` are those of x-emu-guest-io.
+
+        Raises:
+            OSError: the guest was told of a failure; only its text is known.
+        """
+        reply = await self.execute("x-emu-guest-io", device=device, operation=operation, **members)
+        end = await self.event("X_EMU_GUEST_IO", lambda data: data["request"] == reply["request"])
+        data = end["data"]
+        if "error" in data:
+            raise OSError(data["error"])
+        return base64.b64decode(data.get("data", ""))
+
     def _collect(self) -> None:
         self.events += [dict(event) for event in self._listener.clear()]
 
@@ -118,6 +137,10 @@ class Running(Subject):
         finally:
             await self.emulator.graph.remove(backend)
 
+    def disk(self, device: str) -> GuestDisk:
+        """Return what a guest has of a device's disk; its requests keep to rerror and werror."""
+        return self.emulator.guest.disk(device)
+
     async def read(self, node: str, offset: int, length: int) -> bytes:
         """Read as a guest."""
         buffer = bytearray(length)
@@ -138,10 +161,12 @@ async def running(
     stepped: bool = False,
     plans: bool = True,
     self_check: bool = True,
+    machine: str = "",
 ) -> AsyncIterator[Running]:
     """Run an emulator in this process.
 
     ``profile``: as for ``--compat``.  ``stepped``: real time, by which jobs go, is stepped too.
+    ``machine``: as for ``-machine``; one such as "pc" has buses for devices.
     ``self_check``: a reply or event that does not fit its own type is an error, and so is what
     ``blockemu.consistency`` finds.
     """
@@ -157,6 +182,8 @@ async def running(
     daemon.chardevs.add("testing", chardev)
     daemon.serve(daemon.chardevs.take("testing"))
     qmp = QMPClient("blockemu.testing")
+    if machine:
+        await build(daemon.emu.devices, daemon.emu.drives, model(machine))
     closing = asyncio.create_task(_close_when_stopped(daemon))
     try:
         await qmp.connect(ours)

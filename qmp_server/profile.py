@@ -15,6 +15,7 @@ VERSIONS: Final[dict[str, Version]] = {
     "7.2": (7, 2, 22),
 }
 NEWEST: Final = (7, 2, 22)
+NO_QEMU: Final = "1000"  # since when there is what no QEMU has: only the profile "all" shows it
 POLICIES: Final = {
     "deprecated-input": ("accept", "reject", "crash"),
     "deprecated-output": ("accept", "hide"),

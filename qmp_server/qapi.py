@@ -38,6 +38,7 @@ from blockemu.qmp_server.invalid import (
 )
 from blockemu.qmp_server.profile import (
     ALL,
+    NO_QEMU,
     Deprecated,
     Features,
     Life,
@@ -56,6 +57,7 @@ __all__ = [
     "I16",
     "I32",
     "I64",
+    "NO_QEMU",
     "U8",
     "U16",
     "U32",

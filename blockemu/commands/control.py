@@ -149,7 +149,7 @@ async def stop(context: Context) -> None:
 @command(since="0.14")
 def cont(context: Context) -> None:
     """Let the machine run."""
-    context.emu.machine.resume()
+    context.emu.continue_machine()
 
 
 @command(since="0.14", allow_preconfig=True)

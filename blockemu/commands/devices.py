@@ -34,6 +34,7 @@ async def device_del(context: Context, *, id: str) -> None:
 async def system_reset(context: Context) -> None:
     """Reset the machine: devices that were asked to leave do."""
     emu = context.emu
+    emu.machine.reset()
     emu.emit(Reset(guest=False, reason=ShutdownCause.HOST_QMP_SYSTEM_RESET))
     asyncio.get_running_loop().call_soon(lambda: emu.keep(emu.devices.reset()))
 

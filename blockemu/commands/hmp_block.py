@@ -301,7 +301,7 @@ async def stop(context: Context, write: Write, values: Values) -> None:
 
 async def cont(context: Context, write: Write, values: Values) -> None:
     """Let the machine run."""
-    context.emu.machine.resume()
+    context.emu.continue_machine()
 
 
 _DEVICE = Word("device", "block device name")

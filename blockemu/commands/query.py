@@ -1,4 +1,4 @@
-"""What there is: nodes, devices, statistics, the graph.  After block/qapi.c."""
+"""What there is: nodes, devices, the graph.  After block/qapi.c."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,17 +13,15 @@ from blockemu.emulator import Emulator
 from blockemu.image_info import describe_chain
 from blockemu.jobs.block_job import BlockJob
 from blockemu.node import Node
-from blockemu.perm import Perm, Role, api_perm_names
+from blockemu.perm import Perm, api_perm_names
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.bitmaps import BlockDirtyInfo
 from blockemu.schema.jobs import BlockDeviceIoStatus
 from blockemu.schema.nodes import (
     BlockdevCacheInfo,
     BlockDeviceInfo,
-    BlockDeviceStats,
     BlockInfo,
     BlockPermission,
-    BlockStats,
     XDbgBlockGraph,
     XDbgBlockGraphEdge,
     XDbgBlockGraphNode,
@@ -45,16 +43,7 @@ async def query_named_block_nodes(
 async def query_block(context: Context) -> list[BlockInfo]:
     """Describe the devices."""
     await _materialise(context.emu)
-    return [_describe_backend(backend) for backend in _visible(context.emu)]
-
-
-@command(since="0.14")
-def query_blockstats(context: Context, *, query_nodes: bool | None = None) -> list[BlockStats]:
-    """Tell what devices, or all nodes, have done."""
-    emu = context.emu
-    if query_nodes:
-        return [_node_stats(node, chain=False) for node in reversed(list(emu.graph))]
-    return [_backend_stats(backend) for backend in _visible(emu)]
+    return [_describe_backend(backend) for backend in visible(context.emu)]
 
 
 @command(name="x-debug-query-block-graph", since="4.0", features=("unstable",))
@@ -83,7 +72,8 @@ async def _materialise(emu: Emulator) -> None:
         await node.materialise()
 
 
-def _visible(emu: Emulator) -> Iterator[Backend]:
+def visible(emu: Emulator) -> Iterator[Backend]:
+    """Yield the backends that queries show: those with a name or a device."""
     return (b for b in emu.graph.backends.values() if b.title or b.device)
 
 
@@ -128,7 +118,7 @@ def describe_bitmaps(node: Node[Any]) -> list[BlockDirtyInfo] | None:
 
 
 def _describe_backend(backend: Backend) -> BlockInfo:
-    node = _skip_implicit(backend.inserted)
+    node = skip_implicit(backend.inserted)
     inserted = describe_node(node, flat=False, backend=backend) if node is not None else None
     return BlockInfo(
         device=backend.title,
@@ -138,90 +128,16 @@ def _describe_backend(backend: Backend) -> BlockInfo:
         locked=False,
         inserted=inserted,
         tray_open=False if backend.tray else None,
-        io_status=BlockDeviceIoStatus.OK if _has_io_status(backend) else None,
+        io_status=BlockDeviceIoStatus(backend.io_status) if backend.has_io_status else None,
         dirty_bitmaps=inserted.dirty_bitmaps if inserted is not None else None,
     )
 
 
-def _has_io_status(backend: Backend) -> bool:
-    """Tell whether an error may stop the machine (blk_iostatus_is_enabled)."""
-    read, write = backend.error_actions
-    return backend.reports_errors and (write in ("enospc", "stop") or read == "stop")
-
-
-def _skip_implicit(node: Node[Any] | None) -> Node[Any] | None:
+def skip_implicit(node: Node[Any] | None) -> Node[Any] | None:
+    """Return the first node from here down that no filter of QEMU's own hides."""
     while node is not None and node.implicit and node.filtered is not None:
         node = node.filtered.node
     return node
-
-
-def _backend_stats(backend: Backend) -> BlockStats:
-    node = _skip_implicit(backend.inserted)
-    of_node = _node_stats(node, chain=True) if node is not None else None
-    stats = backend.stats
-    return BlockStats(
-        device=backend.title,
-        qdev=backend.device_id or None,
-        node_name=node.name if node is not None else None,
-        stats=_stats(
-            rd_bytes=stats.read.bytes,
-            wr_bytes=stats.write.bytes,
-            unmap_bytes=stats.unmap.bytes,
-            rd_operations=stats.read.operations,
-            wr_operations=stats.write.operations,
-            flush_operations=stats.flush.operations,
-            unmap_operations=stats.unmap.operations,
-            rd_total_time_ns=stats.read.total_time_ns,
-            wr_total_time_ns=stats.write.total_time_ns,
-            flush_total_time_ns=stats.flush.total_time_ns,
-            unmap_total_time_ns=stats.unmap.total_time_ns,
-            wr_highest_offset=node.highest_written if node is not None else 0,
-            failed_rd_operations=stats.read.failed,
-            failed_wr_operations=stats.write.failed,
-            failed_flush_operations=stats.flush.failed,
-            failed_unmap_operations=stats.unmap.failed,
-            account_invalid=True,
-            account_failed=True,
-        ),
-        driver_specific=of_node.driver_specific if of_node is not None else None,
-        parent=of_node.parent if of_node is not None else None,
-        backing=of_node.backing if of_node is not None else None,
-    )
-
-
-_ZERO_STATS: dict[str, Any] = {
-    name: False if name.startswith("account") else [] if name == "timed_stats" else 0
-    for name, hint in BlockDeviceStats.__annotations__.items()
-    if "None" not in str(hint)
-}
-
-
-def _stats(**values: int) -> BlockDeviceStats:
-    return BlockDeviceStats(**(_ZERO_STATS | values))
-
-
-def _node_stats(node: Node[Any], *, chain: bool) -> BlockStats:
-    """Describe what went through a node; ``chain``: with what is below (bdrv_query_bds_stats)."""
-    if chain:
-        node = _skip_implicit(node) or node
-    data = _data_child(node)
-    below = node.below
-    return BlockStats(
-        node_name=node.name,
-        stats=_stats(wr_highest_offset=node.highest_written),
-        driver_specific=node.driver_stats(),
-        parent=_node_stats(data.node, chain=chain) if data is not None else None,
-        backing=_node_stats(below.node, chain=True) if chain and below is not None else None,
-    )
-
-
-def _data_child(node: Node[Any]) -> Edge | None:
-    """Return the one child that stores the node's data, None if there are several or none."""
-    primary = node.primary
-    if primary is not None and primary.role & (Role.DATA | Role.FILTERED):
-        return primary
-    stores = [edge for edge in node.children.values() if edge.role & Role.DATA]
-    return stores[0] if len(stores) == 1 else None
 
 
 class _Drawing:

@@ -8,7 +8,6 @@ requests in it, and answers them with one send.  What cannot be planned runs as 
 import asyncio
 import errno
 import struct
-from time import monotonic_ns
 from typing import Final
 
 from blockemu.backend import Backend
@@ -72,9 +71,7 @@ class Connection:
 
     def _serve(self) -> None:
         """Answer what is received; stop where output, a thread or a task has to be waited for."""
-        begun = monotonic_ns()
         route = self._backend.route
-        counts = [0, 0, 0, 0]  # reads, their bytes, writes, their bytes
         need = _HEAD
         ends = False
         while self._end - self._start >= _HEAD and len(self._tasks) < MOST_TASKS:
@@ -91,32 +88,24 @@ class Connection:
                 if self._end - self._start < _HEAD + length:
                     need = _HEAD + length
                     break
-                self._write(Request._make(head[1:]), route, counts)
+                self._write(Request._make(head[1:]), route)
                 continue
             if kind == wire.CMD_READ and self._out.crowded(length):
                 self._out.flush()
                 if self._out.sending:
                     break
             self._start += _HEAD
-            if kind == wire.CMD_READ and self._read(flags, cookie, offset, length, route):
-                counts[0] += 1
-                counts[1] += length
-            else:
+            if kind != wire.CMD_READ or not self._read(flags, cookie, offset, length, route):
                 self._spawn(Request(flags, kind, cookie, offset, length))
-        self._finish_batch(begun, route, counts, need)
+        self._finish_batch(route, need)
         if ends:  # what came before is carried out
             self.close()
 
-    def _finish_batch(self, begun: int, route: Route, counts: list[int], need: int) -> None:
+    def _finish_batch(self, route: Route, need: int) -> None:
         self._flush()
         if self._writes:
             self._write_on_thread(route)
         self._make_room(need)
-        elapsed, stats = monotonic_ns() - begun, self._backend.stats
-        if counts[0]:
-            stats.read.add(counts[0], counts[1], elapsed)
-        if counts[2]:
-            stats.write.add(counts[2], counts[3], elapsed)
         self._pause_or_resume()
 
     def _make_room(self, need: int) -> None:
@@ -195,7 +184,7 @@ class Connection:
             offset += size
         return True
 
-    def _write(self, request: Request, route: Route, counts: list[int]) -> None:
+    def _write(self, request: Request, route: Route) -> None:
         """Carry out a write whose payload is there, now or by a task."""
         flags, _, cookie, offset, length = request
         begin = self._start + _HEAD
@@ -206,8 +195,6 @@ class Connection:
         if route.write is not None and not flags and inside:
             planned = route.write(offset, length)
             if planned is not None:
-                counts[2] += 1
-                counts[3] += length
                 self._put(cookie, offset, payload, planned, route)
                 return
         self._spawn(request, bytes(payload))

@@ -158,6 +158,10 @@ class BlockJob(Job):
 
     def on_user_resume(self) -> None:
         """Forget the error the job stopped for."""
+        self.reset_io_status()
+
+    def reset_io_status(self) -> None:
+        """Forget the error."""
         self.io_status = BlockDeviceIoStatus.OK
 
     # What users see

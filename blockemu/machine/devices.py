@@ -32,6 +32,7 @@ from blockemu.machine.device_errors import (
     UnplugPending,
     WrongBus,
 )
+from blockemu.machine.error_policies import POLICIES, apply_policies
 from blockemu.machine.types import BY_NAME, DeviceType, Drive
 from blockemu.optlist import IDENTIFIER_HINT, is_identifier, is_on
 from blockemu.perm import Perm
@@ -42,6 +43,7 @@ from blockemu.qom import Container, NoSuchObject, Object, Tree
 from blockemu.schema.devices import DeviceDeleted
 
 _BOOLS = ("on", "off", "yes", "no", "y", "n", "true", "false")
+_VALUES = {"OnOffAuto": ("on", "off", "auto"), "BlockdevOnError": POLICIES}
 _SPECIAL = ("driver", "id", "bus")
 
 
@@ -109,6 +111,7 @@ class Devices:
         self._anonymous = 0
         self._scsi = 0
         self._removing = asyncio.Lock()  # one leaves after another
+        self.reset_hooks: list[Callable[[Device | None], None]] = []  # None: all are reset
 
     def furnish(self, buses: list[Bus]) -> None:
         """Give the machine its buses, and devices their folders."""
@@ -259,7 +262,7 @@ class Devices:
                 raise NoSuchProperty(device.model.name, name)
             if kind == "bool" and value not in _BOOLS:
                 raise InvalidParameterValue(name, "'on' or 'off'")
-            if kind == "OnOffAuto" and value not in ("on", "off", "auto"):
+            if value not in _VALUES.get(kind, (value,)):
                 raise NotAccepted(name, value)
             device.values[name] = value
             if name == "drive" and value:
@@ -316,9 +319,11 @@ class Devices:
         cache = device.values.get("write-cache", "auto")
         if cache != "auto":
             backend.write_cache = cache == "on"
+        apply_policies(backend, device.values)
         backend.removable = may_be_empty
         backend.tray = kind is Drive.MEDIUM
         backend.reports_errors = kind not in (Drive.FLOPPY, Drive.FLASH)
+        backend.reset_io_status()
 
     # Unplugging
 
@@ -370,13 +375,19 @@ class Devices:
 
     async def reset(self) -> None:
         """Let those go that were waiting for it."""
+        self._was_reset(None)
         for bus in list(self.buses):
             for device in [d for d in bus.devices if d.leaving]:
                 await self._let_go(device)
                 await self.remove(device)
 
+    def _was_reset(self, device: Device | None) -> None:
+        for hook in self.reset_hooks:
+            hook(device)
+
     async def _take_out(self, device: Device, *, drop: bool = False) -> None:
         """Detach from the tree and the drive; ``drop``: a drive goes with its device."""
+        self._was_reset(device)
         backend, device.backend = device.backend, None
         if backend is not None:
             backend.device = backend.device_id = ""

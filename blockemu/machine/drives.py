@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from blockemu.backend import Backend
+from blockemu.clocks import Clocks
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.filenames import nest
 from blockemu.graph import Graph
+from blockemu.machine.accounting import take_accounting
 from blockemu.node import Node
 from blockemu.opening import Opener
 from blockemu.optlist import is_on, number, parse_any
@@ -169,8 +171,11 @@ class Place:
 class Drives:
     """The drives of a machine: which backends are drives, and where they are."""
 
-    def __init__(self, graph: Graph, opener: Opener, groups: ThrottleGroups) -> None:
+    def __init__(
+        self, graph: Graph, opener: Opener, groups: ThrottleGroups, clocks: Clocks
+    ) -> None:
         self._graph = graph
+        self._clocks = clocks
         self._groups = groups
         self._opener = opener
         self.places: dict[Backend, Place] = {}
@@ -244,6 +249,7 @@ class Drives:
         temporary = is_on(given.pop("snapshot", None))
         limits, group = _take_limits(given), given.pop("throttling.group", None)
         zeroes = _take_common(given)
+        accounting = take_accounting(given)
         filename = given.pop("file", None) or None
         backend = Backend(name, Perm.CONSISTENT_READ, Perm.ALL)
         if filename is not None or given:
@@ -258,6 +264,11 @@ class Drives:
                 raise
             node.flags.detect_zeroes = zeroes
             node.changed()
+            try:
+                accounting.set_up(backend.stats, self._clocks)
+            except QmpError:
+                await self._graph.remove(backend)
+                raise
         backend.write_cache = writeback
         if limits.limits_anything:
             await backend.limit(self._groups.get(name if group is None else group))
@@ -363,8 +374,6 @@ def _take_common(given: dict[str, str]) -> str:
         raise BadDetectZeroes(zeroes)
     if is_on(given.pop("copy-on-read", None)):
         raise NotYet("copy-on-read=on")
-    for key in ("stats-account-invalid", "stats-account-failed"):
-        given.pop(key, None)
     tag = given.pop("format", None)
     if tag is not None and "driver" in given:
         raise TwoDrivers

@@ -12,7 +12,13 @@ from blockemu.graph import Graph
 from blockemu.perm import Perm
 from blockemu.permissions import try_set_perm
 from blockemu.qemu_io.commands import COMMANDS
-from blockemu.qemu_io.refusals import BadOption, NoFileOpen, Refusal, UnknownCommand
+from blockemu.qemu_io.refusals import (
+    BadOption,
+    InvalidRequest,
+    NoFileOpen,
+    Refusal,
+    UnknownCommand,
+)
 from blockemu.qemu_io.sizes import parse_size
 from blockemu.qemu_io.table import IoCommand, find
 
@@ -62,6 +68,10 @@ class Interpreter:
             if command is None:
                 raise UnknownCommand(name)
             return await self._run(command, name, arguments)
+        except InvalidRequest as e:
+            self.image.stats.invalid(e.kind, self.clocks)
+            self.show(e)
+            return e.code
         except Refusal as e:
             self.show(e)
             return e.code

@@ -4,6 +4,8 @@ import errno
 import os
 from typing import ClassVar, Literal
 
+from blockemu.stats import Kind
+
 MAX_REQUEST = 0x7FFFFFFF & -512  # bytes: the most one request may ask for
 
 
@@ -167,6 +169,10 @@ class InvalidRequest(Refusal):
 
     code = 0
     template = "injecting invalid {} request\n"
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind.value)
+        self.kind = kind
 
 
 class PatternFileError(Refusal):
