@@ -46,8 +46,9 @@ iotests: $(READY) ## run QEMU's own tests on our programs; ARGS="-f raw -d 001" 
 	@sh tools/install-programs.sh
 	$(PY) tools/iotests/run.py $(ARGS)
 
-docs: $(READY) ## write docs/reference from the declarations of commands, events and drivers
+docs: $(READY) ## write docs/reference and docs/versions.md from the declarations of commands, events and drivers
 	$(PY) tools/write_reference.py docs/reference
+	$(PY) tools/write_versions.py
 
 clean: ## remove .venv, caches, the demo disk and what was built
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

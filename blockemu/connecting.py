@@ -6,6 +6,9 @@ With the steps and error texts of socket_connect, util/qemu-sockets.c.
 import asyncio
 import os
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from blockemu import sockets
@@ -22,6 +25,7 @@ from blockemu.schema.sockets import (
     VsockSocketAddress,
 )
 
+_take: ContextVar[Callable[[str], str] | None] = ContextVar("take", default=None)
 NO_NAME = bytes(sockets.PATH_MOST + 1)  # where the kernel has nobody listening
 
 
@@ -35,6 +39,27 @@ class NoSocket(QmpError):
     """(family's number, why)."""
 
     template = "Failed to create socket family {}: {}"
+
+
+@contextmanager
+def sockets_by_name(take: Callable[[str], str]) -> Iterator[None]:
+    """Have nodes that are opened take sockets by a monitor's names for them, not by numbers.
+
+    ``take`` returns the number of a socket, which is then the taker's, or raises QmpError.
+    """
+    token = _take.set(take)
+    try:
+        yield
+    finally:
+        _take.reset(token)
+
+
+def resolve_name(address: SocketAddress) -> SocketAddress:
+    """Take the socket that an address names, if it does (socket_address_parse_named_fd)."""
+    take = _take.get()
+    if take is None or not isinstance(address, SocketAddressFd):
+        return address
+    return SocketAddressFd(str_=take(address.str_))
 
 
 async def connect(address: SocketAddress, pool: Pool) -> socket.socket:
@@ -96,7 +121,8 @@ def _resolve(
         found = socket.getaddrinfo(address.host, address.port, family, socket.SOCK_STREAM, 0, flags)
     except socket.gaierror as e:
         raise sockets.CannotResolve(address.host, address.port, e.strerror) from e
-    return [(kind, proto, where) for kind, _, proto, _, where in found]
+    paths = sockets.MPTCP if address.mptcp else 0
+    return [(kind, paths or proto, where) for kind, _, proto, _, where in found]
 
 
 async def _connect_unix(address: UnixSocketAddress) -> socket.socket:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from blockemu.errors import QmpError
 from blockemu.measuring import Measured
-from blockemu.qmp_server.qapi import QEnum, Struct, Union
+from blockemu.qmp_server.qapi import QEnum, Struct, Union, enum_values, values
+from blockemu.qmp_server.qenum import value_life
 
 if TYPE_CHECKING:
     from blockemu.edge import Edge
@@ -31,6 +32,16 @@ class PreallocMode(QEnum):
     FULL = "full"
 
 
+@values(
+    since={
+        "compress": "5.0",
+        "preallocate": "6.0",
+        "copy-before-write": "6.2",
+        "snapshot-access": "7.0",
+    },
+    deprecated={"vxhs": "4.2"},
+    removed={"vxhs": "5.1", "sheepdog": "6.1"},
+)
 class BlockdevDriver(QEnum):
     """All block drivers of QEMU, since an image may name any of them."""
 
@@ -69,6 +80,7 @@ class BlockdevDriver(QEnum):
     RAW = "raw"
     RBD = "rbd"
     REPLICATION = "replication"
+    SHEEPDOG = "sheepdog"
     SSH = "ssh"
     THROTTLE = "throttle"
     VDI = "vdi"
@@ -76,6 +88,10 @@ class BlockdevDriver(QEnum):
     VMDK = "vmdk"
     VPC = "vpc"
     VVFAT = "vvfat"
+    VXHS = "vxhs"
+
+
+DRIVER_LIVES = {name: value_life(BlockdevDriver, name) for name in enum_values(BlockdevDriver)}
 
 
 class UnknownValue(QmpError):

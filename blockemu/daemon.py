@@ -183,9 +183,18 @@ class Daemon:
             hub=self._hub,
             self_check=self._self_check,
             on_bug=lambda error: self.log.error("a command failed unexpectedly", exc_info=error),
+            reword=self._reword,
         )
         monitor.on_disconnect = self._disconnected
         return monitor
+
+    def _reword(self, text: str, command: str) -> str:
+        """Say what went wrong in the words of the profile."""
+        if self.profile.version is None:
+            return text
+        from blockemu.rewording import reword  # start-up: most things go well
+
+        return reword(self.profile, text, command)
 
     def _disconnected(self) -> None:
         self._clients -= 1

@@ -3,6 +3,7 @@
 After util/qemu-sockets.c.  Everything here blocks; it is for start-up, before there is a loop.
 """
 
+import errno
 import os
 import socket
 from contextlib import suppress
@@ -12,6 +13,7 @@ from blockemu.errors import QmpError
 
 PATH_MOST = 107  # bytes of a path: sun_path without its NUL
 MOST_U32 = (1 << 32) - 1
+MPTCP = 262  # IPPROTO_MPTCP; the socket module has it on newer systems only
 BACKLOG = 1
 
 
@@ -27,10 +29,22 @@ class CannotBind(QmpError):
     template = "Failed to bind socket to {}: {}"
 
 
-class CannotBindInet(QmpError):
+class NoFreePort(QmpError):
     """Another program has the port, most likely."""
 
     template = "Failed to find an available port: {}"
+
+
+class CannotBindInet(QmpError):
+    """The host has no such address, or the user may not have the port."""
+
+    template = "Failed to bind socket: {}"
+
+
+class NoInetSocket(QmpError):
+    """(why): the kernel has no sockets of this kind, or there was no port to try."""
+
+    template = "Failed to create a socket: {}"
 
 
 class CannotResolve(QmpError):
@@ -109,11 +123,18 @@ class UnixAddress(NamedTuple):
 
 
 class InetAddress(NamedTuple):
-    """A host and a port; with ``family`` only one kind."""
+    """A host and a port; with ``family`` only one kind.
+
+    ``last`` is the last port to try, ``only_v6``: no IPv4 by an IPv6 socket, ``mptcp``: by several
+    paths.
+    """
 
     host: str
     port: str
     family: socket.AddressFamily = socket.AF_UNSPEC
+    last: int | None = None
+    only_v6: bool = True
+    mptcp: bool = False
 
     def __str__(self) -> str:
         return f"tcp:{_inet(self.host, self.port)}"
@@ -190,20 +211,45 @@ def _unlink(path: str) -> None:
 
 
 def _listen_inet(address: InetAddress, backlog: int) -> socket.socket:
-    problem: OSError | None = None
-    for family, kind, proto, _, where in _resolve(address, socket.AI_PASSIVE):
-        sock = socket.socket(family, kind, proto)
+    """Listen at the first address and port that are free (inet_listen_saddr)."""
+    why, created = os.strerror(0), False
+    for family, _, proto, _, where in _resolve(address, socket.AI_PASSIVE):
+        first = where[1]
+        for port in range(first, (first if address.last is None else address.last) + 1):
+            try:
+                sock = socket.socket(family, proto=MPTCP if address.mptcp else proto)
+            except OSError as e:
+                why = str(e.strerror)
+                break
+            created = True
+            try:
+                _bind(sock, (where[0], port, *where[2:]), only_v6=address.only_v6)
+                sock.listen(backlog)
+            except OSError as e:
+                sock.close()
+                if e.errno != errno.EADDRINUSE:
+                    raise CannotBindInet(e.strerror) from e
+                why = str(e.strerror)
+            else:
+                return sock
+    raise NoFreePort(why) if created else NoInetSocket(why)
+
+
+def _bind(sock: socket.socket, where: Any, *, only_v6: bool) -> None:
+    """Bind a socket; where IPv4 has the port already, IPv6 may have it alone (try_bind)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family != socket.AF_INET6:
+        sock.bind(where)
+        return
+    for alone in (True,) if only_v6 else (False, True):
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, alone)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(where)
-            sock.listen(backlog)
         except OSError as e:
-            sock.close()
-            problem = problem or e
+            if e.errno != errno.EADDRINUSE or alone:
+                raise
         else:
-            return sock
-    assert problem is not None
-    raise CannotBindInet(problem.strerror) from problem
+            return
 
 
 def connect(address: Address) -> socket.socket:
@@ -284,6 +330,12 @@ def _resolve(address: InetAddress, flags: int) -> list[tuple[Any, Any, int, str,
         )
     except socket.gaierror as e:
         raise CannotResolve(address.host, address.port, e.strerror) from e
+
+
+def resolve_passive(address: InetAddress, flags: int) -> list[tuple[str, str]]:
+    """Return numeric hosts and ports of a listener-to-be, in order."""
+    found = _resolve(address, socket.AI_PASSIVE | flags)
+    return [(where[0], str(where[1])) for _, _, _, _, where in found]
 
 
 def adopt(number: str) -> socket.socket:

@@ -25,7 +25,7 @@ from blockemu.locking import ImageLock
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
-from blockemu.qmp_server.qapi import Features, QEnum, Since
+from blockemu.qmp_server.qapi import Features, QEnum, Since, values
 from blockemu.route import NO_ROUTE, Commit, Route, Segments, linear
 from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificFile
 from blockemu.sysfile import (
@@ -73,6 +73,7 @@ class OnOffAuto(QEnum):
     OFF = "off"
 
 
+@values(since={"io_uring": "5.0"})
 class BlockdevAioOptions(QEnum):
     """How requests are handed to the host; all of them go through threads here."""
 

@@ -6,12 +6,12 @@ microseconds a type: annotations are looked at when a type is first used.
 """
 
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar, dataclass_transform
 
-from blockemu.qmp_server.profile import FOREVER, Life
+from blockemu.qmp_server.profile import ALL, FOREVER, FeatureNames, Life, Profile
 
 S = TypeVar("S", bound="Struct")
 
@@ -108,6 +108,14 @@ class Union:
         self.discriminator = discriminator
         self.cases: dict[str, type[Struct]] = {}
 
+    def declare_empty(self, base: "type[Struct]", lives: Mapping[str, Life]) -> None:
+        """Add cases without members of their own, for tags that have none yet."""
+        for tag, life in lives.items():
+            if tag not in self.cases:
+                name = self.name + tag.title().replace("-", "").replace("_", "")
+                case: Any = type(name, (base,), {"__doc__": None}, tag=tag)
+                case.life = life
+
     def __repr__(self) -> str:
         return f"Union({self.name!r}, {self.discriminator!r})"
 
@@ -122,11 +130,19 @@ class Union:
 
 
 class Alternate:
-    """A choice told apart by JSON type, e.g. a node name or an inline definition."""
+    """A choice told apart by JSON type, e.g. a node name or an inline definition.
+
+    Choices may be marked with ages; where a version has one only, there is no choice.
+    """
 
     def __init__(self, name: str, choices: Iterable[Any]) -> None:
         self.name = name
         self.choices = tuple(choices)
+
+    def known(self, profile: Profile = ALL) -> list[Any]:
+        """Return the choices that a version has."""
+        notes = ((choice, getattr(choice, "__metadata__", ())) for choice in self.choices)
+        return [choice for choice, marks in notes if profile.knows(Life.of(marks))]
 
     def __repr__(self) -> str:
         return f"Alternate({self.name!r})"
@@ -154,7 +170,7 @@ class Struct:
         since: str | None = None,
         deprecated: str | None = None,
         removed: str | None = None,
-        features: tuple[str, ...] = (),
+        features: FeatureNames = (),
     ) -> None:
         super().__init_subclass__()
         cls._members = None

@@ -10,7 +10,7 @@ from blockemu.qmp_server.declare import ABSENT, Member, Struct, make_member
 from blockemu.qmp_server.dump import check, dump, text
 from blockemu.qmp_server.errors import CommandDisabledByPolicy
 from blockemu.qmp_server.invalid import InvalidInput
-from blockemu.qmp_server.profile import ALL, FOREVER, Life, Profile
+from blockemu.qmp_server.profile import ALL, FOREVER, FeatureNames, Life, Profile
 from blockemu.qmp_server.visit import JSON, MemberTable, Visitor, compiled, obey
 
 Handler = Callable[..., Any]
@@ -185,7 +185,7 @@ def command(
     since: str | None = ...,
     deprecated: str | None = ...,
     removed: str | None = ...,
-    features: tuple[str, ...] = ...,
+    features: FeatureNames = ...,
     oob: bool = ...,
     gen: bool = ...,
     allow_preconfig: bool = ...,
@@ -199,7 +199,7 @@ def command(
     since: str | None = None,
     deprecated: str | None = None,
     removed: str | None = None,
-    features: tuple[str, ...] = (),
+    features: FeatureNames = (),
     **options: bool,
 ) -> Any:
     """Make a command of ``function(context, *, member: type = default, ...) -> type``.

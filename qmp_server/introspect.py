@@ -97,6 +97,8 @@ class Introspection:
     def ref(self, hint: Any) -> str:
         """Return the name of a type; its entity is there once ``result`` was called."""
         hint, _ = bare(hint) if hint is not None else (None, ())
+        if isinstance(hint, Alternate) and len(hint.known(self.profile)) == 1:
+            return self.ref(hint.known(self.profile)[0])
         if typing.get_origin(hint) is list:
             item = self.ref(typing.get_args(hint)[0])
             name = f"[{item}]"
@@ -121,7 +123,7 @@ class Introspection:
         if isinstance(hint, Union):
             return self._union(hint)
         if isinstance(hint, Alternate):
-            choices = [{"type": self.ref(choice)} for choice in hint.choices]
+            choices = [{"type": self.ref(choice)} for choice in hint.known(self.profile)]
             return {"meta-type": "alternate", "members": choices}
         if typing.get_origin(hint) is typing.Literal:
             return self._enum(typing.get_args(hint), lambda value: FOREVER)
@@ -166,7 +168,7 @@ class Introspection:
 
     def _variant(self, case: type[Struct], shared: frozenset[str]) -> str:
         own = {name: m for name, m in fields(case).items() if name not in shared}
-        return self._anonymous((case, "variant"), own, case.life.only_features())
+        return self._anonymous((case, "variant"), own, case.life.without_ages())
 
     def _enum(self, known: Iterable[str], life: Callable[[str], Life]) -> Entity:
         visible = [value for value in known if not self.profile.hides(life(value))]
@@ -176,9 +178,7 @@ class Introspection:
         return info
 
     def _features(self, life: Life) -> Entity:
-        names = [*life.features]
-        if self.profile.deprecates(life) and "deprecated" not in names:
-            names.insert(0, "deprecated")
+        names = self.profile.features(life)
         return {"features": names} if names and self.profile.knows(FEATURES_SINCE) else {}
 
 

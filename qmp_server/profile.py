@@ -59,22 +59,31 @@ class Features:
         self.names = names
 
 
+FeatureNames = tuple[str, ...] | Mapping[str, str]  # a mapping: since when each is told
+FEATURE_AGES: Final[dict[str, Version]] = {  # of those that mean something to QAPI itself
+    "deprecated": (5, 0),
+    "unstable": (6, 2),
+}
+
+
 class Life:
     """When something existed, since when it is deprecated, and which features it has."""
 
-    __slots__ = ("deprecated", "features", "removed", "since", "unstable")
+    __slots__ = ("ages", "deprecated", "features", "removed", "since", "unstable")
 
     def __init__(
         self,
         since: str | None = None,
         deprecated: str | None = None,
         removed: str | None = None,
-        features: tuple[str, ...] = (),
+        features: FeatureNames = (),
     ) -> None:
         self.since = parse_version(since) if since else None
         self.deprecated = parse_version(deprecated) if deprecated else None
         self.removed = parse_version(removed) if removed else None
-        self.features = features
+        self.features = tuple(features)
+        told = features if isinstance(features, Mapping) else {}
+        self.ages = {name: parse_version(age) for name, age in told.items()}
         self.unstable = "unstable" in features
 
     def without_features(self) -> "Life":
@@ -83,10 +92,10 @@ class Life:
         life.since, life.deprecated, life.removed = self.since, self.deprecated, self.removed
         return life
 
-    def only_features(self) -> "Life":
-        """Return the same features and no ages."""
+    def without_ages(self) -> "Life":
+        """Return the same features of something that there always was."""
         life = Life()
-        life.features = self.features
+        life.features, life.ages, life.unstable = self.features, self.ages, self.unstable
         return life
 
     @classmethod
@@ -171,6 +180,15 @@ class Profile:
         """Tell whether this version calls it deprecated."""
         at = life.deprecated
         return at is not None and (self.version is None or at <= self.version)
+
+    def features(self, life: Life) -> list[str]:
+        """Return the features that this version tells of, "deprecated" first."""
+        names = [*life.features]
+        if self.deprecates(life) and "deprecated" not in names:
+            names.insert(0, "deprecated")
+        ages = FEATURE_AGES | life.ages
+        version = self.version
+        return [name for name in names if version is None or ages.get(name, version) <= version]
 
     def hides(self, life: Life) -> bool:
         """Tell whether it is kept out of output: not in this version, or by policy."""

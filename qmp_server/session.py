@@ -96,9 +96,11 @@ class Service:
         *,
         self_check: bool = False,
         on_bug: Callable[[Exception], None] | None = None,
+        reword: Callable[[str, str], str] | None = None,
     ) -> None:
         self.profile = profile
         self.self_check = self_check
+        self.reword = reword or (lambda text, command: text)  # an error's text, as it is to be sent
         self.on_bug = on_bug or _log_bug
         self._loader = registry_loader
         self._registry: Registry | None = None
@@ -176,6 +178,7 @@ class Session:
         Commands get ``context``.  Errors become replies; only PolicyCrash goes up.
         """
         ident: Any = _NO_ID
+        name = ""
         try:
             if type(request) is not dict:
                 raise request if isinstance(request, ParseError) else NotAnObject
@@ -194,18 +197,18 @@ class Session:
         except PolicyCrash:
             raise
         except Exception as e:
-            return self._failure(e, ident)
+            return self._failure(e, ident, name)
 
     def finish(self, pending: Pending, result: Any) -> bytes:
         """Return the reply to a command that has ended."""
         try:
             return self._success(pending.command, result, pending.ident)
         except Exception as e:
-            return self._failure(e, pending.ident)
+            return self._failure(e, pending.ident, pending.command.name)
 
     def fail(self, pending: Pending, error: Exception) -> bytes:
         """Return the reply to a command that has failed."""
-        return self._failure(error, pending.ident)
+        return self._failure(error, pending.ident, pending.command.name)
 
     def _find(self, name: str) -> "Command":
         if not self.negotiated:
@@ -262,13 +265,14 @@ class Session:
             return b""
         return self._reply("return", text, ident)
 
-    def _failure(self, error: Exception, ident: Any) -> bytes:
+    def _failure(self, error: Exception, ident: Any, command: str) -> bytes:
         kind = getattr(error, "qmp_class", None)
         if kind is None:
             self.service.on_bug(error)
             error = InternalError(f"{type(error).__name__}: {error}")
             kind = error.qmp_class
-        return self._reply("error", encode({"class": kind, "desc": str(error)}), ident)
+        text = self.service.reword(str(error), command)
+        return self._reply("error", encode({"class": kind, "desc": text}), ident)
 
     def _reply(self, key: str, value: str, ident: Any) -> bytes:
         if ident is _NO_ID:

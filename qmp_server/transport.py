@@ -60,9 +60,12 @@ class Monitor:
         hub: "EventHub | None" = None,
         self_check: bool = False,
         on_bug: Callable[[Exception], None] | None = None,
+        reword: Callable[[str, str], str] | None = None,
     ) -> None:
         self.context_factory = context_factory
-        self.service = Service(registry_loader, profile, self_check=self_check, on_bug=on_bug)
+        self.service = Service(
+            registry_loader, profile, self_check=self_check, on_bug=on_bug, reword=reword
+        )
         self.pretty = pretty
         self.dispatcher = dispatcher or make_dispatcher()
         self.hub = hub

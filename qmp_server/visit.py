@@ -88,7 +88,10 @@ def _compile(hint: Any, profile: Profile, mode: str) -> Visitor:
     if isinstance(hint, Union):
         return _UnionVisitor(hint, profile, mode)
     if isinstance(hint, Alternate):
-        return _alternate(hint, profile, mode)
+        choices = hint.known(profile)
+        if len(choices) == 1:
+            return compiled(choices[0], profile, mode)
+        return _alternate(hint, choices, profile, mode)
     if typing.get_origin(hint) is list:
         return _list(compiled(typing.get_args(hint)[0], profile, mode))
     if typing.get_origin(hint) is typing.Literal:
@@ -433,9 +436,9 @@ _JSON_TYPES: Final[dict[Any, tuple[type, ...]]] = {
 }
 
 
-def _alternate(alternate: Alternate, profile: Profile, mode: str) -> Visitor:
+def _alternate(alternate: Alternate, choices: list[Any], profile: Profile, mode: str) -> Visitor:
     by_type: dict[type, Visitor] = {}
-    for choice in alternate.choices:
+    for choice in choices:
         plain, _ = bare(choice)
         if typing.get_origin(plain) is list:
             kinds: tuple[type, ...] = (list,)

@@ -3,6 +3,7 @@
 import errno
 import os
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from blockemu import filenames
@@ -11,6 +12,7 @@ from blockemu.blockdev_options import BlockdevOptions
 from blockemu.chain import in_chain
 from blockemu.commands.context import Context
 from blockemu.commands.fds import take_socket
+from blockemu.connecting import sockets_by_name
 from blockemu.emulator import Emulator
 from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
 from blockemu.node_options import flatten
@@ -47,19 +49,8 @@ class HasParents(QmpError):
 @command(since="2.9")
 async def blockdev_add(context: Context, options: BlockdevOptions) -> None:
     """Open a node that stays until ``blockdev-del``."""
-    plain = dump(options)
-    _take_sockets(context, plain)
-    await add_node(context.emu, plain)
-
-
-def _take_sockets(context: Context, options: dict[str, Any]) -> None:
-    """Put numbers where an NBD server is a socket that the client has named."""
-    server = options.get("server")
-    if options["driver"] == "nbd" and isinstance(server, dict) and server["type"] == "fd":
-        server["str"] = take_socket(context, server["str"])
-    for child in options.values():
-        if isinstance(child, dict) and "driver" in child:
-            _take_sockets(context, child)
+    with sockets_by_name(partial(take_socket, context)):
+        await add_node(context.emu, dump(options))
 
 
 async def add_node(emu: Emulator, plain: dict[str, Any]) -> None:
@@ -122,10 +113,20 @@ class CannotChangeBacking(QmpError):
     template = "Could not change backing file to '{}': {}"
 
 
+@command(name="x-blockdev-reopen", since="4.0", removed="6.1")
+async def x_blockdev_reopen(context: Context, options: BlockdevOptions) -> None:
+    """Give a node new options."""
+    await _reopen(context.emu, [options])
+
+
 @command(since="6.1")
 async def blockdev_reopen(context: Context, *, options: list[BlockdevOptions]) -> None:
     """Give nodes new options, all of them or none."""
-    graph = context.emu.graph
+    await _reopen(context.emu, options)
+
+
+async def _reopen(emu: Emulator, options: list[BlockdevOptions]) -> None:
+    graph = emu.graph
     queue = Queue(graph)
     async with AsyncExitStack() as stack:
         for each in options:

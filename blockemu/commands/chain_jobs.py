@@ -109,7 +109,7 @@ async def block_commit(
     top: Annotated[str | None, Deprecated("3.1")] = None,
     backing_file: str | None = None,
     speed: int | None = None,
-    on_error: BlockdevOnError | None = None,
+    on_error: Annotated[BlockdevOnError | None, Since("5.0")] = None,
     filter_node_name: Annotated[str | None, Since("2.9")] = None,
     auto_finalize: Annotated[bool | None, Since("3.1")] = None,
     auto_dismiss: Annotated[bool | None, Since("3.1")] = None,

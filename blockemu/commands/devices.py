@@ -10,7 +10,12 @@ from blockemu.schema.devices import DeviceOptions, Reset
 from blockemu.schema.run_state import ShutdownCause
 
 
-@command(name="device_add", since="0.13", gen=False, features=("json-cli", "json-cli-hotplug"))
+@command(
+    name="device_add",
+    since="0.13",
+    gen=False,
+    features={"json-cli": "6.2", "json-cli-hotplug": "7.0"},
+)
 async def device_add(context: Context, options: DeviceOptions) -> None:
     """Plug a device in; its properties stand beside its type and id."""
     given: Any = options  # as it came: which members there are depends on the type

@@ -198,7 +198,7 @@ def flags_of(node: Node[Any]) -> Options:
     return options
 
 
-@command(since="2.5", features=("allow-write-only-overlay",))
+@command(since="2.5", features={"allow-write-only-overlay": "5.0"})
 async def blockdev_snapshot(context: Context, options: BlockdevSnapshot) -> None:
     """Let a disk go on in another node, on top of what it is now."""
     await run(context.emu, [SnapshotToNode(context.emu, options)])

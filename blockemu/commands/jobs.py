@@ -1,11 +1,17 @@
 """query-jobs and what can be done to jobs: job-* and block-job-*."""
 
+from typing import TypeVar
+
 from blockemu.commands.context import Context
 from blockemu.errors import DeviceNotActive, QmpError
 from blockemu.jobs.block_job import BlockJob
 from blockemu.jobs.job import Job
 from blockemu.qmp_server.dispatch import command
+from blockemu.qmp_server.qapi import replace
+from blockemu.rewording import reword
 from blockemu.schema.jobs import BlockJobInfo, JobInfo
+
+Info = TypeVar("Info", JobInfo, BlockJobInfo)
 
 
 class CancelPaused(QmpError):
@@ -18,14 +24,22 @@ class CancelPaused(QmpError):
 async def query_jobs(context: Context) -> list[JobInfo]:
     """Describe all jobs, the newest first."""
     await context.emu.jobs.settled()
-    return [job.info() for job in context.emu.jobs]
+    return [_reworded(context, job.info()) for job in context.emu.jobs]
 
 
 @command(since="1.1")
 async def query_block_jobs(context: Context) -> list[BlockJobInfo]:
     """Describe the block jobs, the newest first."""
     await context.emu.jobs.settled()
-    return [job.block_info() for job in context.emu.jobs if isinstance(job, BlockJob)]
+    block_jobs = (job for job in context.emu.jobs if isinstance(job, BlockJob))
+    return [_reworded(context, job.block_info()) for job in block_jobs]
+
+
+def _reworded(context: Context, info: Info) -> Info:
+    """Put what went wrong into the words of the profile."""
+    if info.error is None:
+        return info
+    return replace(info, error=reword(context.emu.profile, info.error))
 
 
 async def _job(context: Context, job_id: str) -> Job:

@@ -63,18 +63,27 @@ def listen(address: SocketAddress) -> list[socket.socket]:
 
 
 def _listen_inet(address: InetSocketAddress) -> list[socket.socket]:
-    family = family_of(address)
-    where = sockets.InetAddress(address.host, address.port, family)
-    if address.to is None:
-        return [sockets.listen(where, BACKLOG)]
-    first = int(address.port)
-    for port in range(first, max(address.to, first) + 1):
+    """Listen at each address of a host; one is enough (qio_net_listener_open_sync)."""
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV if address.numeric else 0
+    where = sockets.InetAddress(
+        address.host,
+        address.port,
+        family_of(address),
+        address.to,
+        only_v6=address.ipv4 is not address.ipv6 or address.ipv4 is False,
+        mptcp=bool(address.mptcp),
+    )
+    listeners: list[socket.socket] = []
+    problem: QmpError | None = None
+    for host, port in sockets.resolve_passive(where, numeric):
         try:
-            return [sockets.listen(where._replace(port=str(port)), BACKLOG)]
-        except sockets.CannotBindInet:
-            if port == address.to:
-                raise
-    raise AssertionError("no port was tried")
+            listeners.append(sockets.listen(where._replace(host=host, port=port), BACKLOG))
+        except QmpError as e:
+            problem = problem or e
+    if not listeners:
+        assert problem is not None
+        raise problem
+    return listeners
 
 
 def _listen_vsock(address: SocketAddressVsock) -> socket.socket:

@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-from blockemu.qmp_server.profile import Features
-from blockemu.qmp_server.qapi import QEnum, Since, Struct
+from blockemu.qmp_server.qapi import Features, QEnum, Since, Struct
 from blockemu.schema.jobs import BlockdevOnError
 
 

@@ -61,9 +61,7 @@ class BlockDirtyInfo(Struct):
     granularity: U32
     recording: Annotated[bool, Since("4.0")]
     busy: Annotated[bool, Since("4.0")]
-    status: Annotated[DirtyBitmapStatus | None, Since("2.4"), Deprecated("4.0"), Removed("6.0")] = (
-        None
-    )
+    status: Annotated[DirtyBitmapStatus, Since("2.4"), Deprecated("4.0"), Removed("6.0")]
     persistent: Annotated[bool, Since("4.0")]
     inconsistent: Annotated[bool | None, Since("4.0")] = None
 
@@ -89,6 +87,12 @@ class BlockDirtyBitmapAdd(Struct):
 
 BlockDirtyBitmapOrStr = Annotated[
     str | BlockDirtyBitmap, Alternate("BlockDirtyBitmapOrStr", (str, BlockDirtyBitmap))
+]
+
+
+BlockDirtyBitmapToExport = Annotated[
+    str | BlockDirtyBitmap,
+    Alternate("BlockDirtyBitmapOrStr", (str, Annotated[BlockDirtyBitmap, Since("7.1")])),
 ]
 
 

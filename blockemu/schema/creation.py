@@ -1,8 +1,8 @@
 """blockdev-create and x-blockdev-amend: their options, as far as no driver declares them."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
-from blockemu.create_options import CREATE, CreationOptions
+from blockemu.create_options import CREATE, DRIVER_LIVES, CreationOptions
 from blockemu.qmp_server.qapi import Struct, Union
 from blockemu.schema.crypto import (
     AMEND_ENCRYPTED,
@@ -11,14 +11,6 @@ from blockemu.schema.crypto import (
 )
 
 BlockdevCreateOptions = Annotated[CreationOptions, CREATE]
-_NOTHING_TO_CREATE: Final = (
-    "blkdebug", "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop", "compress",
-    "copy-before-write", "copy-on-read", "dmg", "host_cdrom", "host_device", "http", "https",
-    "ftp", "ftps", "iscsi", "nbd", "null-aio", "null-co", "nvme", "preallocate", "quorum", "raw",
-    "replication", "snapshot-access", "throttle", "vvfat",
-)  # fmt: skip
-
-
 AMEND = Union("BlockdevAmendOptions", "driver")
 
 
@@ -44,12 +36,6 @@ class BlockdevAmendOptionsQcow2(AmendOptions, tag="qcow2"):
     encrypt: Annotated[QCryptoBlockAmendOptions, AMEND_ENCRYPTED] | None = None
 
 
-def _declare_the_rest() -> None:
-    """Let the other drivers be named; the commands refuse them."""
-    for name in _NOTHING_TO_CREATE:
-        type(f"NothingToCreate{name}", (CreationOptions,), {"__doc__": None}, tag=name)
-    for name in (*_NOTHING_TO_CREATE, "file", "vdi"):
-        type(f"NothingToAmend{name}", (AmendOptions,), {"__doc__": None}, tag=name)
-
-
-_declare_the_rest()
+# The other drivers can be named; the commands refuse them.
+CREATE.declare_empty(CreationOptions, DRIVER_LIVES)
+AMEND.declare_empty(AmendOptions, DRIVER_LIVES)

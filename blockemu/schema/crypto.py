@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from blockemu.qmp_server.qapi import QEnum, Since, Struct, Union
+from blockemu.qmp_server.qapi import QEnum, Since, Struct, Union, values
 from blockemu.schema.images import SpecificInfo
 
 
@@ -18,6 +18,7 @@ class QCryptoHashAlgorithm(QEnum):
     RIPEMD160 = "ripemd160"
 
 
+@values(since={"des": "6.1"}, removed={"des-rfb": "6.1"})
 class QCryptoCipherAlgorithm(QEnum):
     """Block ciphers, with the bits of their keys."""
 
@@ -25,6 +26,7 @@ class QCryptoCipherAlgorithm(QEnum):
     AES_192 = "aes-192"
     AES_256 = "aes-256"
     DES = "des"
+    DES_RFB = "des-rfb"
     TRIPLE_DES = "3des"
     CAST5_128 = "cast5-128"
     SERPENT_128 = "serpent-128"

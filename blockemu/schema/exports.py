@@ -4,7 +4,7 @@ from typing import Annotated
 
 from blockemu.qmp_server.dispatch import Event
 from blockemu.qmp_server.qapi import U32, QEnum, Since, Struct, Union
-from blockemu.schema.bitmaps import BlockDirtyBitmapOrStr
+from blockemu.schema.bitmaps import BlockDirtyBitmapToExport
 from blockemu.schema.sockets import AnySocketAddress
 
 EXPORT = Union("BlockExportOptions", "type")
@@ -93,7 +93,7 @@ class BlockExportOptionsNbd(BlockExportOptions, BlockExportOptionsNbdBase, tag="
     @allocation-depth: whether clients may ask how deep in the chain data lies
     """
 
-    bitmaps: Annotated[list[BlockDirtyBitmapOrStr] | None, Since("5.2")] = None
+    bitmaps: Annotated[list[BlockDirtyBitmapToExport] | None, Since("5.2")] = None
     allocation_depth: Annotated[bool | None, Since("5.2")] = None
 
 

@@ -6,19 +6,12 @@ from blockemu.qmp_server.dispatch import Event
 from blockemu.qmp_server.qapi import Since, Struct, Union
 
 SPECIFIC = Union("ImageInfoSpecific", "type")
-STATS_SPECIFIC = Union("BlockStatsSpecific", "driver")
 
 
 class SpecificInfo(Struct):
     """What a format tells of an image; each format adds its case."""
 
     union = SPECIFIC
-
-
-class SpecificStats(Struct):
-    """What a driver counts; each such driver adds its case."""
-
-    union = STATS_SPECIFIC
 
 
 class SnapshotInfo(Struct):

@@ -1,9 +1,17 @@
 """Jobs: states, verbs, what queries answer, and events (qapi/job.json, qapi/block-core.json)."""
 
 from blockemu.qmp_server.dispatch import Event
-from blockemu.qmp_server.qapi import QEnum, Struct
+from blockemu.qmp_server.qapi import QEnum, Struct, values
 
 
+@values(
+    since={
+        "amend": "5.1",
+        "snapshot-load": "6.0",
+        "snapshot-save": "6.0",
+        "snapshot-delete": "6.0",
+    }
+)
 class JobType(QEnum):
     """What a job does."""
 

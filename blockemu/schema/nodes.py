@@ -3,10 +3,11 @@
 from typing import Annotated
 
 from blockemu.blockdev_options import BlockdevDetectZeroesOptions
-from blockemu.qmp_server.qapi import U64, Deprecated, QEnum, Removed, Since, Struct, Wire
+from blockemu.qmp_server.qapi import U64, Deprecated, QEnum, Removed, Since, Struct, Wire, values
 from blockemu.schema.bitmaps import BlockDirtyInfo
-from blockemu.schema.images import STATS_SPECIFIC, ImageInfo, SpecificStats
+from blockemu.schema.images import ImageInfo
 from blockemu.schema.jobs import BlockDeviceIoStatus
+from blockemu.schema.stats import BLOCK_STATS_SPECIFIC, BlockStatsSpecific
 
 
 class BlockdevCacheInfo(Struct):
@@ -68,8 +69,8 @@ class BlockDeviceInfo(Struct):
     backing_file_depth: Annotated[int, Wire("backing_file_depth")]
     encrypted: bool
     encryption_key_missing: Annotated[
-        bool | None, Wire("encryption_key_missing"), Deprecated("2.10"), Removed("6.0")
-    ] = None
+        bool, Wire("encryption_key_missing"), Deprecated("2.10"), Removed("6.0")
+    ]
     detect_zeroes: Annotated[BlockdevDetectZeroesOptions, Wire("detect_zeroes")]
     bps: int
     bps_rd: Annotated[int, Wire("bps_rd")]
@@ -253,7 +254,9 @@ class BlockStats(Struct):
     qdev: Annotated[str | None, Since("3.0")] = None
     node_name: str | None = None
     stats: BlockDeviceStats
-    driver_specific: Annotated[Annotated[SpecificStats, STATS_SPECIFIC] | None, Since("4.2")] = None
+    driver_specific: Annotated[
+        Annotated[BlockStatsSpecific, BLOCK_STATS_SPECIFIC] | None, Since("4.2")
+    ] = None
     parent: "BlockStats | None" = None
     backing: "BlockStats | None" = None
 
@@ -266,6 +269,7 @@ class XDbgBlockGraphNodeType(QEnum):
     BLOCK_DRIVER = "block-driver"
 
 
+@values(removed={"graph-mod": "7.0"})
 class BlockPermission(QEnum):
     """A permission."""
 
@@ -273,6 +277,7 @@ class BlockPermission(QEnum):
     WRITE = "write"
     WRITE_UNCHANGED = "write-unchanged"
     RESIZE = "resize"
+    GRAPH_MOD = "graph-mod"
 
 
 class XDbgBlockGraphNode(Struct):

@@ -18,6 +18,7 @@ class InetSocketAddress(Struct):
     @ipv4: whether to use IPv4
     @ipv6: whether to use IPv6
     @keep-alive: whether to probe idle connections
+    @mptcp: whether to use more than one path
     """
 
     host: str
@@ -27,6 +28,7 @@ class InetSocketAddress(Struct):
     ipv4: bool | None = None
     ipv6: bool | None = None
     keep_alive: Annotated[bool | None, Since("4.2")] = None
+    mptcp: Annotated[bool | None, Since("6.1")] = None
 
 
 class UnixSocketAddress(Struct):

@@ -1,6 +1,9 @@
 """What drivers count besides the statistics that every node has (qapi/block-core.json)."""
 
-from blockemu.qmp_server.qapi import U64, Struct, Union
+from typing import Annotated
+
+from blockemu.create_options import DRIVER_LIVES
+from blockemu.qmp_server.qapi import U64, Since, Struct, Union
 
 BLOCK_STATS_SPECIFIC = Union("BlockStatsSpecific", "driver")
 
@@ -24,3 +27,19 @@ class BlockStatsSpecificFile(BlockStatsSpecific, tag="file"):
 
 class BlockStatsSpecificHostDevice(BlockStatsSpecificFile, tag="host_device"):
     """Counts of the host_device driver."""
+
+
+class BlockStatsSpecificNvme(BlockStatsSpecific, tag="nvme"):
+    """Counts of the nvme driver.
+
+    @completion-errors: requests that the controller failed
+    @aligned-accesses: requests whose buffers it could use
+    @unaligned-accesses: requests whose buffers were copied
+    """
+
+    completion_errors: Annotated[U64, Since("5.2")]
+    aligned_accesses: Annotated[U64, Since("5.2")]
+    unaligned_accesses: Annotated[U64, Since("5.2")]
+
+
+BLOCK_STATS_SPECIFIC.declare_empty(BlockStatsSpecific, DRIVER_LIVES)

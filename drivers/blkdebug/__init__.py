@@ -38,6 +38,7 @@ SIZES = (
 )
 _STRONG = ("config", *SIZES)
 _PERMS = {api_perm_names(perm)[0]: perm for perm in Perm}
+_PERMS["graph-mod"] = Perm.NONE  # nothing ever looked at it
 
 
 class NoImagePath(QmpError):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 
 from blockemu.blockdev_options import NodeOptions
+from blockemu.connecting import resolve_name
 from blockemu.drivers.nbd import names
 from blockemu.drivers.nbd.channel import Channel
 from blockemu.drivers.nbd.connector import SECOND, Connector
@@ -147,6 +148,7 @@ class Nbd(Node[NbdOptions]):
     async def open(self) -> None:
         """Connect; for ``open-timeout`` seconds an attempt that fails is made again."""
         options, clock = self.options, self.services.clocks.realtime
+        self._server = resolve_name(options.server)
         self._channel: Channel | None = None
         self._info = ExportInfo()
         self._in_flight = 0
@@ -200,7 +202,7 @@ class Nbd(Node[NbdOptions]):
     async def _attempt(self) -> Channel:
         """Connect and lead the handshake; raises QmpError."""
         options, credentials = self.options, self._credentials
-        channel = await dial(options.server, self.pool, credentials, options.tls_hostname)
+        channel = await dial(self._server, self.pool, credentials, options.tls_hostname)
         wanted = Wanted(
             options.export or "",
             options.x_dirty_bitmap or wire.BASE_ALLOCATION,

@@ -28,7 +28,7 @@ QCOW2 = f"{NODES}.image.format-specific.(qcow2).data"
 
 MEMBERS = {
     NODES: "write_threshold dirty-bitmaps?",
-    BITMAP: "name? count granularity recording busy status? persistent inconsistent?",
+    BITMAP: "name? count granularity recording busy status persistent inconsistent?",
     f"{QCOW2}.bitmaps.[]": "name granularity flags",
     "query-block -> []": "dirty-bitmaps? io-status?",
     "blockdev-snapshot-sync": "device? node-name? snapshot-file snapshot-node-name? format? mode?",

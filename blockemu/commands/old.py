@@ -1,0 +1,36 @@
+"""Commands that newer versions have no more."""
+
+from blockemu.commands.context import Context
+from blockemu.errors import QmpError
+from blockemu.qmp_server.dispatch import command
+from blockemu.qmp_server.qapi import Struct
+
+
+class NoPasswords(QmpError):
+    """Secrets are the way."""
+
+    template = "Setting block passwords directly is no longer supported"
+
+
+class EventInfo(Struct):
+    """An event.
+
+    @name: its name
+    """
+
+    name: str
+
+
+@command(name="query-events", since="1.2", deprecated="4.0", removed="6.0")
+def query_events(context: Context) -> list[EventInfo]:
+    """List the events."""
+    events = context.registry.events(context.emu.profile)
+    return [EventInfo(name=event.event) for event in events]
+
+
+@command(name="block_passwd", since="0.14", removed="6.0")
+def block_passwd(
+    context: Context, *, device: str | None = None, node_name: str | None = None, password: str
+) -> None:
+    """Refuse: images are decrypted by secrets."""
+    raise NoPasswords
