@@ -144,12 +144,16 @@ class GuestDisk:
     async def read(self, offset: int, length: int) -> bytes:
         """Read; where an error is passed over the rest is zeroes."""
         buffer = bytearray(length)
-        await self._run(Kind.READ, offset, length, lambda b: b.pread(offset, buffer))
+        await self._run(
+            Kind.READ, offset, length, lambda b: b.pread(offset, buffer), transfers=True
+        )
         return bytes(buffer)
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write."""
-        await self._run(Kind.WRITE, offset, len(data), lambda b: b.pwrite(offset, data))
+        await self._run(
+            Kind.WRITE, offset, len(data), lambda b: b.pwrite(offset, data), transfers=True
+        )
 
     async def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Make a range read as zeroes; ``unmap``: and need no space, if the node may do that."""
@@ -165,11 +169,18 @@ class GuestDisk:
         await self._run(Kind.FLUSH, 0, 0, lambda b: b.flush())
 
     async def _run(
-        self, kind: Kind, offset: int, length: int, attempt: Callable[[Backend], Awaitable[None]]
+        self,
+        kind: Kind,
+        offset: int,
+        length: int,
+        attempt: Callable[[Backend], Awaitable[None]],
+        *,
+        transfers: bool = False,
     ) -> None:
         await self._guest.turn(self._device)
         self._check(kind, offset, length)
-        while not await self._attempt(kind, length, attempt):
+        early = transfers and self._device.model.bus == "SCSI"
+        while not await self._attempt(kind, length, attempt, early=early):
             await self._guest.turn(self._device)
 
     def _backend(self) -> Backend:
@@ -190,34 +201,47 @@ class GuestDisk:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     async def _attempt(
-        self, kind: Kind, length: int, attempt: Callable[[Backend], Awaitable[None]]
+        self,
+        kind: Kind,
+        length: int,
+        attempt: Callable[[Backend], Awaitable[None]],
+        *,
+        early: bool,
     ) -> bool:
-        """Make the request; return False if it is to be made again once the machine goes on."""
+        """Make the request; return False if it is to be made again once the machine goes on.
+
+        ``early``: a failure is accounted as such whatever is done about it, as SCSI disks do with
+        transfers; other devices account what the guest is told.
+        """
         backend, guest = self._backend(), self._guest
         measured = backend.stats.begin(kind, length, guest.clocks)
-        accounts, error = self._accounts(kind), 0
-        try:
-            await attempt(backend)
-        except NotImplementedError:
-            error = errno.ENOTSUP
-        except OSError as e:
-            error = e.errno or errno.EIO
-        action = BlockErrorAction.IGNORE
+        error, action = await _errno(attempt(backend)), BlockErrorAction.IGNORE
         if error:
             is_read = kind is Kind.READ
             action = action_for(backend, error, is_read=is_read)
-            if action is BlockErrorAction.REPORT and accounts:
-                measured.failed()
             announce(backend, action, error, guest.emit, is_read=is_read)
+        if self._accounts(kind):
+            if error and (early or action is BlockErrorAction.REPORT):
+                measured.failed()
+            elif action is not BlockErrorAction.STOP:
+                measured.done()
         if action is BlockErrorAction.REPORT:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if action is BlockErrorAction.STOP:
             guest.stop()
-            return False
-        if accounts:
-            measured.done()
-        return True
+        return action is not BlockErrorAction.STOP
 
     def _accounts(self, kind: Kind) -> bool:
         """Tell whether the device keeps account of such requests: virtio's discards are not."""
         return kind is not Kind.UNMAP or not self._device.model.inner
+
+
+async def _errno(request: Awaitable[None]) -> int:
+    """Await a request; return its errno, 0 if it succeeded."""
+    try:
+        await request
+    except NotImplementedError:
+        return errno.ENOTSUP
+    except OSError as e:
+        return e.errno or errno.EIO
+    return 0
