@@ -5,10 +5,11 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from blockemu.edge import Edge
-from blockemu.node import Node, Write
+from blockemu.node import Flags, Node, Write
 from blockemu.perm import Perm, Role
 from blockemu.route import NO_ROUTE, Route
 from blockemu.stats import Stats
@@ -40,6 +41,8 @@ class Backend(Edge):
         "error_actions",
         "in_flight",
         "io_status",
+        "last_medium",
+        "media_hooks",
         "plans",
         "queues",
         "removable",
@@ -50,6 +53,7 @@ class Backend(Edge):
         "throttle",
         "title",
         "tray",
+        "tray_open",
         "write_cache",
     )
 
@@ -67,6 +71,9 @@ class Backend(Edge):
         self.device_id = ""
         self.removable = True  # unless a device says that its medium stays
         self.tray = False
+        self.tray_open = False
+        self.last_medium = Flags(read_only=True)  # how the next one will be opened
+        self.media_hooks: list[Callable[[bool], None]] = []  # put in, or taken out
         self.reports_errors = False  # whether its device has an I/O status
         self.error_actions = ("report", "enospc")  # of reads, of writes
         self.io_status = "ok"  # or which error stopped the machine first: "failed", "nospace"
@@ -101,6 +108,11 @@ class Backend(Edge):
         if self.has_io_status:
             self.io_status = "ok"
 
+    def remember_medium(self) -> None:
+        """Note how the node is open, for whatever takes its place (blk_update_root_state)."""
+        if self.inserted is not None:
+            self.last_medium = replace(self.inserted.flags)
+
     def describe_parent(self) -> str:
         """Name the backend or the device (after blk_root_get_parent_desc)."""
         if self.title:
@@ -132,11 +144,11 @@ class Backend(Edge):
 
     def _compile(self) -> Route:
         held = self._quiesced or not self.plans or (self.throttle and self.throttle.limited)
-        return NO_ROUTE if held else super()._compile()
+        return NO_ROUTE if held or self.tray_open else super()._compile()
 
     def check(self, offset: int, length: int) -> None:
         """Raise EIO for a request out of bounds; a file may have grown unannounced."""
-        if self.inserted is None:
+        if self.inserted is None or self.tray_open:
             raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
         if self.allow_beyond_end:
             return

@@ -205,6 +205,7 @@ class Graph:
             return
         for hook in backend.removed_hooks:
             hook()
+        backend.remember_medium()
         await self.rest(node)
         self._unlink(backend)
         self._roots.pop(backend, None)

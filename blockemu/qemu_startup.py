@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from blockemu.clocks import SteppedClock
     from blockemu.daemon import Daemon
     from blockemu.human_monitor import HumanMonitor
+    from blockemu.machine.defaults import Furniture
 
 _MON: Final = {"mode": "string", "chardev": "string", "pretty": "bool"}
 _ACCELERATORS: Final = frozenset({"tcg", "kvm", "qtest", "hax", "hvf", "whpx", "xen", "nvmm"})
@@ -99,6 +100,7 @@ class MachineStartup(Startup):
         super().__init__(settings, options, background)
         self._name = name
         self._model: Model = model(DEFAULT)
+        self._started = False
         self._paused = False
         self._stepped = False
         self._temporary = False
@@ -144,7 +146,7 @@ class MachineStartup(Startup):
 
     def _pass_on(self, text: str) -> None:
         """Print what a node has to say, in the way QEMU's warn_report or its printf would."""
-        if text.startswith("warning: "):
+        if text.startswith("warning: ") and not self._started:
             self._tell(text)
         else:
             sys.stderr.write(text.rstrip("\n") + "\n")
@@ -323,7 +325,7 @@ class MachineStartup(Startup):
             await self._plug_in(daemon)
             if self._background is not None:
                 self._background.ready()
-            self._where = ""
+            self._where, self._started = "", True
             gc.freeze()  # what start-up made stays: no need to look at it again
             await daemon.stopped.wait()
         finally:
@@ -354,12 +356,27 @@ class MachineStartup(Startup):
 
     async def _open_images(self, daemon: "Daemon") -> None:
         daemon.emu.drives.temporary = self._temporary
+        daemon.emu.drives.units["ide"] = self._model.units
         daemon.emu.warnings = self._pass_on
         daemon.emu.quiet = self._stepped
         for names in (("add-fd",), ("object",), ("blockdev",), ("drive", *_DISKS)):
             for option in self._options:
                 if option.name in names:
                     await self._open(daemon, option)
+        await self._add_defaults(daemon)
+
+    def _furniture(self) -> "Furniture":
+        from blockemu.machine.defaults import furnish
+
+        return furnish(((option.name, option.value) for option in self._options), self._model)
+
+    async def _add_defaults(self, daemon: "Daemon") -> None:
+        from blockemu.machine.defaults import add_default_drives
+
+        try:
+            await add_default_drives(daemon.emu.drives, self._furniture(), self._model)
+        except QmpError as e:
+            raise Refused(str(e)) from e
 
     async def _open(self, daemon: "Daemon", option: Option) -> None:
         handlers: dict[str, Callable[[Daemon, str], Any]] = {
@@ -385,7 +402,7 @@ class MachineStartup(Startup):
         emu = daemon.emu
         self._serve_clients(daemon)
         try:
-            await build(emu.devices, emu.drives, self._model)
+            await build(emu.devices, emu.drives, self._model, self._furniture())
         except QmpError as e:
             if emu.drives.homeless not in self._drives:
                 hint = f"\n{self._name}: info: {e.hint}" if e.hint else ""

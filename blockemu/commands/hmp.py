@@ -3,7 +3,8 @@
 from typing import Any
 
 from blockemu.backend import Backend
-from blockemu.commands import hmp_block
+from blockemu.commands import hmp_block, hmp_media
+from blockemu.commands.backends import backend_of_device
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
 from blockemu.emulator import Emulator
@@ -95,20 +96,6 @@ async def qemu_io(context: Context, write: Write, values: Values) -> None:
             await emu.graph.remove(backend)
 
 
-def backend_of_device(emu: Emulator, device_id: str) -> Backend:
-    """Find the backend that a device uses.
-
-    Raises:
-        DeviceNotFound: there is no such device.
-
-    """
-    backends = [edge for node in emu.graph for edge in node.parents if isinstance(edge, Backend)]
-    for backend in [*emu.graph.backends.values(), *backends]:
-        if device_id and backend.device_id == device_id:
-            return backend
-    return emu.devices.backend(device_id)
-
-
 def on_node(emu: Emulator, node: Node[Any]) -> Backend:
     """Return a new backend on a node.
 
@@ -136,4 +123,5 @@ COMMANDS = (
         qemu_io,
     ),
     *hmp_block.COMMANDS,
+    *hmp_media.COMMANDS,
 )

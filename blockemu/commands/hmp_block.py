@@ -193,7 +193,7 @@ async def commit(context: Context, write: Write, values: Values) -> None:
         backend = emu.graph.backends.get(name)
         if backend is None or not backend.title:
             write(f"Device '{name}' not found\n")
-        elif backend.inserted is None or backend.tray:
+        elif backend.inserted is None or backend.tray_open:
             write(f"Device '{name}' has no medium\n")
         else:
             await commit_now(emu, skip_implicit(backend.inserted))

@@ -29,10 +29,11 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word that must be there, maybe in double quotes; ``what`` it is called if it is not."""
+    """A word, maybe in double quotes; ``what`` it is called if it lacks and is not optional."""
 
     key: str
     what: str = "string"
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Line:
             self.skip_space()
             if isinstance(argument, Flag):
                 values[argument.key] = self._flag(name, argument, letters)
+            elif isinstance(argument, Word) and argument.optional and not self._peek():
+                values[argument.key] = ""
             elif isinstance(argument, Word):
                 values[argument.key] = self._word(f"{name}: {argument.what} expected\n")
             else:

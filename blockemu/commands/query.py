@@ -127,8 +127,8 @@ def _describe_backend(backend: Backend) -> BlockInfo:
         removable=backend.removable,
         locked=False,
         inserted=inserted,
-        tray_open=False if backend.tray else None,
         io_status=BlockDeviceIoStatus(backend.io_status) if backend.has_io_status else None,
+        tray_open=backend.tray_open if backend.tray else None,
         dirty_bitmaps=inserted.dirty_bitmaps if inserted is not None else None,
     )
 

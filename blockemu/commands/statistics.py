@@ -3,8 +3,8 @@
 from typing import Any
 
 from blockemu.backend import Backend
+from blockemu.commands.backends import backend_of_device
 from blockemu.commands.context import Context
-from blockemu.commands.hmp import backend_of_device
 from blockemu.commands.query import skip_implicit, visible
 from blockemu.edge import Edge
 from blockemu.emulator import Emulator

@@ -3,19 +3,13 @@
 from typing import Annotated
 
 from blockemu.backend import Backend
+from blockemu.commands.backends import find_backend
 from blockemu.commands.context import Context
-from blockemu.commands.hmp import backend_of_device
 from blockemu.emulator import Emulator
-from blockemu.errors import DeviceNotFound, QmpError
+from blockemu.errors import QmpError
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import Deprecated, Wire
 from blockemu.throttling import LIMITS, ThrottleConfig
-
-
-class DeviceOrId(QmpError):
-    """Both of them, or neither."""
-
-    template = "Need exactly one of 'device' and 'id'"
 
 
 class NoMedium(QmpError):
@@ -63,18 +57,6 @@ async def block_set_io_throttle(
     config = ThrottleConfig().change_unchecked(values)
     config.check()
     await set_limits(context.emu, backend, config, group, device if device is not None else id)
-
-
-def find_backend(emu: Emulator, device: str | None, id: str | None) -> Backend:
-    """Find a drive by its name or a device's by the id (qmp_get_blk)."""
-    if (device is None) == (id is None):
-        raise DeviceOrId
-    if id is not None:
-        return backend_of_device(emu, id)
-    backend = emu.graph.backends.get(device or "")
-    if backend is None:
-        raise DeviceNotFound(device)
-    return backend
 
 
 async def set_limits(

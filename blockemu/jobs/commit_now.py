@@ -30,7 +30,7 @@ STEP: Final = 64 << 10  # bytes read or written at once, where that can be seen
 async def commit_all(emu: "Emulator") -> None:
     """Commit each drive that stands on a backing file; the first error ends it."""
     for backend in list(emu.graph.backends.values()):
-        if backend.inserted is None or backend.tray:
+        if backend.inserted is None:
             continue
         node = skip_filters(backend.inserted)
         if cow_child(node) is not None:

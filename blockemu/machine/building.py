@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from blockemu.errors import QmpError
+from blockemu.machine.defaults import BARE, Furniture
 from blockemu.machine.devices import Bus, Devices
 from blockemu.machine.drives import Drives
 from blockemu.machine.models import Model
@@ -51,7 +52,9 @@ class FlashUnreadable(QmpError):
     template = "can't read block backend: {}"
 
 
-async def build(devices: Devices, drives: Drives, model: Model) -> None:
+async def build(
+    devices: Devices, drives: Drives, model: Model, furniture: Furniture = BARE
+) -> None:
     """Give a machine its buses, then put IDE and floppy drives on them.
 
     Raises:
@@ -64,15 +67,18 @@ async def build(devices: Devices, drives: Drives, model: Model) -> None:
     devices.automatic |= {b for b, place in drives.places.items() if place.interface != "none"}
     await _place_firmware(devices, drives, model.flashes)
     floppies = _of(drives, "floppy") if model.floppy else []
+    first = model.floppy + furniture.before_floppies(model)
     for i, name in enumerate(floppies):
-        await _connect(devices, name, "floppy", f"device[{model.floppy + i}]")
+        await _connect(devices, name, "floppy", f"device[{first + i}]")
+    first = model.first + furniture.before_disks(model) + len(floppies)
     for i, name in enumerate(_of(drives, "ide") if model.first else []):
         place = drives.places[drives.named(name)]
         driver = "ide-cd" if place.cdrom else "ide-hd"
-        folder = f"device[{model.first + len(floppies) + i}]"
+        folder = f"device[{first + i}]"
         await _connect(devices, name, driver, folder, f"ide.{place.bus}")
     for backend, place in drives.places.items():
-        if not backend.device and place.interface not in ("none", "virtio"):
+        taken = backend.device or backend in drives.optional
+        if not taken and place.interface not in ("none", "virtio"):
             drives.homeless = backend.title
             raise InterfaceUnsupported(place.interface, place.bus, place.unit)
 

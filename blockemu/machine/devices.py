@@ -143,10 +143,7 @@ class Devices:
 
     def backend(self, name: str) -> Backend:
         """Find the backend of a device; a proxy's inner device has it, the proxy has not."""
-        try:
-            device = self.find(name)
-        except NotADevice:
-            raise DeviceNotFound(name) from None
+        device = self.find(name)
         by_id = not name.startswith("/") or device.path == name
         if device.backend is None or (by_id and device.owner is not device):
             raise NoBackend
@@ -291,18 +288,40 @@ class Devices:
         kind, backend = device.model.drive, device.backend
         if kind is Drive.NONE:
             return
-        may_be_empty = kind in (Drive.MEDIUM, Drive.FLOPPY)
+        has_tray = kind is Drive.MEDIUM or is_on(device.values.get("removable"))
+        may_be_empty = has_tray or kind is Drive.FLOPPY
         if backend is None and not may_be_empty:
             raise QmpError(device.model.no_drive)
         if backend is None:
             backend = device.backend = Backend()
             self._graph.backends[device.owner.path] = backend
             backend.device = backend.device_id = device.called
-        node = backend.inserted
-        if node is None and not may_be_empty:
+        if backend.inserted is None and not may_be_empty:
             raise NeedsMedium
+        self._take_permissions(device, backend)
+        cache = device.values.get("write-cache", "auto")
+        if cache != "auto":
+            backend.write_cache = cache == "on"
+        apply_policies(backend, device.values)
+        backend.removable = may_be_empty
+        backend.tray = has_tray
+        backend.reports_errors = kind not in (Drive.FLOPPY, Drive.FLASH)
+        backend.reset_io_status()
+        if kind is Drive.FLOPPY:
+            backend.media_hooks.append(lambda loaded: self._floppy_changed(device, loaded))
+
+    def _floppy_changed(self, device: Device, loaded: bool) -> None:
+        """Want of the disk what it gives; of none, nothing (fd_change_cb, hw/block/fdc.c)."""
+        assert device.backend is not None
+        if loaded:
+            self._take_permissions(device, device.backend)
+        else:
+            device.backend.perm, device.backend.shared = Perm.NONE, Perm.ALL
+
+    def _take_permissions(self, device: Device, backend: Backend) -> None:
+        kind, node = device.model.drive, backend.inserted
         read_only = kind is Drive.MEDIUM or (
-            kind is not Drive.WRITABLE and node is not None and node.flags.read_only
+            kind is not Drive.WRITABLE and (node is None or node.flags.read_only)
         )
         perm = Perm.CONSISTENT_READ if read_only else Perm.CONSISTENT_READ | Perm.WRITE
         shared = Perm.CONSISTENT_READ | Perm.WRITE_UNCHANGED
@@ -316,14 +335,6 @@ class Devices:
             backend.perm, backend.shared = perm, shared
         else:
             try_set_perm(backend, perm, shared)
-        cache = device.values.get("write-cache", "auto")
-        if cache != "auto":
-            backend.write_cache = cache == "on"
-        apply_policies(backend, device.values)
-        backend.removable = may_be_empty
-        backend.tray = kind is Drive.MEDIUM
-        backend.reports_errors = kind not in (Drive.FLOPPY, Drive.FLASH)
-        backend.reset_io_status()
 
     # Unplugging
 
@@ -392,6 +403,8 @@ class Devices:
         if backend is not None:
             backend.device = backend.device_id = ""
             backend.removable, backend.reports_errors = True, False
+            backend.tray = backend.tray_open = False
+            backend.media_hooks.clear()
             anonymous = not backend.title
             if anonymous or drop:
                 self._forget(backend)

@@ -13,7 +13,7 @@ from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.filenames import nest
 from blockemu.graph import Graph
 from blockemu.machine.accounting import take_accounting
-from blockemu.node import Node
+from blockemu.node import Flags, Node
 from blockemu.opening import Opener
 from blockemu.optlist import is_on, number, parse_any
 from blockemu.perm import Perm
@@ -180,11 +180,22 @@ class Drives:
         self._opener = opener
         self.places: dict[Backend, Place] = {}
         self.temporary = False  # whether drives forget what is written unless they say otherwise
+        self.units = dict(_INTERFACES)  # on a bus, by interface
+        self.optional: set[Backend] = set()  # need no place
         self.homeless = ""  # the drive that the machine has no place for
 
     def named(self, name: str) -> Backend:
         """Return the drive of that name."""
         return self._graph.backends[name]
+
+    def taken(self, interface: str, index: int) -> bool:
+        """Tell whether a drive has the place of that number."""
+        at = self._split(interface, index)
+        return any(p.interface == interface and (p.bus, p.unit) == at for p in self.places.values())
+
+    def _split(self, interface: str, index: int) -> tuple[int, int]:
+        most = self.units[interface]
+        return divmod(index, most) if most else (0, index)
 
     def forget_gone(self) -> None:
         """Drop the places of drives that are no more."""
@@ -224,11 +235,11 @@ class Drives:
 
     def _place(self, given: dict[str, str], interface: str, cdrom: bool) -> Place:
         bus, unit, index = (_take_number(given, k, d) for k, d in _PLACE.items())
-        most = _INTERFACES[interface]
+        most = self.units[interface]
         if index != -1:
             if bus != 0 or unit != -1:
                 raise IndexWithUnit
-            bus, unit = divmod(index, most) if most else (0, index)
+            bus, unit = self._split(interface, index)
         self.forget_gone()
         taken = {(p.bus, p.unit) for p in self.places.values() if p.interface == interface}
         if unit == -1:
@@ -269,6 +280,13 @@ class Drives:
             except QmpError:
                 await self._graph.remove(backend)
                 raise
+        backend.last_medium = Flags(
+            read_only=read_only,
+            direct=is_on(given.get("cache.direct")),
+            no_flush=is_on(given.get("cache.no-flush")),
+            unmap=given.get("discard") in ("on", "unmap"),
+            detect_zeroes=zeroes,
+        )
         backend.write_cache = writeback
         if limits.limits_anything:
             await backend.limit(self._groups.get(name if group is None else group))

@@ -24,9 +24,11 @@ class BusPlan(NamedTuple):
 class Model(NamedTuple):
     """A machine.
 
-    ``interface``: that of a drive without ``if``.  ``first``: the number that its first IDE drive
-    and its first floppy have among the devices without a place of their own.  ``flashes``: how many
-    flash chips may hold its firmware.
+    ``interface``: that of a drive without ``if``.  ``first``, ``floppy``: the numbers that its
+    first IDE drive and its first floppy have among the devices without a place of their own, if it
+    has nothing else; ``cards_first``: whether display and network get theirs before.  ``units``:
+    disks on an IDE bus.  ``flashes``: how many flash chips may hold its firmware.  ``lacks``: the
+    defaults that it does not have.
     """
 
     buses: tuple[BusPlan, ...] = ()
@@ -34,6 +36,9 @@ class Model(NamedTuple):
     first: int = 0
     floppy: int = 0
     flashes: int = 0
+    cards_first: bool = True
+    units: int = 2
+    lacks: frozenset[str] = frozenset()
 
 
 _PC: Final = Model(
@@ -56,14 +61,20 @@ _Q35: Final = Model(
         *(BusPlan(f"ide.{n}", "IDE", 1, hotplug=False) for n in range(6)),
     ),
     "ide",
-    first=22,
+    first=16,
     flashes=2,
+    cards_first=False,
+    units=1,
+    lacks=frozenset({"floppy"}),
 )
+_NONE: Final = Model(lacks=frozenset({"floppy", "cdrom", "sdcard"}))
+_MICROVM: Final = Model(lacks=frozenset({"floppy"}))
 _MODELS: Final = (
     (r"pc|pc-i440fx-\d+\.\d+", _PC),
-    (r"isapc", _PC._replace(flashes=0)),
+    (r"isapc", _PC._replace(flashes=0, first=16, floppy=10)),
     (r"q35|pc-q35-\d+\.\d+(\.\d+)?", _Q35),
-    (r"none|microvm|x-remote", Model()),
+    (r"none|x-remote", _NONE),
+    (r"microvm", _MICROVM),
 )
 HELP: Final = """\
 Supported machines are:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -57,6 +58,9 @@ foo bar
 -drive if=ide,unit=5
 -drive if=ide,id=x
 -drive if=scsi,driver=null-co
+-machine q35 -drive driver=null-co,index=1 -drive driver=null-co,bus=1,unit=0
+-machine q35 -drive driver=null-co,unit=1
+-drive if=sd
 -drive id=
 -drive if=none,file=r.img
 -drive if=none,readonly,driver=null-co
@@ -180,7 +184,7 @@ def test_the_probes_of_test_suites_find_what_there_is(tmp_path):
     assert {"qcow2", "raw", "null-co"} <= set(formats[0].split()[2:])
 
 
-def conversation(program, options, folder, commands):
+def conversation(program, options, folder, commands, base=BASE):
     """Send commands one after another; return all that comes back, and standard output."""
     ours, theirs = socket.socketpair()
     ours.settimeout(DEADLINE)
@@ -188,7 +192,7 @@ def conversation(program, options, folder, commands):
         process = subprocess.Popen(
             [
                 *program,
-                *BASE,
+                *base,
                 *options,
                 *f"-chardev socket,id=m,fd={theirs.fileno()}".split(),
                 "-mon",
@@ -202,6 +206,8 @@ def conversation(program, options, folder, commands):
             cwd=folder,
         )
     said = []
+    killer = threading.Timer(2 * DEADLINE, process.kill)
+    killer.start()
     with ours, ours.makefile("r") as lines, process:
         said.append(lines.readline())
         for command in ["qmp_capabilities", *commands, "quit"]:
@@ -212,6 +218,7 @@ def conversation(program, options, folder, commands):
                     break
         said += lines
         printed = process.stdout.read()
+    killer.cancel()
     return normal("".join(said)).splitlines(), normal(printed)
 
 
