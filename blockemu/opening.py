@@ -329,6 +329,8 @@ class Opener:
             _ = node.length
         except FormatError as e:
             raise QmpError(str(e), hint=e.hint) from e
+        except QmpError:
+            raise  # it may have an errno, but it has words, too
         except OSError as e:
             raise CouldNotOpen(_shown(node), os.strerror(e.errno or errno.EIO)) from e
         try:

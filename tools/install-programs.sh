@@ -15,6 +15,7 @@ qemu-system-x86_64      qemu-system-x86
 nbdinfo                 libnbd-bin
 nbdcopy                 libnbd-bin
 nbdkit                  nbdkit
+cryptsetup              cryptsetup-bin
 python3-module:nbd      python3-libnbd'
 [ "${1:-}" != bench ] || wanted="$wanted
 fio                     fio"

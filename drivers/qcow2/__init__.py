@@ -29,7 +29,6 @@ from blockemu.drivers.qcow2.create import (
 )
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
-from blockemu.drivers.qcow2.mapping import AtHeader
 from blockemu.drivers.qcow2.opening import open_image, probe
 from blockemu.drivers.qcow2.options import (
     CHANGEABLE,
@@ -41,6 +40,7 @@ from blockemu.drivers.qcow2.options import (
 )
 from blockemu.drivers.qcow2.planner import Planner
 from blockemu.drivers.qcow2.reader import Reader
+from blockemu.drivers.qcow2.refcounts import Misplaced
 from blockemu.drivers.qcow2.resize import Resizer
 from blockemu.drivers.qcow2.snapshots import NoSuchSnapshot, SnapshotNotFound, Snapshots
 from blockemu.drivers.qcow2.status import Status
@@ -218,7 +218,8 @@ class Qcow2(Node[Qcow2Options]):
         if not self.image.writable:
             return
         # QEMU has two caches, and empties them in turn.
-        for cache in ("L2 table", "refcount block"):
+        tables = ("L2 table",) if self.image.mapping.dirty else ()
+        for cache in (*tables, "refcount block"):
             try:
                 await self.writeback.close()
                 return
@@ -429,8 +430,8 @@ class Qcow2(Node[Qcow2Options]):
         self.image.check_alive()
         try:
             await self.writer.pwrite(offset, buf)
-        except AtHeader as e:  # the others use a context manager, which takes longer
-            raise await self.image.at_header(e) from None
+        except Misplaced as e:  # the others use a context manager, which takes longer
+            raise await self.image.misplaced(e) from None
 
     async def pwrite_compressed(self, offset: int, buf: memoryview) -> None:
         """Compress whole clusters that nothing is allocated for."""

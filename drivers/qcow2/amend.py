@@ -269,6 +269,14 @@ class Amender:
         zero = np.flatnonzero((entries & special) == np.uint64(c.READS_ZERO))
         if not len(zero):
             return
+        hosts = entries[zero] & np.uint64(c.OFFSET)
+        unfit = np.flatnonzero(hosts & np.uint64((1 << bits) - 1))
+        if len(unfit):
+            host, where = int(hosts[unfit[0]]), int(zero[unfit[0]])
+            raise await image.corrupt(
+                f"Cluster allocation offset {host:#x} unaligned "
+                f"(L2 offset: {table:#x}, L2 index: {c_hex(where)})"
+            )
         file, users = image.file, await self._users(np.array([table >> bits]))
         clusters = (entries[zero] & np.uint64(c.OFFSET)).astype(np.int64) >> bits
         own = (clusters != 0) & (await self._users(clusters) == users[0])
@@ -393,12 +401,15 @@ class Amender:
         image, bits = self.image, self.image.geometry.cluster_bits
         per, start = 1 << bits + 3 - order, max(end, len(counts))
         blocks = tables = 1
+        walks = 0
         while True:
+            walks = self._tell_walk(walks)
             total = start + blocks + tables
             wanted = -(-total // per)
             if wanted <= blocks and -(-blocks * 8 >> bits) <= tables:
                 break
             blocks, tables = max(wanted, blocks), -(-(max(wanted, blocks) * 8) >> bits)
+        walks = self._tell_walk(walks)
         new: Counts = empty_counts(order, blocks * per)
         new[: len(counts)] = counts.astype(new.dtype)
         new[start:total] = 1
@@ -410,7 +421,19 @@ class Amender:
         with refusals.telling(refusals.CountsNotWritten):
             await image.file.pwrite(start << bits, pack_counts(new, order))
             await image.file.pwrite(place, table.astype(">u8").tobytes())
+        self._tell_walk(walks, last=True)
         return table, place, total
+
+    def _tell_walk(self, walks: int, *, last: bool = False) -> int:
+        """Tell of one more walk over the refcounts, as QEMU has them; return how many there were.
+
+        It walks until all that is new has its place, at least twice, and once to write: the sum is
+        a guess at first, and progress may go back (qcow2_change_refcount_order).
+        """
+        total = walks + 1 if last else max(walks + 2, 3)
+        self.tell(walks, total)
+        self.tell(walks + 1, total)
+        return walks + 1
 
 
 def _stretches(clusters: I64) -> list[tuple[int, int]]:

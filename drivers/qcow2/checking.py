@@ -55,6 +55,11 @@ class NodeStorage:
         """Make the file longer."""
         await self.image.file.truncate(length, exact=False)
 
+    @property
+    def broken(self) -> bool:
+        """Whether counts are not to be repaired any more: corruption was met."""
+        return self.image.broken
+
     async def guard(self, offset: int, length: int, ignore: frozenset[str]) -> None:
         """Raise EIO if a write would hit metadata."""
         await self.image.check_overlap(offset, length, ignore)

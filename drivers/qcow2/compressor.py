@@ -14,8 +14,8 @@ import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
-from blockemu.drivers.qcow2.mapping import AtHeader
 from blockemu.drivers.qcow2.reader import SHARE
+from blockemu.drivers.qcow2.refcounts import AtHeader
 from blockemu.drivers.qcow2.writer import Writer
 from blockemu.images.qcow2.compression import COMPRESS
 from blockemu.images.qcow2.constants import OFFSET

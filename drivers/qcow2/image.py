@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from blockemu.drivers.qcow2 import mapping, refcounts
+from blockemu.drivers.qcow2 import mapping, refcount_blocks, refcounts
 from blockemu.drivers.qcow2.freed import Discard, Freed, InFlight
 from blockemu.drivers.qcow2.options import Settings
 from blockemu.drivers.qcow2.overlap import Overlap
 from blockemu.edge import Edge
+from blockemu.images.distinct import distinct
 from blockemu.images.qcow2.bitmaps import StoredBitmap
 from blockemu.images.qcow2.constants import CORRUPT, CRYPT_LUKS, DIRTY
 from blockemu.images.qcow2.extensions import Extensions, pack_first_cluster
@@ -22,6 +23,9 @@ from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.schema.images import BlockImageCorrupted
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from blockemu.encryption import Encryption
     from blockemu.node import DebugEvent, Node
 
@@ -64,7 +68,9 @@ class Image:
         self.overlap = Overlap(self)
         self.refcounts.lazy = settings.lazy_refcounts
         self.mapping.suspects = self.overlap.touches
+        self.mapping.unusable = lambda: self.overlap.unusable
         self.refcounts.suspects = self.overlap.uncounted
+        self.refcounts.metadata = self.overlap.at
         self.broken = False  # corruption was met while writing: nothing works any more
         self._told = False
 
@@ -175,7 +181,7 @@ class Image:
         """Load the refcount block that allocation lacks."""
         try:
             await self.refcounts.ready(self.file)
-        except refcounts.Unaligned as e:
+        except refcount_blocks.Unaligned as e:
             raise await self.bad_block(e) from None
 
     async def take_row(self, count: int) -> int:
@@ -214,25 +220,39 @@ class Image:
         if self.overlap.unusable:
             raise OSError(self.overlap.unusable, os.strerror(self.overlap.unusable))
 
-    async def bad_block(self, error: refcounts.Unaligned) -> OSError:
+    async def bad_block(self, error: refcount_blocks.Unaligned) -> OSError:
         """Tell of a refcount block that is at no cluster; return the error to raise."""
         offset, index = error.args
         return await self.corrupt(
             f"Refblock offset {offset:#x} unaligned (reftable index: {c_hex(index)})"
         )
 
+    async def check_blocks(self, clusters: "NDArray[np.int64]") -> None:
+        """Tell, and once, of refcount blocks of freed clusters that are where none can be.
+
+        The counts themselves are lowered by a later flush.
+        """
+        for index in distinct(clusters // self.refcounts.per).tolist():
+            try:
+                self.refcounts.host(index)
+            except refcount_blocks.Unaligned as e:
+                error = await self.bad_block(e)
+                print(f"qcow2_free_clusters failed: {error.strerror}", file=sys.stderr, flush=True)
+                return
+
     @asynccontextmanager
     async def allocating(self) -> AsyncIterator[None]:
         """Turn what allocating finds wrong into EIO, and tell of it."""
         try:
             yield
-        except mapping.AtHeader as e:
-            raise await self.at_header(e) from None
+        except refcounts.Misplaced as e:
+            raise await self.misplaced(e) from None
+        except refcount_blocks.Unaligned as e:
+            raise await self.bad_block(e) from None
 
-    async def at_header(self, error: mapping.AtHeader) -> OSError:
-        """Tell of something that would overwrite the header; return the error to raise."""
-        what = error.args[0]
-        return await self.corrupt(f"Preventing invalid allocation of {what} at offset 0")
+    async def misplaced(self, error: refcounts.Misplaced) -> OSError:
+        """Tell of something that would overwrite metadata; return the error to raise."""
+        return await self.corrupt(error.message, offset=error.offset, size=error.size)
 
     async def corrupt(self, message: str, *, offset: int = -1, size: int = -1) -> OSError:
         """Tell the world that the image is corrupt; return the error to raise.
@@ -276,7 +296,7 @@ class Image:
         return fatal
 
     def _device_name(self) -> str:
-        return next((getattr(e, "title", "") for e in self.node.parents if e.parent is None), "")
+        return next((t for e in self.node.parents if (t := getattr(e, "title", ""))), "")
 
     # The header
 

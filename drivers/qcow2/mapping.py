@@ -1,12 +1,13 @@
 """The L1 table and the L2 tables at hand."""
 
+import os
 from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard, Freed
-from blockemu.drivers.qcow2.refcounts import Refcounts
+from blockemu.drivers.qcow2.refcounts import AtHeader, Refcounts
 from blockemu.edge import Edge
 from blockemu.images.qcow2.constants import (
     ALL_ALLOCATED,
@@ -35,10 +36,6 @@ class Unaligned(Exception):
     """An L2 table that is not at a cluster: its offset and L1 index."""
 
 
-class AtHeader(Exception):
-    """Something would get the header's cluster, which a refcount says is free: what it is."""
-
-
 class Mapping:
     """From guest to host offsets.
 
@@ -65,6 +62,7 @@ class Mapping:
         self.dirty_l1: tuple[int, int] | None = None
         self.allocating: list[Request] = []  # guest clusters, allocated but not yet mapped
         self.suspects: Callable[[Table], bool] = lambda entries: False
+        self.unusable: Callable[[], int] = lambda: 0  # why it is not known where metadata is
         self.simple = not geometry.extended and not geometry.data_file
         nothing = np.zeros(geometry.l2_size, np.uint64)
         nothing.flags.writeable = False
@@ -139,7 +137,8 @@ class Mapping:
         An existing table must be at hand.  None: a refcount block must be loaded first.
 
         Raises:
-            AtHeader: the image is corrupt; nothing was allocated.
+            Misplaced: the image is corrupt; nothing was allocated.
+            OSError: nothing can be allocated, since it is not known where metadata is.
 
         """
         entry = int(self.l1[index])
@@ -151,6 +150,9 @@ class Mapping:
             if not taken[0]:
                 self.refcounts.put_back(0)
                 raise AtHeader("L2 table")
+            if code := self.unusable():
+                self.refcounts.put_back(taken[0])
+                raise OSError(code, os.strerror(code))
             self.refcounts.note(taken[0])
             bits = self.geometry.cluster_bits
             if old:

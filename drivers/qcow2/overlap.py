@@ -78,6 +78,10 @@ class Overlap:
         hit = [NAMES[i] for i in sorted(set(self._what[first:last].tolist()))]
         return next((name for name in hit if name not in ignore), None)
 
+    def at(self, cluster: int) -> str | None:
+        """Return what metadata a cluster has in which some other kind is about to be put."""
+        return self.name(cluster << self.bits, 1 << self.bits, data=False)
+
     def touches(self, entries: Table) -> bool:
         """Tell whether clusters that may be written in place lie where metadata does."""
         if not self.guards:

@@ -5,9 +5,10 @@ few integer operations; the rest goes over runs of L2 entries.
 """
 
 from blockemu.drivers.qcow2.image import Image
-from blockemu.drivers.qcow2.mapping import AtHeader
 from blockemu.drivers.qcow2.reader import BELOW, ZEROES, Reader
-from blockemu.drivers.qcow2.writer import Span, Writer
+from blockemu.drivers.qcow2.refcounts import Misplaced
+from blockemu.drivers.qcow2.room import Span
+from blockemu.drivers.qcow2.writer import Writer
 from blockemu.images.qcow2.constants import COPIED, KIND, OFFSET, READS_ZERO
 from blockemu.images.qcow2.tables import NORMAL, Run
 from blockemu.route import NO_ROUTE, Commit, Leaf, Plan, Route, Segment, Segments, WritePlan
@@ -231,7 +232,7 @@ class Planner:
         try:
             span = Span(table, index, first, count, offset, offset + length)
             new = self.writer.allocate(span, exact=True)
-        except (OSError, AtHeader):
+        except (OSError, Misplaced):
             return None  # a plan does not raise: the coroutine will
         if new is None:
             return None

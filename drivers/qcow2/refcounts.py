@@ -7,54 +7,60 @@ block of the first free cluster in memory; if that is not, it says so and ``read
 import errno
 import os
 from collections.abc import Callable
-from itertools import islice
 from typing import Final
 
 import numpy as np
 
 from blockemu.drivers.qcow2.freed import I64, Discard, Freed
+from blockemu.drivers.qcow2.refcount_blocks import Blocks
 from blockemu.edge import Edge
 from blockemu.images.distinct import counted, distinct
 from blockemu.images.qcow2.constants import MAX_HOST_OFFSET, MAX_REFTABLE_BYTES, REFTABLE_OFFSET
 from blockemu.images.qcow2.geometry import Geometry
-from blockemu.images.qcow2.refcount import Counts, empty_counts, unpack_counts
+from blockemu.images.qcow2.refcount import Counts, empty_counts
 from blockemu.images.qcow2.tables import Table
 
 _OFFSET: Final = np.uint64(REFTABLE_OFFSET)
 
 
-class Unaligned(Exception):
-    """A refcount block that is not at a cluster: its offset and its index in the table."""
+class Misplaced(Exception):
+    """Something would get a place that metadata has, though a refcount says that it is free.
+
+    What is told of that, and the offset and size of what would be overwritten, -1 if not told.
+    """
+
+    def __init__(self, message: str, offset: int = -1, size: int = -1) -> None:
+        super().__init__(message)
+        self.message, self.offset, self.size = message, offset, size
 
 
-class Refcounts:
-    """The refcount table and the blocks at hand, by their index in the table.
+class AtHeader(Misplaced):
+    """Something would get the header's cluster: what it is."""
 
-    ``cursor``: no cluster before it is free.  ``fresh``: clusters from here on were never written
+    def __init__(self, what: str) -> None:
+        super().__init__(f"Preventing invalid allocation of {what} at offset 0")
+
+
+class Refcounts(Blocks):
+    """The refcounts of an image.
+
+    ``fresh``: clusters from here on were never written
     to, so they read as zeroes.  ``reserved``: clusters up to here need not be reserved in the file.
     """
 
     def __init__(self, geometry: Geometry, freed: Freed, most_blocks: int) -> None:
-        self.geometry = geometry
+        super().__init__(geometry, most_blocks)
         self.freed = freed
-        self.most_blocks = most_blocks
-        self.per = geometry.counts_per_block
-        self.table: Table = np.zeros(0, np.uint64)
         self.table_offset = 0
-        self.blocks: dict[int, Counts] = {}
-        self.dirty: set[int] = set()
-        self.writing: set[int] = set()  # blocks on their way to the file: not to be dropped
         self.dirty_entries: tuple[int, int] | None = None  # of the table
         self.moved = False  # the table has a new place that the header does not tell yet
-        self.cursor = 0
         self.fresh = 0
         self.reserved = 0
         self.packed_end = 0  # byte up to which the last cluster with compressed data is full
         self.lazy = False  # what is on disk may be wrong
         self.noted: dict[int, Counts] = {}  # how lazy blocks were when a table was allocated
         self._missing = 0
-        self.suspects: Callable[[int, Counts], bool] = lambda first, counts: False
-        self.lying = False  # some metadata is said to be free
+        self.metadata: Callable[[int], str | None] = lambda cluster: None  # what a cluster has
 
     def replace(self, table: Table, offset: int, clusters: int) -> None:
         """Begin anew with a table that is in the file; nothing may wait to be written.
@@ -82,22 +88,30 @@ class Refcounts:
 
     # Taking
 
-    def take(self, want: int, *, exact: bool = False) -> tuple[int, int, bool] | None:
+    def take(
+        self, want: int, *, exact: bool = False, near: int = 0
+    ) -> tuple[int, int, bool] | None:
         """Take up to ``want`` free clusters in a row; return the first, how many, and if fresh.
 
         None: call ``ready`` and try again.  With ``exact`` all or none; then None may also mean
-        that fewer are free in a row.
+        that fewer are free in a row.  ``near``: the cluster to begin with, if that is free.
 
         Raises:
             OSError: EFBIG, the file cannot have so many clusters.
+            Misplaced: the image is corrupt; nothing was taken.
 
         """
+        if near and near != self.cursor:
+            if not self._at_hand(near):
+                return None
+            if got := self._free_at(near, want):
+                return self._take_at(near, got)
         while True:
             at = self.cursor
             index, local = divmod(at, self.per)
             block = self.blocks.get(index)
             if block is None:
-                if self._exists(index):
+                if self.exists(index):
                     self._missing = index
                     return None
                 if index < len(self.table):
@@ -118,9 +132,37 @@ class Refcounts:
             self.dirty.add(index)
             return self._taken(first, got)
 
+    def _at_hand(self, near: int) -> bool:
+        """Tell whether the block of a cluster is in memory, or does not exist."""
+        index = near // self.per
+        if index in self.blocks:
+            return True
+        if self.exists(index):
+            self._missing = index
+            return False
+        if not self.cursor:  # the first block comes first, and would get the header's place
+            raise AtHeader("refcount block")
+        return True
+
+    def _free_at(self, near: int, want: int) -> int:
+        """Return how many clusters are free from ``near`` on, as far as one block tells."""
+        index, local = divmod(near, self.per)
+        block = self.blocks.get(index)
+        if block is None or block[local]:
+            return 0
+        used = np.flatnonzero(block[local : local + want])
+        return int(used[0]) if len(used) else min(want, self.per - local)
+
+    def _take_at(self, first: int, got: int) -> tuple[int, int, bool]:
+        """Take clusters that are free, wherever the cursor is (qcow2_alloc_clusters_at)."""
+        self._check_end(first + got)
+        fresh = first >= self.fresh
+        self._set_ones(first, first + got)
+        return first, got, fresh
+
     def _is_next_new(self, index: int) -> bool:
         """Tell whether the block after this one does not exist, and the table has room for it."""
-        return index + 1 < len(self.table) and not self._exists(index + 1)
+        return index + 1 < len(self.table) and not self.exists(index + 1)
 
     def _take_new(
         self, first: int, got: int, want: int, *, exact: bool
@@ -135,9 +177,15 @@ class Refcounts:
             return None
         end = first + got + more
         self._check_end(end + 1)
+        what = self.metadata(end)
+        if what is not None:
+            message = f"Preventing invalid write on metadata (overlaps with {what})"
+            size = self.geometry.cluster_size
+            raise Misplaced(message, end * size, size)
         taken = self._taken(first, got + more)
         self._new_block(index, end)
         self._set_ones(first, end + 1)
+        self.lying |= self.suspects(index * self.per, self.blocks[index])
         self.cursor = end + 1
         return taken
 
@@ -243,17 +291,17 @@ class Refcounts:
         block = self.blocks[index]
         block[:] = np.maximum(block, counts.astype(block.dtype))
 
-    def drop_block(self, index: int) -> None:
-        """Do without a block at hand, if it counts nothing but itself."""
+    def counts_nothing(self, index: int) -> bool:
+        """Tell whether a block at hand counts nothing but itself."""
         block, own = self.blocks[index], self.host(index) >> self.geometry.cluster_bits
         used = np.flatnonzero(block) + index * self.per
-        if len(used) > 1 or (len(used) == 1 and int(used[0]) != own):
-            return
+        return not len(used) or (len(used) == 1 and int(used[0]) == own)
+
+    def drop_block(self, index: int) -> None:
+        """Do without a block at hand; whoever counts it goes on doing so."""
         del self.blocks[index]
         self.dirty.discard(index)
         self._enter(index, 0)
-        if not len(used):  # it is counted by another block
-            self.freed.add_range(own, 1, Discard.ALWAYS)
 
     def last_used(self) -> int:
         """Return the last cluster in use; the block ``last_block`` must be at hand."""
@@ -265,111 +313,13 @@ class Refcounts:
         """Tell whether the next cluster to be taken is surely one that was never written to."""
         return self.cursor >= self.fresh
 
-    def count(self, cluster: int) -> int:
-        """Return the refcount of a cluster whose block is at hand or does not exist."""
-        index, local = divmod(cluster, self.per)
-        block = self.blocks.get(index)
-        return 0 if block is None else int(block[local])
-
     # Loading
-
-    def host(self, index: int) -> int:
-        """Return where a block lies, 0 if there is none.
-
-        Raises:
-            Unaligned: at no cluster.
-
-        """
-        if index >= len(self.table):
-            return 0
-        host = int(self.table[index]) & REFTABLE_OFFSET
-        if host & self.geometry.cluster_size - 1:
-            raise Unaligned(host, index)
-        return host
-
-    @property
-    def last_block(self) -> int:
-        """The index of the last block that exists."""
-        used = np.flatnonzero(self.table & _OFFSET)
-        return int(used[-1]) if len(used) else 0
 
     async def ready(self, file: Edge) -> None:
         """Load what ``take`` missed."""
         await self.block(self._missing, file)
 
-    async def block(self, index: int, file: Edge) -> Counts | None:
-        """Return a block, loaded if need be; None if it does not exist."""
-        known = self.blocks.get(index)
-        if known is not None:
-            return known
-        host = self.host(index)
-        if not host:
-            return None
-        if host >> 63:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        raw = memoryview(bytearray(self.geometry.cluster_size))
-        if file.node.debug is not None:
-            await file.node.debug("refblock_load")
-        await file.pread(host, raw)
-        if index not in self.blocks:  # else another request was faster, and may have changed it
-            self.make_room(self.most_blocks - 1)
-            self.blocks[index] = counts = unpack_counts(raw, self.geometry.refcount_order)
-            self.lying |= self.suspects(index * self.per, counts)
-        return self.blocks[index]
-
-    def make_room(self, most: int) -> None:
-        """Drop the oldest blocks until no more than ``most`` are left, but none that is busy."""
-        if len(self.blocks) <= most:
-            return
-        busy = self.dirty | self.writing | {self.cursor // self.per}
-        idle = (index for index in self.blocks if index not in busy)
-        for index in list(islice(idle, len(self.blocks) - most)):
-            del self.blocks[index]
-
     # Giving back
-
-    async def last_users(self, clusters: I64, file: Edge) -> I64:
-        """Return those of the clusters that ``drop`` would leave without a user, in order."""
-        unique, times = counted(clusters)
-        have = np.zeros(len(unique), np.uint64)
-        which = unique // self.per
-        for index in distinct(which).tolist():
-            mine = which == index
-            block = await self.block(index, file)
-            if block is not None:
-                have[mine] = block[unique[mine] - index * self.per]
-        last: I64 = unique[have == times.astype(np.uint64)]
-        return last
-
-    async def counts(self, clusters: I64, file: Edge) -> Table:
-        """Return refcounts, one for each cluster named."""
-        found, which = np.zeros(len(clusters), np.uint64), clusters // self.per
-        for index in distinct(which).tolist():
-            block = await self.block(index, file)
-            if block is not None:
-                mine = which == index
-                found[mine] = block[clusters[mine] - index * self.per]
-        return found
-
-    async def add(self, clusters: I64, file: Edge) -> None:
-        """Raise the refcounts of clusters by one for each time they are named.
-
-        Raises:
-            OSError: EINVAL, one would be too large; EIO, one is not there.  All are as they were.
-
-        """
-        unique, times = counted(clusters)
-        which, by = unique // self.per, times.astype(np.uint64)
-        have = await self.counts(unique, file)
-        if (have > np.uint64(self.geometry.refcount_max) - by).any():
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        for index in distinct(which).tolist():
-            mine, block = which == index, await self.block(index, file)
-            if block is None:  # QEMU would make one, if the table could have it
-                code = errno.EFBIG if index >= MAX_REFTABLE_BYTES // 8 else errno.EIO
-                raise OSError(code, os.strerror(code))
-            block[unique[mine] - index * self.per] += by[mine].astype(block.dtype)
-            self.dirty.add(index)
 
     async def drop(self, clusters: I64, file: Edge) -> int:
         """Lower the refcounts of clusters by one for each time they are named.
@@ -427,7 +377,7 @@ class Refcounts:
         while True:
             end = start + len(missing) + table + extra
             last = (end - 1) // per
-            lacking = [i for i in range(start // per, last + 1) if not self._exists(i)]
+            lacking = [i for i in range(start // per, last + 1) if not self.exists(i)]
             entries = (last + 1) + (last + 2) // 2
             needed = 0 if last < len(self.table) else -(-entries * 8 // size)
             if needed * size > MAX_REFTABLE_BYTES:
@@ -441,9 +391,6 @@ class Refcounts:
             self._new_block(index, at)
         self._set_ones(start, end - extra)
         return end - extra
-
-    def _exists(self, index: int) -> bool:
-        return index < len(self.table) and bool(self.table[index] & _OFFSET)
 
     def _move_table(self, cluster: int, clusters: int) -> None:
         old, bits = self.table, self.geometry.cluster_bits

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard
-from blockemu.drivers.qcow2.image import Image
+from blockemu.drivers.qcow2.image import Image, c_hex
 from blockemu.drivers.qcow2.options import settings
+from blockemu.drivers.qcow2.refcount_blocks import Unaligned
 from blockemu.errors import HostError, QmpError
 from blockemu.images.qcow2.constants import ALL_ALLOCATED, DATA_FILE_RAW, MAX_L1_BYTES, OFFSET
 from blockemu.images.qcow2.header import SIZE_AT
@@ -263,11 +264,50 @@ class Resizer:
 
     async def _drop_blocks(self) -> None:
         """Do without the refcount blocks that count nothing but themselves."""
-        refcounts = self.image.refcounts
+        image, refcounts = self.image, self.image.refcounts
+        unused: list[int] = []
         for index in np.flatnonzero(refcounts.table).tolist():
-            await refcounts.block(index, self.image.file)
+            try:
+                await refcounts.block(index, image.file)
+            except Unaligned as e:
+                raise await image.corrupt(
+                    "Cannot get entry from refcount block cache: "
+                    f"Offset {e.args[0]:#x} is unaligned"
+                ) from None
+            if refcounts.counts_nothing(index):
+                unused.append(index)
+        problem: tuple[str, int] | None = None
+        for index in unused:
+            problem = problem or await self._release_block(index)
             refcounts.drop_block(index)
         await self.writeback.flush()
+        if problem is not None:
+            await image.corrupt(problem[0])
+            raise OSError(problem[1], os.strerror(problem[1]))
+
+    async def _release_block(self, index: int) -> tuple[str, int] | None:
+        """Let go of a refcount block's cluster; or return what is wrong about it, and an errno.
+
+        After qcow2_discard_refcount_block.
+        """
+        refcounts, bits = self.image.refcounts, self.image.geometry.cluster_bits
+        host = refcounts.host(index)
+        cluster = host >> bits
+        covering = cluster // refcounts.per
+        if not refcounts.host(covering):
+            text = f"Refblock at {host:#x} is not covered by the refcount structures"
+            return text, errno.EIO
+        await refcounts.block(covering, self.image.file)
+        count = refcounts.count(cluster)
+        if count != 1:
+            text = (
+                f"Invalid refcount: refblock offset {refcounts.host(covering):#x}, reftable index "
+                f"{covering}, block offset {host:#x}, refcount {c_hex(count)}"
+            )
+            return text, errno.EINVAL
+        if covering != index:
+            self.image.freed.add_range(cluster, 1, Discard.ALWAYS)
+        return None
 
     async def _cut_file(self) -> None:
         """Make the file end with the last cluster in use."""

@@ -113,12 +113,9 @@ class Snapshots:
             wanted, id=self._new_id(), l1_table_offset=place, l1_size=len(l1),
             disk_size=image.length,
         )  # fmt: skip
-        try:
-            await image.check_overlap(place, len(l1) * 8, frozenset())
-            await self._share(l1)
-        except BaseException:
-            self._free(place, len(l1) * 8, Discard.ALWAYS)
-            raise
+        # If one of these fails, the table is leaked, as by QEMU: a check may find it.
+        await image.check_overlap(place, len(l1) * 8, frozenset())
+        await self._share(l1)
         try:
             await self._set_flags()
             await self.writeback.flush()

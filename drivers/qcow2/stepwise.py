@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from blockemu.drivers.qcow2.image import Image
-from blockemu.drivers.qcow2.refcounts import Unaligned
+from blockemu.drivers.qcow2.refcount_blocks import Unaligned
 from blockemu.images.qcow2.constants import COPIED, OFFSET
 
 

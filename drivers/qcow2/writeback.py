@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image
-from blockemu.drivers.qcow2.refcounts import Unaligned
+from blockemu.drivers.qcow2.refcount_blocks import Unaligned
 from blockemu.images.qcow2.constants import DIRTY, OFFSET
 from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
 from blockemu.images.qcow2.refcount import pack_counts

@@ -13,7 +13,6 @@ New clusters are mapped by the commit; until then other writes to them wait, rea
 """
 
 import errno
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,6 +22,7 @@ from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image, c_hex
 from blockemu.drivers.qcow2.mapping import L2
 from blockemu.drivers.qcow2.reader import BELOW, Reader
+from blockemu.drivers.qcow2.room import NOTHING, Room, Span
 from blockemu.drivers.qcow2.stepwise import Flush, Stepwise
 from blockemu.images.qcow2.constants import (
     COMPRESSED as COMPRESSED_FLAG,
@@ -52,32 +52,8 @@ from blockemu.requests import Request
 from blockemu.route import Commit, Segment, Segments
 
 MERGED_READ: Final = 16 << 10  # bytes of data between two parts that are copied by one read
-NOTHING: Final = memoryview(b"")
 MOST_FREED: Final = 256 << 20  # bytes let go of that may wait for a flush, to be used again
 _OWNED, _COPIED = np.uint64(COPIED | COMPRESSED_FLAG), np.uint64(COPIED)
-
-
-@dataclass(slots=True)
-class Room:
-    """Room for the front part of a write: ``length`` bytes at ``host``, and what to add around."""
-
-    length: int
-    host: int
-    head: memoryview = NOTHING
-    tail: memoryview = NOTHING
-    commit: Commit | None = None
-
-
-@dataclass(slots=True)
-class Span:
-    """Guest clusters of one table about to change; the bytes are the request and copies around."""
-
-    table: L2
-    index: int  # of the table
-    first: int  # cluster in the table
-    count: int
-    begin: int
-    end: int
 
 
 class Writer:
@@ -102,11 +78,13 @@ class Writer:
                 await image.write_data(host, offset, buf)
                 return
             await self.relieve()
+            near = 0
             while len(buf):
-                room = await self.reserve(offset, len(buf))
+                room = await self.reserve(offset, len(buf), near)
                 await self._fill(room, offset, buf[: room.length])
                 offset += room.length
                 buf = buf[room.length :]
+                near = room.host + room.length >> self.bits
         finally:
             image.in_flight.leave(ticket)
 
@@ -120,6 +98,7 @@ class Writer:
                 await self.image.debug("write_aio")
                 if whole is not data:
                     await self.image.debug("cow_write")
+            self.image.check_alive()  # another request may have found it corrupt meanwhile
             before = len(room.head)
             await self.image.write_data(room.host - before, offset - before, whole)
             good = True
@@ -184,8 +163,11 @@ class Writer:
 
     # Finding room
 
-    async def reserve(self, offset: int, length: int) -> Room:
-        """Find or make room for the front of a write: one run, within one L2 table."""
+    async def reserve(self, offset: int, length: int, near: int = 0) -> Room:
+        """Find or make room for the front of a write: one run, within one L2 table.
+
+        ``near``: the cluster that follows what was written before, for new ones to begin there.
+        """
         image, bits = self.image, self.bits
         told = False
         while True:
@@ -227,7 +209,7 @@ class Writer:
                     told = True
                     await self.stepwise.tell_allocation()
                 continue
-            room = await self._reserve_new(span)
+            room = await self._reserve_new(span, near)
             if room is not None:
                 return room
             await image.ready()
@@ -291,10 +273,10 @@ class Writer:
             raise
         return Room(end - start, host, head, tail, commit)
 
-    async def _reserve_new(self, span: Span) -> Room | None:
+    async def _reserve_new(self, span: Span, near: int) -> Room | None:
         """Allocate clusters; None: load what ``ready`` loads and try again."""
         offset, bits = span.begin, self.bits
-        new = self.allocate(span)
+        new = self.allocate(span, near=near)
         if new is None:
             return None
         host, fresh, commit = new
@@ -319,7 +301,9 @@ class Writer:
             commit(False)
             raise
 
-    def allocate(self, span: Span, *, exact: bool = False) -> tuple[int, bool, Commit] | None:
+    def allocate(
+        self, span: Span, *, exact: bool = False, near: int = 0
+    ) -> tuple[int, bool, Commit] | None:
         """Take clusters for a span, shortened if there are fewer in a row; they are mapped later.
 
         Returns where they are, whether they surely read as zeroes, and the commit.
@@ -331,7 +315,7 @@ class Writer:
         if self.geometry.data_file:
             host, fresh = guest << bits, False
         else:
-            taken = image.refcounts.take(span.count, exact=exact)
+            taken = image.refcounts.take(span.count, exact=exact, near=near)
             if taken is None:
                 return None
             first, got, fresh = taken

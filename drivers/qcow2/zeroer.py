@@ -224,6 +224,8 @@ class Zeroer:
         if bitmaps is not None and own.bitmaps is not None:
             own.bitmaps[first:end] = bitmaps
         clusters = self.writer.free(old, reason)
+        if image.refcounts.crooked:
+            await image.check_blocks(clusters)
         if len(clusters) and image.debug is not None:
             await image.debug("cluster_free")
             await image.debug("refblock_alloc")

@@ -26,10 +26,6 @@ class CowFormatOptions(FormatOptions):
     backing: BlockdevRefOrNull = ABSENT
 
 
-class BochsOptions(FormatOptions, tag="bochs", since="2.9"):
-    """Options of bochs."""
-
-
 class CloopOptions(FormatOptions, tag="cloop", since="2.9"):
     """Options of cloop."""
 

@@ -198,11 +198,17 @@ async def _mend(
         disk.storage.say("\n".join(lines))
     if fixed.any():
         disk.counts[wrong[fixed]] = want[fixed].astype(disk.counts.dtype)
-        await disk.write(wrong[fixed])
-        bits = disk.geometry.cluster_bits
-        for first, count in row_starts(wrong[fixed & (want == 0)]):
-            await disk.storage.discard(first << bits, count << bits)
+        if not disk.storage.broken:
+            await disk.write(wrong[fixed])
+            await _discard(disk, wrong[fixed & (want == 0)])
     result.leaks_fixed += int(np.count_nonzero(fixed & leak))
     result.corruptions_fixed += int(np.count_nonzero(fixed & ~leak))
     result.leaks += int(np.count_nonzero(~fixed & leak))
     result.corruptions += int(np.count_nonzero(~fixed & ~leak))
+
+
+async def _discard(disk: OnDisk, clusters: I64) -> None:
+    """Tell the file what is not used any more."""
+    bits = disk.geometry.cluster_bits
+    for first, count in row_starts(clusters):
+        await disk.storage.discard(first << bits, count << bits)

@@ -28,6 +28,10 @@ class Storage(Protocol):
     def length(self) -> int:
         """The file's size."""
 
+    @property
+    def broken(self) -> bool:
+        """Whether single counts are not to be repaired any more, since corruption was met."""
+
     async def read(self, offset: int, length: int) -> memoryview:
         """Return some bytes, which the caller may change."""
 
@@ -115,6 +119,11 @@ class MemoryStorage:
         if length > 1 << 30:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         self.data.extend(bytes(length - len(self.data)))
+
+    @property
+    def broken(self) -> bool:
+        """Tell that all can be written."""
+        return False
 
     async def guard(self, offset: int, length: int, ignore: frozenset[str]) -> None:
         """Let all writes pass: the check alone writes."""
