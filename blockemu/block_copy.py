@@ -361,8 +361,11 @@ class BlockCopy:
             if call.ignore_speed:  # a guest's write waits for this
                 return await status_above(self.source, start, length, mask=ZERO)
             ahead = min(AHEAD, self.length - start)
-            async with aclosing(extents_above(self.source, start, ahead)) as batches:
-                batch = await anext(batches)
+            try:
+                async with aclosing(extents_above(self.source, start, ahead)) as batches:
+                    batch = await anext(batches)
+            except OSError:  # as of a snapshot that does not have all that lies ahead
+                return await status_above(self.source, start, length, mask=ZERO)
             known = self._known = Known.of(batch)
         return known.at(start, length)
 

@@ -83,6 +83,7 @@ class Daemon:
         self.chardevs = chardevs or Chardevs()
         self.log = log or Log()
         self.stopped = asyncio.Event()
+        self.program = ""  # its name, for what is reported at the end: outside of any command
         self._clocks = clocks
         self._self_check = self_check
         self.faults: list[str] = []  # that --self-check found
@@ -240,6 +241,7 @@ class Daemon:
         """End jobs, flush and close nodes, then hang up on all clients."""
         self._dispatcher.stopped = True
         if self._emu is not None:
+            self._emu.program = self.program
             await self._emu.close()
         self._dispatcher.say_last()
         for server in self._servers:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from blockemu.errors import HostError
+from blockemu.errors import BeyondMaximum, CannotResize, ReadOnlyImage
 from blockemu.extents import Extents
 from blockemu.node import DebugEvent, Node, Write
 from blockemu.padding import read_ends
@@ -23,24 +23,6 @@ SECTOR = 512
 MAX_LENGTH = (2**63 - 1) // 2**30 * 2**30  # bytes: BDRV_MAX_LENGTH
 BOUNCE = 1 << 20  # bytes of zeroes written at once where a driver cannot write zeroes
 _ZEROES = bytes(BOUNCE)
-
-
-class BeyondMaximum(HostError):
-    """(offset, maximum): no request can reach there."""
-
-    template = "offset({}) exceeds maximum({})"
-
-
-class ReadOnlyImage(HostError):
-    """A read-only image keeps its size."""
-
-    template = "Image is read-only"
-
-
-class CannotResize(HostError):
-    """The driver cannot change the size."""
-
-    template = "Image format driver does not support resize"
 
 
 class Edge:
@@ -272,8 +254,9 @@ class Edge:
     async def _zero(self, offset: int, length: int, flags: int) -> None:
         """Zero a range of whole blocks as one request (after bdrv_co_do_pwrite_zeroes)."""
         node, limits = self.node, self.node.limits
-        request = await self._begin_write(offset, length, bool(flags & Write.SERIALISING))
-        flags &= ~Write.SERIALISING
+        serialise, no_wait = bool(flags & Write.SERIALISING), bool(flags & Write.NO_WAIT)
+        request = await self._begin_write(offset, length, serialise, no_wait=no_wait)
+        flags &= ~(Write.SERIALISING | Write.NO_WAIT)
         align = max(limits.write_zeroes_alignment, limits.request_alignment)
         try:
             if node.debug is not None:
@@ -414,14 +397,21 @@ class Edge:
 
     # Both
 
-    async def begin(self, start: int, end: int, serialising: bool = False) -> Request:
-        """Enter a request and wait for those before it that it must not run beside."""
+    async def begin(
+        self, start: int, end: int, serialising: bool = False, *, no_wait: bool = False
+    ) -> Request:
+        """Enter a request and wait for those before it that it must not run beside.
+
+        With ``no_wait`` EBUSY is raised instead.
+        """
         node = self.node
         request = Request(start, end, serialising)
         blocked = node.tracker.enter(request)
         try:
             if serialising:
                 node.changed()  # no more plans
+            if blocked and no_wait:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
             if blocked:
                 await node.tracker.turn(request)
             for root in list(node.roots()) if serialising else ():
@@ -431,10 +421,12 @@ class Edge:
             raise
         return request
 
-    async def _begin_write(self, offset: int, length: int, serialising: bool = False) -> Request:
+    async def _begin_write(
+        self, offset: int, length: int, serialising: bool = False, *, no_wait: bool = False
+    ) -> Request:
         if not self.can_write:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        request = await self.begin(offset, offset + length, serialising)
+        request = await self.begin(offset, offset + length, serialising, no_wait=no_wait)
         if 0 < self.node.write_threshold < request.end:
             self._pass_threshold(request.end)
         try:

@@ -5,11 +5,12 @@ Everything there is belongs to an ``Emulator``, so a process can run many.  What
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from blockemu.backend import Backend, drained, flush
 from blockemu.clocks import Clocks
@@ -61,6 +62,7 @@ class Emulator:
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
         self.program = ""  # its name in reports; QEMU says none in what a monitor's command does
         self.is_machine = False  # like qemu-system: not a tool, not a storage daemon
+        self.end: Callable[[], NoReturn] = _end  # where disks contradict themselves
         self.quiet = False  # a test drives this: nobody reads notes
         self.tasks: set[asyncio.Task[None]] = set()  # requests of qemu-io that nobody awaits
 
@@ -127,6 +129,11 @@ class Emulator:
     def report(self, text: str) -> None:
         """Tell the user what QEMU would print with its name before (error_report)."""
         self.warn(f"{self.program}: {text}" if self.program else text)
+
+    def give_up(self, text: str) -> NoReturn:
+        """Say why, and end the program at once."""
+        self.warnings(text)
+        self.end()
 
     def find_node(self, name: str) -> Node[Any]:
         """Look up a node or device by name."""
@@ -198,6 +205,11 @@ class Emulator:
             if node.monitor_owned:
                 await self.graph.delete(node)
         self.pool.close()
+
+
+def _end() -> NoReturn:
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _print(text: str) -> None:

@@ -92,3 +92,21 @@ class Wrapped(QmpError):
 
     template = "{}: {}"
     qmp_class = "GenericError"
+
+
+class BeyondMaximum(HostError):
+    """(offset, maximum): no request can reach there."""
+
+    template = "offset({}) exceeds maximum({})"
+
+
+class ReadOnlyImage(HostError):
+    """A read-only image keeps its size."""
+
+    template = "Image is read-only"
+
+
+class CannotResize(HostError):
+    """The driver cannot change the size."""
+
+    template = "Image format driver does not support resize"

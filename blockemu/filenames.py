@@ -191,14 +191,12 @@ def _backing_overridden(node: Node[Any]) -> bool:
 
 
 def _gather(node: Node[Any], strong: Options, *, overridden: bool) -> Options:
-    """Return the options that would open the same; the newest child comes first, as in QEMU."""
+    """Return the options that would open the same."""
     options: Options = {"driver": node.driver}
     if "filename" in node.effective:
         options["filename"] = node.effective["filename"]
     options |= strong
-    for edge in reversed(node.children.values()):
-        if edge is not node.backing or overridden:
-            options[edge.name] = edge.node.full_options
+    options |= node.child_options(overridden=overridden)
     if overridden and node.backing is None:
         options["backing"] = None
     return options
@@ -229,7 +227,7 @@ def dirname(node: Node[Any]) -> str:
         NoBaseDirectory: the node has no plain name.
 
     """
-    if node.primary is not None:
+    if node.primary is not None and node.has_dirname:
         return dirname(node.primary.node)
     refresh(node)
     if not node.exact_filename:

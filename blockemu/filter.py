@@ -1,5 +1,7 @@
 """Filters: nodes that let requests through to one child."""
 
+import errno
+import os
 from typing import ClassVar, Generic, TypeVar
 
 from blockemu.blockdev_options import NodeOptions
@@ -61,6 +63,10 @@ class Filter(Node[O], Generic[O]):
         """Forward."""
         await self.child.truncate(length, exact=exact, prealloc=prealloc, zero=zero)
 
+    def truncate_now(self, length: int) -> None:
+        """Forward."""
+        shrink(self.child, length)
+
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Forward."""
         return await self.child.place(offset, length)
@@ -68,3 +74,15 @@ class Filter(Node[O], Generic[O]):
     async def block_status(self, offset: int, length: int) -> Extents:
         """Answer as the child; what it leaves open, its chain decides."""
         return await self.child.node.block_status(offset, length)
+
+
+def shrink(edge: Edge, length: int) -> None:
+    """Make a node shorter without waiting, while nothing is in flight.  Raises OSError."""
+    node = edge.node
+    try:
+        node.truncate_now(length)
+    except NotImplementedError:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+    node.changed()
+    for heard in node.on_resize:
+        heard(edge.fresh_length())

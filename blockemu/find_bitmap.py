@@ -1,10 +1,10 @@
 """Looking dirty bitmaps up by the names of node and bitmap."""
 
+from collections.abc import Callable
 from typing import Any
 
 from blockemu.dirty import DirtyBitmap
 from blockemu.errors import QmpError
-from blockemu.graph import Graph
 from blockemu.node import Node
 
 
@@ -20,10 +20,12 @@ class BitmapNotFound(QmpError):
     template = "Dirty bitmap '{}' not found"
 
 
-def find_bitmap(graph: Graph, node_name: str, name: str) -> tuple[Node[Any], DirtyBitmap]:
+def find_bitmap(
+    lookup: Callable[[str], Node[Any]], node_name: str, name: str
+) -> tuple[Node[Any], DirtyBitmap]:
     """Look up a bitmap and its node (after block_dirty_bitmap_lookup)."""
     try:
-        node = graph.lookup(node_name)
+        node = lookup(node_name)
     except QmpError:
         raise BitmapNodeNotFound(node_name) from None
     return node, bitmap_on(node, name)

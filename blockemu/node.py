@@ -9,7 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, get_origin
 
 from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED, NodeOptions
 from blockemu.create_options import Creatable
@@ -21,12 +21,12 @@ from blockemu.qmp_server.scalars import parse_size
 from blockemu.requests import Tracker
 from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
 from blockemu.services import Services
+from blockemu.snapshotting import Snapshotting
 
 if TYPE_CHECKING:
     from blockemu.check import CheckResult
     from blockemu.dirty import BitmapSet
     from blockemu.edge import Edge
-    from blockemu.images.qcow2.snapshots import Snapshot
     from blockemu.transaction import Transaction
 
 
@@ -39,6 +39,7 @@ class Write:
     NO_FALLBACK: Final = 4  # fail with ENOTSUP rather than write zeroes from a buffer
     SERIALISING: Final = 16  # nothing that overlaps may run beside it
     COMPRESSED: Final = 32  # compress; the driver may insist on whole clusters not yet in use
+    NO_WAIT: Final = 64  # with SERIALISING: fail with EBUSY rather than wait for another request
     UNCHANGED: Final = 8  # the guest's view stays: needs WRITE_UNCHANGED only, marks no bitmap
 
 
@@ -89,7 +90,7 @@ class Blocker:
     allowed: frozenset[str] = frozenset()  # operations that are allowed all the same
 
 
-class Node(Creatable, ABC, Generic[O]):
+class Node(Creatable, Snapshotting, ABC, Generic[O]):
     """A block driver's instance: subclass it in ``drivers/NAME.py`` and it is known.
 
     Requests reach a driver aligned and split to ``limits``, and inside ``length`` unless the parent
@@ -105,8 +106,10 @@ class Node(Creatable, ABC, Generic[O]):
     supports_backing: ClassVar[bool] = False
     needs_filename: ClassVar[bool] = False
     protocols: ClassVar[tuple[str, ...]] = ()  # "nbd" for nbd:…; file needs none
+    has_dirname: ClassVar[bool] = True  # whether its primary child's folder is its own
     can_reopen: ClassVar[bool] = True
     reopen_options: ClassVar[frozenset[str]] = frozenset()  # driver options that may change
+    kept_options: ClassVar[frozenset[str]] = frozenset()  # of those, what must be said again
     size_options: ClassVar[frozenset[str]] = frozenset()  # numbers of bytes: as text, with suffix
     file: "Edge | None" = None
     backing: "Edge | None" = None
@@ -186,8 +189,14 @@ class Node(Creatable, ABC, Generic[O]):
 
     def child_role(self, name: str) -> Role:
         """Return the role of a child, as its option declares it."""
-        hint = members(type(self.options))[name][1]
+        hint = members(type(self.options))[name.partition(".")[0]][1]
         return next(m for m in hint.__metadata__ if isinstance(m, Role))
+
+    @classmethod
+    def child_lists(cls) -> list[str]:
+        """Return the options that define any number of children: ``NAME.0``, ``NAME.1``, ..."""
+        hints = members(cls.Options)
+        return [name for name in cls.child_names() if get_origin(hints[name][1].__origin__) is list]
 
     @classmethod
     def child_names(cls) -> list[str]:
@@ -247,6 +256,26 @@ class Node(Creatable, ABC, Generic[O]):
     def strong_options(self) -> dict[str, Any]:
         """Return the driver's own options that change what the guest sees, for json: names."""
         return {}
+
+    def child_options(self, *, overridden: bool) -> dict[str, Any]:
+        """Return what opens the children, for json: names; the newest comes first, as in QEMU.
+
+        Without the backing file, unless it is another than the image says: then it is
+        ``overridden``.
+        """
+        return {
+            edge.name: edge.node.full_options
+            for edge in reversed(self.children.values())
+            if edge is not self.backing or overridden
+        }
+
+    def can_replace(self, goal: "Node[Any]") -> bool:
+        """Tell whether a node with this one's data may take the place of ``goal``, here or below.
+
+        That is so where it makes no difference to anybody (bdrv_recurse_can_replace, block.c).
+        """
+        filtered = self.filtered
+        return goal is self or (filtered is not None and filtered.node.can_replace(goal))
 
     def specific_info(self) -> Any:
         """Return ImageInfoSpecific as a struct, None if there is nothing to tell."""
@@ -370,36 +399,6 @@ class Node(Creatable, ABC, Generic[O]):
         """The child that decides about what this node has not allocated."""
         return self.filtered or self.backing
 
-    # Internal snapshots: NotImplementedError where there are none; see blockemu.snapshots
-
-    def snapshot_list(self) -> "list[Snapshot]":
-        """Return the snapshots, oldest first."""
-        raise NotImplementedError
-
-    async def snapshot_create(self, wanted: "Snapshot") -> "Snapshot":
-        """Take a snapshot; return it with its id.  Nothing may be in flight."""
-        raise NotImplementedError
-
-    async def snapshot_goto(self, ident: str) -> None:
-        """Apply the snapshot with an id, or else a name.  Nothing may be in flight."""
-        raise NotImplementedError
-
-    async def snapshot_delete(self, ident: str | None, name: str | None) -> None:
-        """Delete a snapshot by id, name, or both.  Nothing may be in flight."""
-        raise NotImplementedError
-
-    async def snapshot_load_tmp(self, ident: str | None, name: str | None) -> None:
-        """Let a read-only disk read as a snapshot has it."""
-        raise NotImplementedError
-
-    async def save_vmstate(self, offset: int, data: memoryview) -> None:
-        """Write a part of a machine's state; ``offset`` counts from where that begins."""
-        raise NotImplementedError
-
-    async def load_vmstate(self, offset: int, buf: memoryview) -> None:
-        """Read a part of a machine's state."""
-        raise NotImplementedError
-
     # Data path, without waiting
 
     def route(self) -> Route:
@@ -442,6 +441,13 @@ class Node(Creatable, ABC, Generic[O]):
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
     ) -> None:
         """Change the size to ``length`` bytes (``zero``: what is new must read as zeroes)."""
+        raise NotImplementedError
+
+    def truncate_now(self, length: int) -> None:
+        """Make the node shorter without waiting; nothing is in flight.
+
+        ``NotImplementedError``: it cannot, or not without waiting.
+        """
         raise NotImplementedError
 
     async def make_empty(self) -> None:

@@ -25,6 +25,12 @@ class DetectZeroesUnmap(QmpError):
     )
 
 
+class NotAnArray(QmpError):
+    """A list has gaps."""
+
+    template = "Option {} is not a valid array"
+
+
 @dataclass(frozen=True)
 class Parent:
     """What a child that is being opened takes from its parent-to-be."""
@@ -67,6 +73,26 @@ def flatten(options: Mapping[str, Any], prefix: str = "") -> Options:
     return flat
 
 
+def spread(
+    options: Options, roles: dict[str, Role], lists: list[str]
+) -> tuple[Options, dict[str, Role]]:
+    """Give each child that a list defines its own name: ``NAME.0``, ``NAME.1``, ..."""
+    options, roles = dict(options), dict(roles)
+    for name in lists:
+        role = roles.pop(name)
+        for i, child in enumerate(options.pop(name, [])):
+            options[f"{name}.{i}"] = child
+            roles[f"{name}.{i}"] = role
+    return options, roles
+
+
+def stand_ins(name: str, children: object) -> list[str]:
+    """Return a word for each child that a list defines.  Raises NotAnArray."""
+    if not isinstance(children, list):
+        raise NotAnArray(name)
+    return ["child"] * len(children)
+
+
 def inherit(role: Role, parent: Parent, options: Options) -> bool:
     """Fill in what a child takes from its parent; return whether it is a protocol by default.
 
@@ -84,8 +110,7 @@ def inherit(role: Role, parent: Parent, options: Options) -> bool:
     else:
         _default(options, theirs, "read-only")
         _default(options, theirs, "auto-read-only")
-    if parent.flags.unmap or (parent.is_format and not role & Role.COW):
-        options.setdefault("discard", "unmap")
+    options.setdefault("discard", "unmap")  # the parent's own edge heeds what the parent was told
     below_format = parent.is_format and not role & Role.COW
     filtered = parent.is_protocol and role & Role.FILTERED
     return bool(below_format or role & Role.METADATA or filtered)

@@ -27,6 +27,8 @@ from blockemu.node_options import (
     inherit,
     merged,
     set_flags,
+    spread,
+    stand_ins,
     without,
 )
 from blockemu.perm import Perm, Role
@@ -241,11 +243,10 @@ class Opener:
         held: list[Node[Any]],
     ) -> Node[Any]:
         driver = self._driver(options["driver"]) if "driver" in options else None
-        me = Parent(flags, options, driver is None or driver.is_format)
+        me = Parent(flags, options, is_format=True)  # as if: QEMU opens it before it has a driver
         given: dict[str, Node[Any]] = {}
         if not protocol and ("file" in options or filename is not None):
-            role = self._child_roles(driver).get("file", Role.IMAGE) if driver else Role.IMAGE
-            given["file"] = await self._child(options.get("file"), filename, me, role, held)
+            given["file"] = await self._child(options.get("file"), filename, me, Role.IMAGE, held)
         probed = driver is None
         if driver is None and "file" not in given:
             raise NeitherDriverNorFile
@@ -278,6 +279,7 @@ class Opener:
         node.effective = {
             k: v for k, v in options.items() if k not in roles and k.removeprefix("x-") not in roles
         }
+        options, roles = spread(options, roles, driver.child_lists())
         node.probed = probed
         node.gather_filename()
         if driver.needs_filename and not node.exact_filename:
@@ -326,7 +328,6 @@ class Opener:
             await node.open()
             if node.auto_backing is None:
                 node.auto_backing = node.backing_file
-            _ = node.length
         except FormatError as e:
             raise QmpError(str(e), hint=e.hint) from e
         except QmpError:
@@ -430,6 +431,7 @@ class Opener:
         """
         roles = self._child_roles(driver)
         plain = {k: "child" if k in roles and v is not None else v for k, v in options.items()}
+        plain |= {name: stand_ins(name, options.get(name, [])) for name in driver.child_lists()}
         for name in roles:
             if plain.pop(f"x-{name}", None) is not None:
                 plain[name] = "child"

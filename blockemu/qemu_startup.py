@@ -352,6 +352,7 @@ class MachineStartup(Startup):
             plans=settings.plans,
             announces_shutdown=True,
         )
+        daemon.program = self._name
         return daemon, clock
 
     async def _open_images(self, daemon: "Daemon") -> None:

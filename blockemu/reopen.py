@@ -178,7 +178,7 @@ class Queue:
         if not node.can_reopen:
             raise NotReopenable(node.driver, self.graph.display_name(node))
         for key in in_order(flatten(node.effective)):
-            if key not in options and key not in COMMON and not _mutable(node, key):
+            if key not in options and key not in COMMON and not _may_be_left_out(node, key):
                 raise CannotReset(key)
         await node.reopen(_typed(node, options), entry.flags, transaction)
         _set_flags(node, entry.flags, transaction)
@@ -281,6 +281,10 @@ def _extract(options: Flat, name: str) -> Flat:
 
 def _mutable(node: Node[Any], key: str) -> bool:
     return key in node.reopen_options or key.split(".")[0] in node.reopen_options
+
+
+def _may_be_left_out(node: Node[Any], key: str) -> bool:
+    return _mutable(node, key) and key not in node.kept_options
 
 
 def _typed(node: Node[Any], options: Flat) -> Any:

@@ -1,7 +1,7 @@
 """What nodes use of the emulator that they live in."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from blockemu.perm import Role
 from blockemu.qmp_server.qapi import Struct
@@ -53,3 +53,6 @@ class Services(Protocol):
 
     def report(self, text: str) -> None:
         """Tell the user on standard error, with the program's name."""
+
+    def give_up(self, text: str) -> NoReturn:
+        """Say why, and end the program at once: no image may be trusted or written to any more."""

@@ -254,6 +254,7 @@ class Startup:
             self_check=settings.self_check,
             plans=settings.plans,
         )
+        daemon.program = PROGRAM
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, daemon.shut_down, "host-signal")

@@ -6,18 +6,25 @@ The filter behind backup jobs, and of image fleecing.  After block/copy-before-w
 import asyncio
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
-from blockemu.bitmap import Bitmap
+import numpy as np
+
 from blockemu.block_copy import DEFAULT_CLUSTER, BlockCopy, Call
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.dirty import DirtyBitmap, bitmaps_of
 from blockemu.edge import Edge
 from blockemu.errors import QmpError, Wrapped
+from blockemu.extents import ALLOCATED, DATA, NOWHERE, ZERO, Extents
 from blockemu.filter import Filter
+from blockemu.find_bitmap import find_bitmap
 from blockemu.node import Node, Write
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import U32, QEnum, Since
+from blockemu.requests import Request
 from blockemu.route import Commit, Route, Segments
 from blockemu.schema.bitmaps import BlockDirtyBitmap
 
@@ -52,12 +59,6 @@ class CopyBeforeWriteOptions(NodeOptions, tag="copy-before-write", since="6.2"):
     cbw_timeout: Annotated[U32 | None, Since("7.1")] = None
 
 
-class UnknownBitmap(QmpError):
-    """The bitmap that says what to save does not exist."""
-
-    template = "Dirty bitmap '{}' not found"
-
-
 class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
     """Lets a write through once the old data of its clusters is on the target."""
 
@@ -72,20 +73,22 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         super().__init__(*args)
         self._bitmaps: list[DirtyBitmap] = []
         self._late: set[asyncio.Task[None]] = set()  # copies that took longer than the timeout
+        self._readers: dict[Request, None] = {}  # of the snapshot, where the disk still has it
 
     async def open(self) -> None:
         """Begin with everything, or what the bitmap says, still to be saved."""
         self._policy = self.options.on_cbw_error or OnCbwError.BREAK_GUEST_WRITE
         self._timeout = (self.options.cbw_timeout or 0) * 1_000_000_000
+        named = self._named_bitmap()
         size = self._cluster_size()
         # Nameless, yet queries show them: what is to be copied, what was saved, what may be read.
         for owner in (self.file.node, self, self):
             self._bitmaps.append(bitmaps_of(owner).add(None, size, enabled=False))
         to_copy, self._done, self._access = (each.bits for each in self._bitmaps)
-        if self.options.bitmap is None:
+        if named is None:
             to_copy.mark(0, to_copy.length)
         else:
-            to_copy.merge(self._named_bitmap(self.options.bitmap))
+            _merge(named, self._bitmaps[0])
         self._access.merge(to_copy)
         clock = self.services.clocks.realtime
         self.copier = BlockCopy(self.file, self.target, to_copy, self.pool, clock)
@@ -101,12 +104,11 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
             return DEFAULT_CLUSTER
         return max(DEFAULT_CLUSTER, size)
 
-    def _named_bitmap(self, name: BlockDirtyBitmap) -> Bitmap:
-        node = self.services.find_node(name.node)
-        found = node.bitmap_set.find(name.name) if node.bitmap_set is not None else None
-        if found is None:
-            raise Wrapped("Cannot create block-copy-state", UnknownBitmap(name.name))
-        return found.bits
+    def _named_bitmap(self) -> DirtyBitmap | None:
+        wanted = self.options.bitmap
+        if wanted is None:
+            return None
+        return find_bitmap(self.services.find_node, wanted.node, wanted.name)[1]
 
     def gather_filename(self) -> None:
         """Show the name of what is below."""
@@ -156,10 +158,12 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         error = await self._copy(start, end - start, call)
         if not error:
             self._done.mark(start, min(end, self._done.length) - start)
-            return
-        if self._policy is OnCbwError.BREAK_GUEST_WRITE:
+        elif self._policy is OnCbwError.BREAK_GUEST_WRITE:
             raise OSError(error, os.strerror(error))
-        self.snapshot_error = self.snapshot_error or error
+        else:
+            self.snapshot_error = self.snapshot_error or error
+        while (reader := self._reader(start, end)) is not None:
+            await reader.finished()
 
     async def _copy(self, start: int, length: int, call: Call) -> int:
         """Copy a range; return the errno of a failure, 0 if there was none."""
@@ -179,6 +183,66 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         work.add_done_callback(self._late.discard)
         return errno.ETIMEDOUT
 
+    # The snapshot, as snapshot-access shows it
+
+    async def pread_snapshot(self, offset: int, buf: memoryview) -> None:
+        """Read what the disk held: from the target what was saved, else from the disk itself."""
+        while buf:
+            edge, length = self._snapshot_part(offset, len(buf))
+            with self._reading(edge, offset, len(buf)):
+                await edge.pread(offset, buf[:length])
+            offset, buf = offset + length, buf[length:]
+
+    async def snapshot_status(self, offset: int, length: int) -> Extents:
+        """Describe the snapshot by the one node that holds its bytes, not by what backs that."""
+        edge, length = self._snapshot_part(offset, length)
+        with self._reading(edge, offset, length):
+            async with aclosing(edge.extents(offset, length)) as batches:
+                batch = await anext(batches)
+        decided = batch.status & np.uint8(DATA | ZERO) != 0
+        status = np.where(decided, batch.status | np.uint8(ALLOCATED), batch.status)
+        return replace(batch, status=status, host=np.full_like(batch.host, NOWHERE))
+
+    async def discard_snapshot(self, offset: int, length: int) -> None:
+        """Give whole clusters up: they can be read no more, and need not be saved."""
+        size = self.copier.cluster_size
+        start, end = -(-offset // size) * size, offset + length
+        if end < self._access.length:
+            end = end // size * size
+        if start >= end:
+            return
+        self._access.reset(start, end - start)
+        self.copier.bitmap.reset(start, end - start)
+        self.copier.tell()
+        await self.target.discard(start, end - start)
+
+    def _snapshot_part(self, offset: int, length: int) -> tuple[Edge, int]:
+        """Return where the snapshot lies at an offset, and for how many bytes that holds.
+
+        EACCES if any byte of the range is not part of the snapshot, or that is broken.
+        """
+        if self.snapshot_error or self._access.next_zero(offset, length) is not None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        saved, length = self._done.status(offset, length)
+        return (self.target if saved else self.file), length
+
+    @contextmanager
+    def _reading(self, edge: Edge, offset: int, length: int) -> Iterator[None]:
+        """Keep guests from writing where the snapshot is read from the disk."""
+        if edge is not self.file:
+            yield
+            return
+        reader = Request(offset, offset + length)
+        self._readers[reader] = None
+        try:
+            yield
+        finally:
+            del self._readers[reader]
+            reader.finish()
+
+    def _reader(self, start: int, end: int) -> Request | None:
+        return next((r for r in self._readers if r.start < end and start < r.end), None)
+
     async def close(self) -> None:
         """Wait for copies that took too long."""
         if self._late:
@@ -186,6 +250,14 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         for bitmap in self._bitmaps:
             bitmap.release()
         self._bitmaps.clear()
+
+
+def _merge(named: DirtyBitmap, into: DirtyBitmap) -> None:
+    try:
+        into.merge(named)
+    except QmpError as e:
+        words = f"Failed to merge bitmap '{named.name}' to internal copy-bitmap"
+        raise Wrapped("Cannot create block-copy-state", Wrapped(words, e), hint=e.hint) from e
 
 
 def _has_backing(node: Node[Any]) -> bool:

@@ -403,6 +403,16 @@ class HostFile(Node[BlockdevOptionsFile]):
     ) -> None:
         """Set the size; what is new reads as zeroes in any case."""
         await self._change(self._resize, length, exact, prealloc)
+        self._resized()
+
+    def truncate_now(self, length: int) -> None:
+        """Set the size, on the event loop's thread."""
+        self._data = (0, 0)
+        self.leaf.recall()
+        self._resize(length, True, "off")
+        self._resized()
+
+    def _resized(self) -> None:
         self._end = 0
         if isinstance(self.leaf, FileLeaf):
             self.leaf.forget_pages()

@@ -10,6 +10,7 @@ from blockemu.create_options import Creator, TextOption, Texts
 from blockemu.edge import SECTOR, Edge
 from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
+from blockemu.filter import shrink
 from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
 from blockemu.optlist import size
@@ -258,6 +259,12 @@ class Raw(Node[BlockdevOptionsRaw]):
             raise TooLarge(errno=errno.EINVAL)
         await self.file.truncate(length + self.offset, exact=exact, prealloc=prealloc, zero=zero)
 
+    def truncate_now(self, length: int) -> None:
+        """Make the file shorter."""
+        if self.size is not None:
+            raise NotImplementedError
+        shrink(self.file, length + self.offset)
+
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Place in the window."""
         if self.probed and offset < PROBED:
@@ -265,13 +272,13 @@ class Raw(Node[BlockdevOptionsRaw]):
         return await self.file.place(self._at(offset, length, errno.ENOSPC), length)
 
     async def block_status(self, offset: int, length: int) -> Extents:
-        """Answer for the file; what its own backing decides counts as data here."""
+        """Answer for the file; what its own backing decides is data here, yet not allocated."""
         by = self.offset
         batch = await self.file.node.block_status(by + offset, length)
         status = batch.status
         if self.file.node.below is not None:
             status = status.copy()
-            status[status & ALLOCATED == 0] = DATA | ALLOCATED
+            status[status & ALLOCATED == 0] = DATA
         return Extents(batch.start - by, status, batch.start, batch.end - by)
 
 

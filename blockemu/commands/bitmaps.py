@@ -86,7 +86,7 @@ async def stage_remove(
 
     An abort leaves it in memory only, from where it is stored again when the image is closed.
     """
-    node, bitmap = find_bitmap(emu.graph, node_name, name)
+    node, bitmap = find_bitmap(emu.graph.lookup, node_name, name)
     bitmap.check(ALLOW_INCONSISTENT)
     if bitmap.stored and isinstance(node, StoresBitmaps):
         await node.remove_stored_bitmap(name)
@@ -115,7 +115,7 @@ def stage_clear(emu: Emulator, node_name: str, name: str, transaction: Transacti
 
 def _to_clear(emu: Emulator, node_name: str, name: str) -> DirtyBitmap:
     """Return a bitmap that may be cleared."""
-    _, bitmap = find_bitmap(emu.graph, node_name, name)
+    _, bitmap = find_bitmap(emu.graph.lookup, node_name, name)
     bitmap.check()
     return bitmap
 
@@ -124,7 +124,7 @@ def stage_enabled(
     emu: Emulator, node_name: str, name: str, transaction: Transaction, *, value: bool
 ) -> Node[Any]:
     """Let a bitmap record writes, or no more; return its node."""
-    node, bitmap = find_bitmap(emu.graph, node_name, name)
+    node, bitmap = find_bitmap(emu.graph.lookup, node_name, name)
     bitmap.check(ALLOW_READONLY)
     old, bitmap.enabled = bitmap.enabled, value
     transaction.on_abort(lambda: setattr(bitmap, "enabled", old))
@@ -145,13 +145,13 @@ def _to_merge(
     emu: Emulator, options: BlockDirtyBitmapMerge
 ) -> tuple[DirtyBitmap, list[DirtyBitmap]]:
     """Return the target and what is to be merged into it, all fit for that."""
-    node, target = find_bitmap(emu.graph, options.node, options.target)
+    node, target = find_bitmap(emu.graph.lookup, options.node, options.target)
     sources = []
     for each in options.bitmaps:
         if isinstance(each, str):
             source = bitmap_on(node, each)
         else:
-            _, source = find_bitmap(emu.graph, each.node, each.name)
+            _, source = find_bitmap(emu.graph.lookup, each.node, each.name)
         target.check_merge(source)
         sources.append(source)
     return target, sources
@@ -230,5 +230,5 @@ def x_debug_block_dirty_bitmap_sha256(
     context: Context, *, node: str, name: str
 ) -> BlockDirtyBitmapSha256:
     """Checksum a bitmap."""
-    _, bitmap = find_bitmap(context.emu.graph, node, name)
+    _, bitmap = find_bitmap(context.emu.graph.lookup, node, name)
     return BlockDirtyBitmapSha256(sha256=bitmap.bits.sha256())

@@ -4,7 +4,7 @@ import errno
 import os
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from blockemu import filenames
 from blockemu.backend import Backend, drained
@@ -13,13 +13,17 @@ from blockemu.chain import in_chain
 from blockemu.commands.context import Context
 from blockemu.commands.fds import take_socket
 from blockemu.connecting import sockets_by_name
+from blockemu.edge import Edge
 from blockemu.emulator import Emulator
 from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
+from blockemu.graph import Graph
+from blockemu.node import Node
 from blockemu.node_options import flatten
-from blockemu.perm import Perm
+from blockemu.perm import Perm, Role
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import dump
 from blockemu.reopen import Queue, set_read_only, subtree
+from blockemu.transaction import Transaction
 
 
 class NodeNameMissing(QmpError):
@@ -75,6 +79,111 @@ async def blockdev_del(context: Context, *, node_name: str) -> None:
     if node.parents or node.holds:
         raise HasParents(node_name)
     await graph.delete(node)
+
+
+class ChildAndNode(QmpError):
+    """One change at a time."""
+
+    template = "The parameters child and node are in conflict"
+
+
+class NeitherChildNorNode(QmpError):
+    """Nothing is to be changed."""
+
+    template = "Either child or node must be specified"
+
+
+class NoSuchChild(QmpError):
+    """(parent, child)."""
+
+    template = "Node '{}' does not have child '{}'"
+
+
+class NewChildNotFound(QmpError):
+    """There is no node of this name."""
+
+    template = "Node '{}' not found"
+
+
+class TakesNoChildren(QmpError):
+    """The driver cannot be given more children."""
+
+    template = "The node {} does not support adding a child"
+
+
+class LosesNoChildren(QmpError):
+    """The driver cannot do with fewer children."""
+
+    template = "The node {} does not support removing a child"
+
+
+class HasParentAlready(QmpError):
+    """Another node, or a user, stands on the new child."""
+
+    template = "The node {} already has a parent"
+
+
+@runtime_checkable
+class VariesChildren(Protocol):
+    """A node that children can be added to, and removed from, as long as it is there."""
+
+    def name_new_child(self) -> str:
+        """Return the name of the next child.  Raises QmpError if there can be none."""
+
+    def added_child(self, edge: Edge) -> None:
+        """Hear of a new child."""
+
+    def check_removal(self) -> None:
+        """Raise QmpError if no child can be missed."""
+
+    def removed_child(self, edge: Edge) -> None:
+        """Hear that a child is about to go."""
+
+
+@command(name="x-blockdev-change", since="2.7", features=("unstable",))
+async def x_blockdev_change(
+    context: Context, *, parent: str, child: str | None = None, node: str | None = None
+) -> None:
+    """Add a node to another's children, or remove one of them."""
+    graph = context.emu.graph
+    above = graph.lookup(parent)
+    if child is not None and node is not None:
+        raise ChildAndNode
+    if child is not None:
+        if child not in above.children:
+            raise NoSuchChild(parent, child)
+        await _remove_child(graph, above, above.children[child])
+    elif node is not None:
+        if node not in graph.nodes:
+            raise NewChildNotFound(node)
+        await _add_child(graph, above, graph.nodes[node])
+    else:
+        raise NeitherChildNorNode
+
+
+async def _add_child(graph: Graph, above: Node[Any], node: Node[Any]) -> None:
+    if not isinstance(above, VariesChildren):
+        raise TakesNoChildren(graph.display_name(above))
+    if node.parents:
+        raise HasParentAlready(node.name)
+    name = above.name_new_child()
+    async with drained(above):
+        with Transaction() as transaction:
+            edge = graph.add_child(above, name, Role.DATA, node, transaction)
+        above.added_child(edge)
+        above.changed()
+
+
+async def _remove_child(graph: Graph, above: Node[Any], edge: Edge) -> None:
+    if not isinstance(above, VariesChildren):
+        raise LosesNoChildren(graph.display_name(above))
+    above.check_removal()
+    node = edge.node
+    async with drained(above):
+        above.removed_child(edge)
+        graph.drop_root(edge)
+        above.changed()
+        await graph.release(node)
 
 
 class NodeNameNotGiven(QmpError):

@@ -11,7 +11,7 @@ from blockemu.commands.external_snapshots import flags_of
 from blockemu.creation import img_create
 from blockemu.emulator import Emulator
 from blockemu.errors import InvalidParameterValue, NoSuchNode, QmpError
-from blockemu.jobs.mirror import MirrorSettings, can_replace
+from blockemu.jobs.mirror import MirrorSettings
 from blockemu.jobs.mirror_start import start_mirror
 from blockemu.node import Node
 from blockemu.node_options import Options
@@ -71,7 +71,7 @@ def _replaced(emu: Emulator, source: Node[Any], wanted: str | None) -> str | Non
         raise NoSuchNode(wanted)
     node = emu.graph.nodes[wanted]
     emu.graph.check_unblocked(node, "replace")
-    if not can_replace(source, node):
+    if not source.can_replace(node):
         raise CannotReplace(wanted, source.name)
     if -(-node.length // 512) != -(-source.length // 512):
         raise ReplacedDiffers

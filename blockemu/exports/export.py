@@ -117,7 +117,7 @@ class NbdExport:
             if isinstance(each, str):
                 bitmap = self._find(each)
             else:
-                bitmap = find_bitmap(self.graph, each.node, each.name)[1]
+                bitmap = find_bitmap(self.graph.lookup, each.node, each.name)[1]
             bitmap.check(ALLOW_READONLY)
             found.append(bitmap)
         self.bitmaps = found

@@ -346,7 +346,7 @@ class MirrorJob(BlockJob):
                 await set_read_only(graph, target, old.flags.read_only)
         async with drained(target):
             try:
-                if not can_replace(source, old):
+                if not source.can_replace(old):
                     raise CannotReplaceAnyMore(old.name, target.name)
                 graph.replace_node(old, target)
             except QmpError as e:
@@ -359,10 +359,3 @@ class ActiveCommitJob(MirrorJob):
     """The commit of an image that is written to."""
 
     type = JobType.COMMIT
-
-
-def can_replace(node: Node[Any], goal: Node[Any]) -> bool:
-    """Tell whether ``goal`` shows what ``node`` does (bdrv_recurse_can_replace, block.c)."""
-    while node is not goal and node.filtered is not None:
-        node = node.filtered.node
-    return node is goal

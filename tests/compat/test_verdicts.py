@@ -17,8 +17,10 @@ from compat.verdicts import (
     hostile,
     iothreads,
     jobs,
+    quorum,
     snapshots,
     transactions,
+    writers,
 )
 from compat.verdicts.table import Group, Played, play
 
@@ -37,6 +39,8 @@ GROUPS = [
         filters,
         chain_jobs,
         iothreads,
+        quorum,
+        writers,
     )
     for group in module.GROUPS
 ]

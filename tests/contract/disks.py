@@ -81,6 +81,30 @@ def _null(driver: str, **more: Any) -> Options:
     return {"driver": driver, "size": SIZE, "discard": "unmap", **more}
 
 
+def _filtered(folder: Path, driver: str, **more: Any) -> Options:
+    return {"driver": driver, "discard": "unmap", "file": _file(folder), **more}
+
+
+def _named(folder: Path, name: str) -> Options:
+    (folder / name).touch()
+    os.truncate(folder / name, SIZE)
+    return {"driver": "file", "filename": str(folder / name), "discard": "unmap"}
+
+
+def _quorum(folder: Path, threshold: int = 2, **more: Any) -> Options:
+    children = [_raw(_named(folder, name)) for name in ("a.raw", "b.raw")] + [_qcow2(folder)]
+    return {"driver": "quorum", "vote-threshold": threshold, "children": children, **more}
+
+
+def _blkverify(folder: Path) -> Options:
+    return {"driver": "blkverify", "raw": _file(folder), "test": _qcow2(folder)}
+
+
+def _preallocated(folder: Path) -> Options:
+    qcow2 = _qcow2(folder)
+    return qcow2 | {"file": {"driver": "preallocate", "discard": "unmap", "file": qcow2["file"]}}
+
+
 DISKS = [
     Disk("null-co", lambda f: _null("null-co"), forgets=True),
     Disk("null-co-zeroes", lambda f: _null("null-co", **{"read-zeroes": True}), forgets=True),
@@ -92,6 +116,13 @@ DISKS = [
     Disk("raw-window", lambda f: _raw(_file(f, 2 * SIZE), offset=4608, size=SIZE)),
     Disk("raw-null", lambda f: _raw(_null("null-co")), forgets=True),
     Disk("raw-qcow2", lambda f: _raw(_qcow2(f, bytes([7]) * SIZE)), pattern=7),
+    Disk("quorum", _quorum),
+    Disk("quorum-fifo", lambda f: _quorum(f, 1, **{"read-pattern": "fifo"})),
+    Disk("blkverify", _blkverify),
+    Disk("preallocate", lambda f: _filtered(f, "preallocate")),
+    Disk("preallocate-qcow2", _preallocated),
+    Disk("blklogwrites", lambda f: _filtered(f, "blklogwrites", log=_named(f, "log"))),
+    Disk("cbw", lambda f: _filtered(f, "copy-before-write", target=_named(f, "old.raw"))),
     Disk("vdi", _vdi),
     Disk("vdi-static", lambda f: _vdi(f, static=True)),
     Disk("qcow2", _qcow2),

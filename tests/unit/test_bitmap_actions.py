@@ -33,7 +33,7 @@ async def emu(tmp_path: Path) -> AsyncIterator[Emulator]:
     for name in "ab":
         options = BlockDirtyBitmapAdd(node="disk", name=name, persistent=True)
         stage_add(emu, options, Transaction())
-    _, bitmap = find_bitmap(emu.graph, "disk", "a")
+    _, bitmap = find_bitmap(emu.graph.lookup, "disk", "a")
     bitmap.bits.mark(0, 1)
     yield emu
     await emu.close()
