@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.edge import Edge
+from blockemu.errors import ReadOnlyImage
 from blockemu.images import bochs
 from blockemu.images.bochs import HEADER_BYTES, SECTOR, UNALLOCATED, Header
 from blockemu.node import Limits, Node
