@@ -43,7 +43,7 @@ fuzz: $(READY) ## long random run of tests/fuzz and tests/property (a short one 
 	$(PY) -m pytest -q -n 2 --hypothesis-profile=fuzz tests/fuzz tests/property $(ARGS)
 
 iotests: $(READY) ## run QEMU's own tests on our programs; ARGS="-f raw -d 001" or "--check"
-	@sh tools/install-programs.sh
+	@sh tools/install-programs.sh iotests
 	$(PY) tools/iotests/run.py $(ARGS)
 
 docs: $(READY) ## write docs/reference and docs/versions.md from the declarations of commands, events and drivers

@@ -114,6 +114,7 @@ class Daemon:
         keep_freed_memory()
         emu = Emulator(profile=self.profile, clocks=self._clocks)
         emu.graph.plans = self._plans
+        emu.log = self.log.info
         emu.is_machine = self._announces_shutdown
         emu.qom.root.add_child("chardevs", self.chardevs.container)
         emu.fdsets.monitors = self._clients

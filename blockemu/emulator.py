@@ -59,6 +59,7 @@ class Emulator:
         self.machine = Machine(self.emit)
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning
+        self.log: Callable[..., None] = lambda _text, **_values: None  # for the program's own log
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
         self.program = ""  # its name in reports; QEMU says none in what a monitor's command does
         self.is_machine = False  # like qemu-system: not a tool, not a storage daemon

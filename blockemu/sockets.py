@@ -6,6 +6,7 @@ After util/qemu-sockets.c.  Everything here blocks; it is for start-up, before t
 import errno
 import os
 import socket
+import struct
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -368,6 +369,20 @@ def describe_connection(sock: socket.socket, suffix: str) -> str:
     except OSError:
         return local
     return f"{local} <-> {_inet(*peer[:2])}" if isinstance(peer, tuple) else local
+
+
+def describe_peer(sock: socket.socket) -> str:
+    """Return who is at the other end, as far as the kernel knows."""
+    with suppress(OSError):
+        if sock.family == socket.AF_UNIX:
+            peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            pid, uid, _ = struct.unpack("iII", peer)
+            return f"process {pid} of user {uid}"
+        name = sock.getpeername()
+        if sock.family == socket.AF_VSOCK:
+            return f"vsock:{name[0]}:{name[1]}"
+        return f"tcp:{_inet(*name[:2])}"
+    return "unknown"
 
 
 def _shown(name: str | bytes) -> str:

@@ -3,7 +3,7 @@
 # without a password).  Says what is still missing; that is an error only under CI=true or
 # BLOCKEMU_COMPAT=require.  BLOCKEMU_INSTALL=no: look, but install nothing.
 #
-#   tools/install-programs.sh [bench]        bench: with what only the measurements need
+#   tools/install-programs.sh [bench|iotests]    with what only measurements, or QEMU's own tests, need
 set -u
 
 # What is looked for -> the package that has it.  From Debian 13 on qemu-storage-daemon is in
@@ -19,6 +19,9 @@ cryptsetup              cryptsetup-bin
 python3-module:nbd      python3-libnbd'
 [ "${1:-}" != bench ] || wanted="$wanted
 fio                     fio"
+[ "${1:-}" != iotests ] || wanted="$wanted
+certtool                gnutls-bin
+psktool                 gnutls-bin"
 
 present() {
     case $1 in

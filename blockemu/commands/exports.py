@@ -50,7 +50,8 @@ async def start_server(emu: Emulator, options: NbdServerOptions) -> None:
         max_connections=MAX_CONNECTIONS if most is None else most,
         security=Security(tls_creds, options.tls_authz, emu.objects.find),
     )
-    server.tell = emu.warn
+    server.tell = emu.report
+    server.log = lambda who, why: emu.log("an NBD client was hung up on", client=who, why=why)
     server.start()
 
 

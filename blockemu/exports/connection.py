@@ -7,7 +7,9 @@ requests in it, and answers them with one send.  What cannot be planned runs as 
 
 import asyncio
 import errno
+import os
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from blockemu.backend import Backend
@@ -45,6 +47,7 @@ class Connection:
         self._writes: list[tuple[Leaf, int, memoryview]] = []
         self._after: list[tuple[int, int, int, Commit | None]] = []  # cookie, offset, length
         self._reading = self._busy = self._woken = self._leaving = False
+        self.tell: Callable[[str], None] = lambda _: None  # why the client is hung up on
         self._resume()
 
     # Receiving
@@ -54,15 +57,37 @@ class Connection:
             got = self._stream.recv_into(self._window[self._end :])
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:
-            got = 0
+        except OSError as e:
+            self._dismiss(
+                self._cut_short(f"Unable to read from socket: {os.strerror(e.errno or 0)}")
+            )
+            return
         if not got:
-            self.close()
+            self._at_end()
             return
         self._end += got
         self._serve()
         if self._stream.pending and self._reading:
             self._loop.call_soon(self._read_on)
+
+    def _at_end(self) -> None:
+        """Take note that the client has sent all that it will."""
+        if self._start == self._end:
+            self.close()
+        elif self._end - self._start < _HEAD:
+            self._dismiss("Unexpected end-of-file before all bytes were read")
+        else:
+            self._dismiss(self._cut_short("Unexpected end-of-file before all data were read"))
+
+    def _cut_short(self, why: str) -> str:
+        """Say what could not be read."""
+        return f"Failed to read CMD_WRITE data: {why}" if self._end - self._start >= _HEAD else why
+
+    def _dismiss(self, why: str) -> None:
+        """Hang up on a client that breaks the protocol, or is gone (nbd_trip)."""
+        if not self._leaving:
+            self.tell(f"Disconnect client, due to: {why}")
+        self.close()
 
     def _read_on(self) -> None:
         """Take what was decrypted and nobody announces."""
@@ -73,17 +98,22 @@ class Connection:
         """Answer what is received; stop where output, a thread or a task has to be waited for."""
         route = self._backend.route
         need = _HEAD
-        ends = False
+        ends = broken = False
         while self._end - self._start >= _HEAD and len(self._tasks) < MOST_TASKS:
             head = wire.REQUEST.unpack_from(self._window, self._start)
             magic, flags, kind, cookie, offset, length = head
-            if magic != wire.REQUEST_MAGIC or kind == wire.CMD_DISC:
+            if magic != wire.REQUEST_MAGIC:
+                self._refuse(cookie, f"invalid magic (got 0x{magic:x})")
+                broken = True
+                break
+            if kind == wire.CMD_DISC:
                 ends = True
                 break
             if kind == wire.CMD_WRITE:
-                if length > wire.MAX_PAYLOAD:
-                    self._too_long(Request._make(head[1:]))
-                    ends = True
+                if length > wire.MAX_PAYLOAD:  # it is in the way of what follows
+                    text = self._requests.refusal(Request._make(head[1:]))
+                    self._refuse(cookie, text or "")
+                    broken = True
                     break
                 if self._end - self._start < _HEAD + length:
                     need = _HEAD + length
@@ -98,7 +128,9 @@ class Connection:
             if kind != wire.CMD_READ or not self._read(flags, cookie, offset, length, route):
                 self._spawn(Request(flags, kind, cookie, offset, length))
         self._finish_batch(route, need)
-        if ends:  # what came before is carried out
+        if broken:  # what came before is carried out
+            self._dismiss("Request handling failed in intermediate state")
+        elif ends:
             self.close()
 
     def _finish_batch(self, route: Route, need: int) -> None:
@@ -281,8 +313,9 @@ class Connection:
             return
         try:
             self._out.flush()
-        except OSError:
-            self.close()
+        except OSError as e:
+            why = os.strerror(e.errno or 0)
+            self._dismiss(f"Failed to send reply: Unable to write to socket: {why}")
             return
         if self._out.sending:
             self._loop.add_writer(self._fd, self._writable_again)
@@ -313,10 +346,8 @@ class Connection:
             self._tasks.add(task)
             task.add_done_callback(self._finished)
 
-    def _too_long(self, request: Request) -> None:
-        """Say that a payload is too long; it is in the way of what follows."""
-        text = self._requests.refusal(request) or ""
-        cookie = request.cookie
+    def _refuse(self, cookie: int, text: str) -> None:
+        """Say what is wrong with a request that nothing can come after."""
         self._out.append(error_reply(cookie, errno.EINVAL, text, structured=self._structured))
 
     async def _answer(self, request: Request, payload: bytes) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blockemu.clocks import Clock
@@ -18,6 +19,7 @@ from blockemu.nbd.server import Exports as Offered
 from blockemu.nbd.server import Left, Negotiation, Refused, Session
 from blockemu.nbd.steps import Receive, Send
 from blockemu.pool import Pool
+from blockemu.sockets import describe_peer
 from blockemu.streams import PlainStream, Stream, receive, send_all, shut
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ class NbdServer:
         self._clock = clock
         self.max_connections = max_connections
         self._security = security or Security()
-        self.tell: Callable[[str], None] = lambda _: None  # why a client was not let in
+        self.tell: Callable[[str], None] = lambda _: None  # why a client was hung up on
+        self.log: Callable[[str, str], None] = lambda _who, _why: None  # the same, and on whom
         self.left: Callable[[bool], None] = lambda _negotiated: None
         self._loop = asyncio.get_running_loop()
         self._clients: dict[asyncio.Task[bool], socket.socket] = {}
@@ -105,6 +108,10 @@ class NbdServer:
         task.add_done_callback(self._left)
         self._watch()
 
+    def _tell(self, who: str, why: str) -> None:
+        self.tell(why)
+        self.log(who, why)
+
     def _left(self, task: "asyncio.Task[bool]") -> None:
         self._clients.pop(task).close()
         negotiated = False
@@ -119,13 +126,14 @@ class NbdServer:
 
     async def _serve(self, sock: socket.socket) -> bool:
         """Serve until the client leaves; return whether its handshake came to an end."""
+        peer = describe_peer(sock)
         stop = self._clock.timer(HANDSHAKE_LIMIT, lambda: shut(sock))
         try:
             session, stream = await self._handshake(sock, self._exports)
         except Left:
             return False
         except (Refused, QmpError) as e:
-            self.tell(f"option negotiation failed: {e}")
+            self._tell(peer, f"option negotiation failed: {e}")
             return False
         finally:
             stop()
@@ -133,6 +141,7 @@ class NbdServer:
         if self._closed or not export.user_owned:
             return False
         connection = Connection(export.requests(session), self._pool, stream)
+        connection.tell = partial(self._tell, f"{peer}, export '{export.name}'")
         export.add_client(connection)
         await connection.closed
         return True

@@ -185,7 +185,7 @@ class Resizer:
             except (QmpError, OSError) as e:
                 if not geometry.data_file:
                     image.freed.add_range(host, last - first, Discard.OTHER)
-                if isinstance(e, QmpError):
+                if isinstance(e, QmpError) and mode != "metadata":
                     code = e.errno if isinstance(e, OSError) else None
                     raise Failed(
                         "Failed to resize underlying file", e, errno=code or errno.EINVAL

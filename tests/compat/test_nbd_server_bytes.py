@@ -302,3 +302,47 @@ def test_requests_are_answered_as_by_qemu(
 
     both(script, prepare=prepare)
     agree(heard)
+
+
+def wrong(length: int, magic: int = wire.REQUEST_MAGIC, kind: int = wire.CMD_WRITE) -> bytes:
+    return wire.REQUEST.pack(magic, 0, kind, 7, 0, length)
+
+
+BREACHES = {
+    "another magic": wrong(512, 0x12345678),
+    "garbage": b"x" * wire.REQUEST.size,
+    "a magic wrong in a goodbye": wrong(0, 1, wire.CMD_DISC),
+    "too much to write": wrong((32 << 20) + 1),
+    "half a header": wrong(512)[:10],
+    "half a payload": wrong(512) + b"half",
+    "no payload": wrong(512),
+    "a goodbye": wrong(0, kind=wire.CMD_DISC),
+    "nothing more": b"",
+    "an unknown command": wrong(0, kind=99),
+}
+
+
+@pytest.mark.parametrize("structured", [False, True], ids=["simple", "structured"])
+def test_of_who_breaks_the_protocol_the_user_hears_what_qemu_tells(
+    both: Both, structured: bool
+) -> None:
+    heard: dict[str, dict[str, str]] = {}
+
+    def script(daemon: Daemon) -> None:
+        serve(daemon)
+        answers = heard.setdefault(daemon.kind, {})
+        told = daemon.folder / "stderr.log"
+        for name, data in BREACHES.items():
+            before = told.stat().st_size
+            with Client(daemon) as client:
+                client.enter("rw", structured=structured)
+                client.send(data)
+                answers[name] = shown(client.rest())
+            said = told.read_bytes()[before:].decode()
+            answers[f"said of {name}"] = said.removeprefix("qemu-storage-daemon: ")
+        assert "half a header" in answers
+
+    both(script, prepare=prepare)
+    agree(heard)
+    ours = list(heard.values())[1]
+    assert sum(bool(said) for name, said in ours.items() if name.startswith("said")) == 7
