@@ -198,6 +198,20 @@ class Graph:
             refresh(node, transaction=transaction)
         self._roots[backend] = None
 
+    async def move(self, backend: Backend, to: Node[Any]) -> None:
+        """Put a root that is on a node on another (bdrv_replace_child_bs, block.c).
+
+        Raises:
+            QmpError: permissions do not work out; all is as it was.
+
+        """
+        old = backend.node
+        async with drained(old, to):
+            with Transaction() as transaction:
+                self.redirect(backend, to, transaction)
+                refresh(old, to, transaction=transaction)
+        await self.release(old)
+
     async def remove(self, backend: Backend) -> None:
         """Take a root off its node, and close what nobody else uses."""
         node = backend.inserted

@@ -4,7 +4,7 @@ After qom/object.c, as much of it as clients of a block layer see.  A class name
 properties in ``PROPERTIES``; those of its bases are its too.  Children are properties as well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 from blockemu.errors import QmpError
@@ -59,7 +59,7 @@ class Property(NamedTuple):
     type: str
     hint: Any
     read: Callable[[Any], Any]
-    write: Callable[[Any, Any], None] | None = None
+    write: Callable[[Any, Any], Awaitable[None] | None] | None = None
 
 
 def attribute(name: str, type_: str, hint: Any, *, writable: bool = True) -> Property:

@@ -65,12 +65,14 @@ def qom_get(context: Context, *, path: str, property: str) -> Any:
 
 
 @command(since="1.2")
-def qom_set(context: Context, *, path: str, property: str, value: Any) -> None:
+async def qom_set(context: Context, *, path: str, property: str, value: Any) -> None:
     """Set a property."""
     found = context.emu.qom.resolve(path)
     writable = found.writable(property)
     assert writable.write is not None
-    writable.write(found, visit(writable.hint, value, path=property))
+    change = writable.write(found, visit(writable.hint, value, path=property))
+    if change is not None:
+        await change
 
 
 @command(since="1.1")

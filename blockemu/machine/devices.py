@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from blockemu.backend import Backend, drained
 from blockemu.errors import (
@@ -39,7 +39,7 @@ from blockemu.perm import Perm
 from blockemu.permissions import try_set_perm
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import Struct
-from blockemu.qom import Container, NoSuchObject, Object, Tree
+from blockemu.qom import Container, NoSuchObject, Object, Property, Tree
 from blockemu.schema.devices import DeviceDeleted
 
 _BOOLS = ("on", "off", "yes", "no", "y", "n", "true", "false")
@@ -73,6 +73,7 @@ class Device(Object):
         self.id = id_
         self.values: dict[str, str] = {}
         self.backend: Backend | None = None
+        self.graph: Graph | None = None  # where the nodes are that it may be put on
         self.child_bus: Bus | None = None
         self.leaving = False
 
@@ -86,15 +87,50 @@ class Device(Object):
         """What queries call the owner of the drive: its id, or else its path."""
         return self.id if self.id and self.owner is self else self.owner.path
 
+    @property
+    def drive(self) -> str:
+        """The name of the drive, or else of the node that the device is on (get_drive)."""
+        if self.backend is None:
+            return ""
+        if self.backend.title or self.backend.inserted is None:
+            return self.backend.title
+        return self.backend.node.name
 
+    async def change_drive(self, name: str) -> None:
+        """Put the device's backend on another node (set_drive_helper).  Raises QmpError."""
+        assert self.graph is not None
+        node = self.graph.lookup_either(None, name)
+        assert self.backend is not None
+        await self.graph.move(self.backend, node)
+
+
+def _device_of(part: Object) -> Device:
+    """Return the device that a proxy's inner device belongs to, or the device itself."""
+    found = part if isinstance(part, Device) else part.parent
+    assert isinstance(found, Device)
+    return found
+
+
+_DRIVE: Final = Property(
+    "drive",
+    "str",
+    str,
+    lambda part: _device_of(part).drive,
+    lambda part, name: _device_of(part).change_drive(name),
+)
 _classes: dict[str, type[Device]] = {}
 
 
-def _class(name: str) -> type[Device]:
+def _own(model: DeviceType) -> tuple[Property, ...]:
+    return (_DRIVE,) if model.drive is not Drive.NONE else ()
+
+
+def _class(model: DeviceType) -> type[Device]:
     """Return the class of a type, which states its name to the object tree."""
-    if name not in _classes:
-        _classes[name] = type("Device", (Device,), {"TYPE": name})
-    return _classes[name]
+    if model.name not in _classes:
+        members = {"TYPE": model.name, "PROPERTIES": _own(model)}
+        _classes[model.name] = type("Device", (Device,), members)
+    return _classes[model.name]
 
 
 class Devices:
@@ -179,7 +215,7 @@ class Devices:
         bus = self._bus(model, options.get("bus"))
         if self.started and not bus.hotplug:
             raise NoHotplug(bus.name)
-        device = _class(model.name)(model, bus, options.get("id", ""))
+        device = _class(model)(model, bus, options.get("id", ""))
         self._place(device, folder)
         await self._start(device, options)
         if model.makes:
@@ -195,12 +231,13 @@ class Devices:
 
         """
         bus = next(bus for bus in self.buses if bus.kind == model.bus)
-        device = _class(model.name)(model, bus, "")
+        device = _class(model)(model, bus, "")
         self._qom.container("machine").add_child(name, device)
         await self._start(device, {"drive": drive})
         return device
 
     async def _start(self, device: Device, options: Mapping[str, str]) -> None:
+        device.graph = self._graph
         try:
             self._set_properties(device, options)
             self._realise(device)
@@ -247,7 +284,7 @@ class Devices:
             self._anonymous += 1
             _folder(machine, "peripheral-anon").add_child(name, device)
         if device.model.inner:
-            device.add_child("virtio-backend", _inner(device.model.inner))
+            device.add_child("virtio-backend", _inner(device.model))
 
     def _set_properties(self, device: Device, options: Mapping[str, str]) -> None:
         for name in in_order(options):
@@ -445,6 +482,6 @@ def _folder(machine: Object, name: str) -> Object:
     return found
 
 
-def _inner(name: str) -> Object:
-    made: Object = type("Inner", (Object,), {"TYPE": name})()
+def _inner(model: DeviceType) -> Object:
+    made: Object = type("Inner", (Object,), {"TYPE": model.inner, "PROPERTIES": _own(model)})()
     return made
