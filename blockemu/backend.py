@@ -35,6 +35,7 @@ class Backend(Edge):
         "_quiesced",
         "_resumed",
         "allow_beyond_end",
+        "allow_inactivate",
         "device",
         "device_id",
         "drain_hooks",
@@ -50,6 +51,7 @@ class Backend(Edge):
         "reports_errors",
         "resize_hooks",
         "stats",
+        "suspended",
         "throttle",
         "title",
         "tray",
@@ -80,6 +82,8 @@ class Backend(Edge):
         self.plans = plans
         self.queues = True
         self.allow_beyond_end = False
+        self.allow_inactivate = False  # even if it writes: a mirror's target is another machine's
+        self.suspended: tuple[Perm, Perm] | None = None  # what it will take when it is active again
         self.write_cache = True  # else each write is durable before it is done
         self.throttle: Member | None = None  # limits that its requests keep to
         self.in_flight = 0
@@ -118,6 +122,16 @@ class Backend(Edge):
         if self.title:
             return f"block device '{self.title}'"
         return f"block device '{self.device}'" if self.device else "an unnamed block device"
+
+    @property
+    def can_be_suspended(self) -> bool:
+        """Whether it may be without permissions for a while (blk_can_inactivate).
+
+        A guest's device may, it stands still; others only if they do not write.
+        """
+        return bool(
+            self.device or self.title or self.allow_inactivate or not self.perm & Perm.WRITES
+        )
 
     def resized(self) -> None:
         """Tell who uses this backend."""

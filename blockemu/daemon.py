@@ -86,6 +86,7 @@ class Daemon:
         self.program = ""  # its name, for what is reported at the end: outside of any command
         self._clocks = clocks
         self._self_check = self_check
+        self.status = 0  # the program's when it ends
         self.faults: list[str] = []  # that --self-check found
         self._plans = plans
         self._announces_shutdown = announces_shutdown
@@ -236,6 +237,12 @@ class Daemon:
             from blockemu.schema.run_state import Shutdown, ShutdownCause  # start-up
 
             self.emu.emit(Shutdown(guest=False, reason=ShutdownCause(reason)))
+        self.stop()
+
+    def stop(self, status: int = 0) -> None:
+        """Run no more commands and let ``stopped`` be set; ``status`` is then the program's."""
+        self.status = status
+        self._dispatcher.stopped = True
         asyncio.get_running_loop().call_soon(self.stopped.set)
 
     async def close(self) -> None:

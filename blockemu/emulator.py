@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from blockemu.activation import activate_all, unshare
 from blockemu.backend import Backend, drained, flush
 from blockemu.clocks import Clocks
 from blockemu.drivers import load_drivers
@@ -24,7 +25,7 @@ from blockemu.perm import Role
 from blockemu.pool import Pool
 from blockemu.qmp_server.qapi import ALL, Profile, Struct
 from blockemu.qom import Tree
-from blockemu.runstate import Machine
+from blockemu.runstate import Machine, NotFinalized
 from blockemu.schema.run_state import RunState
 from blockemu.transaction import Transaction
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from blockemu.machine.devices import Devices
     from blockemu.machine.drives import Drives
     from blockemu.machine.guest import Guest
+    from blockemu.migration.manager import Manager
 
 Listener = Callable[[Struct], None]
 
@@ -57,11 +59,13 @@ class Emulator:
         self.objects = Objects(self.qom, self.clocks.virtual)
         self.throttle_groups = self.objects.throttle_groups
         self.machine = Machine(self.emit)
+        self.machine.resume_hooks.append(self._resumed)
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning
         self.log: Callable[..., None] = lambda _text, **_values: None  # for the program's own log
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
         self.program = ""  # its name in reports; QEMU says none in what a monitor's command does
+        self.reporter = ""  # the same in what nobody's command does
         self.is_machine = False  # like qemu-system: not a tool, not a storage daemon
         self.end: Callable[[], NoReturn] = _end  # where disks contradict themselves
         self.quiet = False  # a test drives this: nobody reads notes
@@ -110,6 +114,13 @@ class Emulator:
         from blockemu.fdsets import FdSets
 
         return FdSets(lambda: not self.machine.running)
+
+    @cached_property
+    def migration(self) -> "Manager":
+        """The machine's way to another program, or from one."""
+        from blockemu.migration.manager import Manager
+
+        return Manager(self)
 
     # Services
 
@@ -163,6 +174,24 @@ class Emulator:
 
     # Life
 
+    async def pause_machine(self) -> None:
+        """Stop the machine because the user wants that (qmp_stop)."""
+        if self.machine.incoming:
+            self.machine.autostart = False
+        else:
+            await self.stop_machine()
+
+    def _resumed(self) -> None:
+        """Let others no longer do what only another machine's last moments called for."""
+        for error in unshare(self.graph):
+            self.report(str(error))
+
+    async def force_state(self, state: RunState) -> None:
+        """Stop the machine, or if it stands still let it do so otherwise (vm_stop_force_state)."""
+        if not self.machine.running:
+            self.machine.state = state
+        await self.stop_machine(state)
+
     async def stop_machine(self, state: RunState = RunState.PAUSED) -> None:
         """Stop the machine; what is under way ends, and all is flushed (do_vm_stop, cpus.c)."""
         self.machine.stop(state)
@@ -173,8 +202,17 @@ class Emulator:
                 with suppress(OSError):
                     await flush(node)
 
-    def continue_machine(self) -> None:
-        """Let the machine go on; errors of devices and jobs are forgotten (qmp_cont)."""
+    async def continue_machine(self) -> None:
+        """Let the machine go on, with the images its own again (qmp_cont).
+
+        Errors of devices and jobs are forgotten.
+
+        Raises:
+            QmpError: it cannot go on now, or an image cannot be taken back.
+
+        """
+        if self.machine.state is RunState.FINISH_MIGRATE:
+            raise NotFinalized
         for backend in self.graph.all_backends():
             backend.reset_io_status()
         if "jobs" in vars(self):
@@ -183,13 +221,19 @@ class Emulator:
             for job in self.jobs:
                 if isinstance(job, BlockJob):
                     job.reset_io_status()
-        self.machine.resume()
+        await activate_all(self.graph)
+        if self.machine.incoming:
+            self.machine.autostart = True
+        else:
+            self.machine.resume()
 
     async def close(self) -> None:
         """End exports and jobs, then flush and close all nodes."""
         made = vars(self)
         if "guest" in made:
             await self.guest.close()
+        if "migration" in made:
+            await self.migration.close()
         if "exports" in made:
             await self.exports.close_all()
             if self.exports.server is not None:

@@ -13,7 +13,7 @@ from blockemu.edge import Edge
 from blockemu.errors import NodeNotFound, NoSuchNode, QmpError
 from blockemu.node import Blocker, Node
 from blockemu.optlist import is_identifier
-from blockemu.perm import Role
+from blockemu.perm import Perm, Role
 from blockemu.permissions import refresh
 from blockemu.transaction import Transaction
 
@@ -74,6 +74,8 @@ class Graph:
         self.backends: dict[str, Backend] = {}  # by title
         self._roots: dict[Backend, None] = {}  # those on nodes, the oldest first
         self.plans = True  # whether backends may answer at once (--no-plan)
+        self.incoming = False  # another machine has the images still, and this is to take them over
+        self.to_unshare: dict[Backend, Perm] = {}  # what roots share when this machine has started
         self._auto = 0
         self._random = random.Random(seed)
 

@@ -248,3 +248,28 @@ def status_of(runs: list[tuple[int, int]], offset: int, end: int, align: int) ->
     status[1::2] = DATA | ALLOCATED
     some = stop > start
     return Extents(start[some], status[some], start[some], end)
+
+
+class PagesNotDropped(HostError):
+    """(what, why): pages in memory may be older than what another host has written."""
+
+    template = "{} failed: {}"
+
+
+def drop_pages(fd: int) -> None:
+    """Write the dirty pages of a file and drop them all from memory.
+
+    Raises:
+        PagesNotDropped: that did not work.
+
+    """
+    for what, step in (("flush", os.fdatasync), ("fadvise", _advise)):
+        try:
+            step(fd)
+        except OSError as e:
+            code = e.errno or errno.EIO
+            raise PagesNotDropped(what, os.strerror(code), errno=code) from e
+
+
+def _advise(fd: int) -> None:
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -73,8 +73,13 @@ class Flags:
     detect_zeroes: str = "off"
     no_backing: bool = False
     no_io: bool = False
-    inactive: bool = False
+    inactive: bool = False  # another machine may have the image (BDRV_O_INACTIVE)
     check: bool = False  # to be checked: what cannot be used may be opened all the same
+
+    @property
+    def writable(self) -> bool:
+        """Whether the node may be written to as things stand (bdrv_is_writable)."""
+        return not (self.read_only or self.inactive)
 
 
 O = TypeVar("O", bound=NodeOptions)  # noqa: E741
@@ -108,6 +113,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
     protocols: ClassVar[tuple[str, ...]] = ()  # "nbd" for nbd:…; file needs none
     has_dirname: ClassVar[bool] = True  # whether its primary child's folder is its own
     can_reopen: ClassVar[bool] = True
+    migratable: ClassVar[bool] = True  # another machine sees at once what this one has written
     reopen_options: ClassVar[frozenset[str]] = frozenset()  # driver options that may change
     kept_options: ClassVar[frozenset[str]] = frozenset()  # of those, what must be said again
     size_options: ClassVar[frozenset[str]] = frozenset()  # numbers of bytes: as text, with suffix
@@ -210,7 +216,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
     def child_perm(self, name: str, role: Role, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
         """Return what this node needs of a child and shares on it, given its parents' wishes."""
         return default_child_perm(
-            role, perm, shared, writable=not self.flags.read_only, inactive=self.flags.inactive
+            role, perm, shared, writable=self.flags.writable, inactive=self.flags.inactive
         )
 
     def set_perm(self, perm: Perm, shared: Perm, transaction: "Transaction") -> None:
@@ -224,6 +230,18 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
 
     async def reopened(self) -> None:
         """Hear that a reopen is done, of all nodes that took part; what fails now is told only."""
+
+    async def inactivate(self) -> None:
+        """Write back what changed: another machine is about to use the image (bdrv_inactivate).
+
+        Nothing is in flight.  OSError keeps it from being used.
+        """
+
+    async def activate(self) -> None:
+        """Read anew what another machine may have changed (bdrv_co_invalidate_cache).
+
+        Raises QmpError or FormatError.
+        """
 
     def cancel_in_flight(self) -> None:
         """Have requests that wait for what may not come fail now (bdrv_cancel_in_flight)."""

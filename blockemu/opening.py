@@ -188,6 +188,7 @@ class Opener:
             options = defaults | options
             options["cache"] = defaults.get("cache", {}) | explicit.get("cache", {})
         if parent is not None:
+            flags.inactive = parent.flags.inactive
             protocol = inherit(role, parent, options)
         protocol = self._fill(options, filename, protocol, parse=filename is not None)
         set_flags(flags, options)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import permutations
 from typing import Any
 
+from blockemu.backend import Backend
 from blockemu.edge import Edge
 from blockemu.errors import PermissionConflict, QmpError, ReadOnlyNode
 from blockemu.node import Node
@@ -90,6 +91,26 @@ def try_set_perm(edge: Edge, perm: Perm, shared: Perm) -> None:
             raise
 
 
+def want(backend: Backend, perm: Perm, shared: Perm) -> None:
+    """Give a backend other permissions; if its own are suspended, later (blk_set_perm).
+
+    Raises:
+        QmpError: others do not get along with that; it has what it had.
+
+    """
+    if backend.suspended is not None:
+        backend.suspended = perm, shared
+    elif backend.inserted is None:
+        backend.perm, backend.shared = perm, shared
+    else:
+        try_set_perm(backend, perm, shared)
+
+
+def wanted(backend: Backend) -> tuple[Perm, Perm]:
+    """Return the permissions of a backend, or those that it is going to take."""
+    return backend.suspended or (backend.perm, backend.shared)
+
+
 def _check_parents(node: Node[Any]) -> None:
     for a, b in permutations(node.parents, 2):
         missing = b.perm & ~a.shared
@@ -108,7 +129,7 @@ def _refresh_node(
     node: Node[Any], transaction: Transaction, was_read_only: dict[Node[Any], bool]
 ) -> None:
     perm, shared = node.cumulative_perm()
-    if perm & Perm.WRITES and node.flags.read_only:
+    if perm & Perm.WRITES and not node.flags.writable:
         raise ReadOnlyNode if was_read_only.get(node, True) else ReadOnlyInUse(node.name)
     sectors = -(-node.length // 512) if Perm.WRITE in perm and Perm.RESIZE not in perm else 0
     if sectors * 512 % node.limits.request_alignment:

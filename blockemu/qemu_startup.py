@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from blockemu.arguments import Option
+from blockemu.arrival import CannotCome, prepare, wait_for
 from blockemu.chardev_options import OPTIONS, make_chardev
 from blockemu.chardevs import Chardev
 from blockemu.errors import MissingParameter, QmpError
 from blockemu.machine.characters import NoCharDriver, parse_character
-from blockemu.machine.models import DEFAULT, Model, UnsupportedMachine, model
+from blockemu.machine.models import DEFAULT, Model, UnsupportedMachine, model, stream_name
 from blockemu.optlist import is_on, number, parse_any, parse_options
 from blockemu.process import Background, PidFile
 from blockemu.qmp_server.address import AddressError
@@ -104,6 +105,8 @@ class MachineStartup(Startup):
         self._paused = False
         self._stepped = False
         self._temporary = False
+        self._machine = DEFAULT
+        self._incoming = ""  # where the machine comes from, if it does
         self._humans: list[Chardev] = []
         self._qtest: Chardev | None = None
         self._drives: dict[str, str] = {}  # where each was asked for
@@ -127,6 +130,8 @@ class MachineStartup(Startup):
             import asyncio  # start-up: after the greeting
 
             return asyncio.run(self._live())
+        except CannotCome as e:
+            raise Refused(str(e)) from e
         except Done:
             return 0
 
@@ -158,7 +163,8 @@ class MachineStartup(Startup):
 
     def _check_machine(self, value: str) -> None:
         options = parse_any(value if "=" in value.split(",")[0] else f"type={value}", self._warn)
-        self._model = model(options.get("type", DEFAULT))
+        self._machine = options.get("type", DEFAULT)
+        self._model = model(self._machine)
         if "accel" in options:
             for name in options["accel"].split(":"):
                 self._check_accelerator(name)
@@ -190,6 +196,9 @@ class MachineStartup(Startup):
     def _make_temporary(self, value: str) -> None:
         self._temporary = True
 
+    def _expect(self, value: str) -> None:
+        self._incoming = value
+
     def _refuse(self, value: str) -> None:
         raise NotYet
 
@@ -200,7 +209,7 @@ class MachineStartup(Startup):
         "drive": _check_drive,
         "device": _check_device,
         "S": _pause,
-        "incoming": _refuse,
+        "incoming": _expect,
         "loadvm": _refuse,
         "snapshot": _make_temporary,
     }
@@ -318,11 +327,13 @@ class MachineStartup(Startup):
         try:
             if self._qtest is not None and clock is not None:
                 self._listen_to_test(daemon, self._qtest, clock)
-            if self._paused:
-                daemon.emu.machine.hold_launch()
+            version = self._settings.profile.greeting_version
+            name = stream_name(self._machine, version)
+            prepare(daemon.emu, name, paused=self._paused, comes=bool(self._incoming))
             await self._open_images(daemon)
             pidfile = self._write_pidfile()
             await self._plug_in(daemon)
+            wait_for(daemon, self._incoming, self._name)
             if self._background is not None:
                 self._background.ready()
             self._where, self._started = "", True
@@ -334,7 +345,7 @@ class MachineStartup(Startup):
             await daemon.close()
             if pidfile is not None:
                 pidfile.remove()
-        return 0
+        return daemon.status
 
     def _make_daemon(self) -> "tuple[Daemon, SteppedClock | None]":
         from blockemu.clocks import Clocks, SteppedClock

@@ -11,7 +11,7 @@ from typing import Any
 
 from blockemu.creation import ImageCreator
 from blockemu.errors import QmpError, Wrapped
-from blockemu.node import Node
+from blockemu.node import Flags, Node
 from blockemu.opening import Opener
 
 _KEPT = ("read-only", "discard")  # what the overlay takes from the image
@@ -36,11 +36,12 @@ async def open_temporary(
     name: str | None,
     options: dict[str, Any],
     defaults: dict[str, Any] | None = None,
+    flags: Flags | None = None,
 ) -> Node[Any]:
     """Open an image read-only, below a new qcow2 image that nobody else can find.
 
-    ``options`` and ``defaults`` are those of ``Opener.open``; the overlay is writable if they do
-    not say that the image is not.
+    ``options``, ``defaults`` and ``flags`` are those of ``Opener.open``; the overlay is writable if
+    they do not say that the image is not.
 
     Raises:
         QmpError: it cannot be; nothing is left open.
@@ -50,16 +51,18 @@ async def open_temporary(
     kept = {key: value for key, value in (defaults | options).items() if key in _KEPT}
     options = {key: value for key, value in options.items() if key != "read-only"}
     read_only = {"read-only": True, "auto-read-only": False}
-    base = await opener.open(options, filename=name, defaults=defaults | read_only)
+    base = await opener.open(options, filename=name, defaults=defaults | read_only, flags=flags)
     base.holds += 1
     try:
-        return await _cover(opener, base, kept)
+        return await _cover(opener, base, kept, flags)
     finally:
         base.holds -= 1
         await opener.graph.release(base)
 
 
-async def _cover(opener: Opener, base: Node[Any], kept: dict[str, Any]) -> Node[Any]:
+async def _cover(
+    opener: Opener, base: Node[Any], kept: dict[str, Any], flags: Flags | None
+) -> Node[Any]:
     try:
         size = base.length
     except OSError as e:
@@ -77,7 +80,8 @@ async def _cover(opener: Opener, base: Node[Any], kept: dict[str, Any]) -> Node[
                 "file": {"driver": "file", "filename": path},
                 "backing": base.name,
                 "cache": _UNSAFE,
-            }
+            },
+            flags=flags,
         )
     finally:
         os.unlink(path)  # noqa: PTH108

@@ -20,7 +20,7 @@ from blockemu.file_creation import (
     options_of,
 )
 from blockemu.hostpath import open_path
-from blockemu.hostspace import DeviceSpace, FileSpace, status_of
+from blockemu.hostspace import DeviceSpace, FileSpace, drop_pages, status_of
 from blockemu.locking import ImageLock
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
@@ -228,6 +228,15 @@ class HostFile(Node[BlockdevOptionsFile]):
         self._next_flags = flags
         transaction.on_clean(done)
 
+    async def activate(self) -> None:
+        """Forget what is known of the file; drop its pages, unless that is not wanted."""
+        self._data, self._end = (0, 0), 0
+        self.leaf.recall()
+        if isinstance(self.leaf, FileLeaf):
+            self.leaf.forget_pages()
+            if self.options.drop_cache is not False:
+                await self.pool.run(drop_pages, self.fd)
+
     # Permissions
 
     def set_perm(self, perm: Perm, shared: Perm, transaction: Transaction) -> None:
@@ -266,12 +275,11 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     def _lock(self, perm: Perm, shared: Perm) -> None:
         """Hold what was needed before and what will be; on failure only the former."""
+        lock = self._active.lock
         if self.options.locking is OnOffAuto.OFF or self.flags.inactive:
             return
-        was_perm, was_shared = self._wanted
-        if not (perm & ~was_perm or was_shared & ~shared):
+        if not (perm & ~lock.used or ~shared & ~lock.unshared):
             return
-        lock = self._active.lock
         try:
             lock.take(perm, ~shared)
             lock.check(perm, shared, self.exact_filename)
@@ -281,6 +289,8 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     def _keep(self) -> None:
         """Let go of locks that neither the permissions settled on nor the wanted ones need."""
+        if self.flags.inactive:
+            return
         perm, shared = self._wanted
         was_perm, was_shared = self._settled
         self._active.lock.keep(perm | was_perm, ~shared | ~was_shared)

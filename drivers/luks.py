@@ -249,7 +249,7 @@ class Luks(Node[BlockdevOptionsLUKS]):
     def child_perm(self, name: str, role: Role, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
         """Write and resize only if a parent does, and let others (block_crypto_child_perms)."""
         own, theirs = default_child_perm(
-            role, perm, shared, writable=not self.flags.read_only, inactive=self.flags.inactive
+            role, perm, shared, writable=self.flags.writable, inactive=self.flags.inactive
         )
         more = Perm.WRITE | Perm.RESIZE
         own, theirs = own & ~more | perm & more, theirs | shared & more

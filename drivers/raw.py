@@ -168,7 +168,7 @@ class Raw(Node[BlockdevOptionsRaw]):
     def child_perm(self, name: str, role: Role, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
         """Write and resize only if a parent does (raw_child_perm)."""
         own, shared = default_child_perm(
-            role, perm, shared, writable=not self.flags.read_only, inactive=self.flags.inactive
+            role, perm, shared, writable=self.flags.writable, inactive=self.flags.inactive
         )
         more = Perm.WRITE | Perm.RESIZE
         return own & ~more | perm & more, shared

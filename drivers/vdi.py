@@ -84,6 +84,7 @@ class Vdi(Node[BlockdevOptionsVdi]):
         TextOption("static", "bool", "VDI static (pre-allocated) image", "off"),
     )
     is_format = True
+    migratable = False
     file: Edge
     header: Header
     map: Map  # of shape (blocks,): where each block lies

@@ -17,7 +17,7 @@ from blockemu.edge import Edge
 from blockemu.emulator import Emulator
 from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
 from blockemu.graph import Graph
-from blockemu.node import Node
+from blockemu.node import Flags, Node
 from blockemu.node_options import flatten
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.dispatch import command
@@ -62,7 +62,8 @@ async def add_node(emu: Emulator, plain: dict[str, Any]) -> None:
     if plain.get("node-name") is None:
         raise NodeNameMissing
     plain["cache"] = {"direct": False, "no-flush": False} | plain.get("cache", {})
-    node = await emu.opener.open({"read-only": False} | plain)
+    flags = Flags(inactive=emu.graph.incoming)
+    node = await emu.opener.open({"read-only": False} | plain, flags=flags)
     node.monitor_owned = True
 
 

@@ -143,13 +143,13 @@ def query_status(context: Context) -> StatusInfo:
 @command(since="0.14")
 async def stop(context: Context) -> None:
     """Stop the machine."""
-    await context.emu.stop_machine()
+    await context.emu.pause_machine()
 
 
 @command(since="0.14")
-def cont(context: Context) -> None:
+async def cont(context: Context) -> None:
     """Let the machine run."""
-    context.emu.continue_machine()
+    await context.emu.continue_machine()
 
 
 @command(since="0.14", allow_preconfig=True)

@@ -21,6 +21,7 @@ from blockemu.filenames import nest
 from blockemu.image_info import image_text
 from blockemu.jobs.commit_now import commit_all, commit_now
 from blockemu.machine.drives import NUMBERS
+from blockemu.node import Flags
 from blockemu.optlist import parse_any
 from blockemu.qmp_server.scalars import parse_size
 from blockemu.schema.backup import DriveBackup, MirrorSyncMode, NewImageMode
@@ -244,7 +245,8 @@ async def _add_node(context: Context, text: str) -> None:
     if "node-name" not in options:
         raise NoNodeName
     common = {"cache.direct": "off", "cache.no-flush": "off", "read-only": "off"}
-    node = await context.emu.opener.open(nest(common | options))
+    flags = Flags(inactive=context.emu.graph.incoming)
+    node = await context.emu.opener.open(nest(common | options), flags=flags)
     node.monitor_owned = True
 
 
@@ -296,12 +298,12 @@ async def reset(context: Context, write: Write, values: Values) -> None:
 
 async def stop(context: Context, write: Write, values: Values) -> None:
     """Stop the machine."""
-    await context.emu.stop_machine()
+    await context.emu.pause_machine()
 
 
 async def cont(context: Context, write: Write, values: Values) -> None:
     """Let the machine run."""
-    context.emu.continue_machine()
+    await context.emu.continue_machine()
 
 
 _DEVICE = Word("device", "block device name")

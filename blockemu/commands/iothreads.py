@@ -3,17 +3,13 @@
 All runs in one loop here, so nothing moves; what QEMU would refuse is refused.
 """
 
-from typing import Annotated
-
 from blockemu.backend import Backend
 from blockemu.commands.context import Context
 from blockemu.errors import NoSuchNode, QmpError
 from blockemu.objects import IoThread
 from blockemu.qmp_server.dispatch import command
-from blockemu.qmp_server.qapi import Alternate
 from blockemu.qom import NoSuchObject
-
-StrOrNull = Annotated[str | None, Alternate("StrOrNull", (str, None))]
+from blockemu.schema.alternates import StrOrNull
 
 
 class MayBeInUse(QmpError):

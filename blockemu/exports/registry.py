@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from blockemu.activation import activate
 from blockemu.backend import Backend
 from blockemu.edge import Edge
 from blockemu.errors import QmpError
@@ -127,6 +129,8 @@ class Exports:
             raise ReadOnlyExport
         if options.iothread is not None:
             self._check_iothread(options.iothread, node, fixed=bool(options.fixed_iothread))
+        with suppress(QmpError):  # disks are mirrored to a machine that has not come yet
+            await activate(self.graph, node)
         perm = Perm.CONSISTENT_READ | (Perm.WRITE if options.writable else Perm.NONE)
         backend = Backend(perm=perm, shared=Perm.ALL)
         self.graph.insert(backend, node)

@@ -127,6 +127,7 @@ def _claim(job: MirrorJob, source: Node[Any], target: Node[Any]) -> None:
         raise FilterAboveBacking
     job.target = Backend(perm=perm, shared=shared)
     job.target.queues = False
+    job.target.allow_inactivate = not top.is_commit
     graph.insert(job.target, target)
     blocking = settings.copy_mode is MirrorCopyMode.WRITE_BLOCKING
     job.bitmap = bitmaps_of(source).add(None, settings.granularity, enabled=not blocking)

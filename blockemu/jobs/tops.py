@@ -80,7 +80,7 @@ class MirrorTop(Top):
         if self.stopped:
             return Perm.NONE, Perm.ALL
         perm, shared = default_child_perm(
-            role, perm, shared, writable=not self.flags.read_only, inactive=self.flags.inactive
+            role, perm, shared, writable=self.flags.writable, inactive=self.flags.inactive
         )
         if self.is_commit:
             return perm & ~Perm.CONSISTENT_READ, shared | Perm.WRITE

@@ -36,7 +36,7 @@ from blockemu.machine.error_policies import POLICIES, apply_policies
 from blockemu.machine.types import BY_NAME, DeviceType, Drive
 from blockemu.optlist import IDENTIFIER_HINT, is_identifier, is_on
 from blockemu.perm import Perm
-from blockemu.permissions import try_set_perm
+from blockemu.permissions import want
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import Struct
 from blockemu.qom import Container, NoSuchObject, Object, Property, Tree
@@ -172,7 +172,7 @@ class Devices:
         except NoSuchObject:
             raise DeviceNotFound(name) from None
         if isinstance(found.parent, Device):
-            found = found.parent if name.startswith("/") else found
+            found = found.parent if "/" in name else found
         if not isinstance(found, Device):
             raise NotADevice(name)
         return found
@@ -180,7 +180,7 @@ class Devices:
     def backend(self, name: str) -> Backend:
         """Find the backend of a device; a proxy's inner device has it, the proxy has not."""
         device = self.find(name)
-        by_id = not name.startswith("/") or device.path == name
+        by_id = "/" not in name or device.path == name
         if device.backend is None or (by_id and device.owner is not device):
             raise NoBackend
         return device.backend
@@ -368,10 +368,9 @@ class Devices:
             shared |= Perm.WRITE
         if kind is Drive.FLASH:
             shared = Perm.ALL
-        if node is None:
-            backend.perm, backend.shared = perm, shared
-        else:
-            try_set_perm(backend, perm, shared)
+        if self._graph.incoming and backend.suspended is None:
+            backend.suspended = backend.perm, backend.shared
+        want(backend, perm, shared)
 
     # Unplugging
 
@@ -447,8 +446,8 @@ class Devices:
                 self._forget(backend)
                 self.automatic.discard(backend)
                 await self._graph.remove(backend)
-            elif backend.inserted is not None:
-                try_set_perm(backend, Perm.NONE, Perm.ALL)
+            else:
+                want(backend, Perm.NONE, Perm.ALL)
         if device.parent is not None:
             device.parent.remove_child(device.name)
 

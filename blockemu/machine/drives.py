@@ -302,12 +302,13 @@ class Drives:
     async def _open_node(
         self, options: dict[str, Any], filename: str | None, *, temporary: bool
     ) -> Node[Any]:
+        flags = Flags(inactive=self._graph.incoming)
         if not temporary:
-            return await self._opener.open(options, filename=filename)
+            return await self._opener.open(options, filename=filename, flags=flags)
         from blockemu.temporary import open_temporary  # start-up: seldom asked for
 
         options.pop("auto-read-only")
-        return await open_temporary(self._opener, filename, options)
+        return await open_temporary(self._opener, filename, options, flags=flags)
 
     def _enter(self, backend: Backend) -> None:
         if backend.title in self._graph.backends:

@@ -87,6 +87,19 @@ none                 empty machine
 DEFAULT: Final = "pc"
 
 
+def stream_name(name: str, version: tuple[int, ...]) -> str:
+    """Return what a migration's stream calls a machine of a version.
+
+    The empty one has nothing but disks, and is what QEMU's is.  Others are marked: QEMU's have
+    memory and devices, and could not be what comes from here.
+    """
+    if name == "none":
+        return name
+    current = f"{version[0]}.{version[1]}"
+    long = {"pc": f"pc-i440fx-{current}", "q35": f"pc-q35-{current}"}.get(name, name)
+    return f"blockemu-{long}"
+
+
 def model(name: str) -> Model:
     """Return the machine of a name.
 

@@ -10,7 +10,7 @@ from blockemu.clocks import Clocks
 from blockemu.errors import QmpError, ReadOnlyNode
 from blockemu.graph import Graph
 from blockemu.perm import Perm
-from blockemu.permissions import try_set_perm
+from blockemu.permissions import want, wanted
 from blockemu.qemu_io.commands import COMMANDS
 from blockemu.qemu_io.refusals import (
     BadOption,
@@ -95,8 +95,11 @@ class Interpreter:
     def _permit(self, perm: Perm) -> None:
         """Ask for what a command needs; the backend keeps it for good."""
         backend = self.backend
-        if perm and backend is not None and backend.inserted is not None and perm & ~backend.perm:
-            try_set_perm(backend, backend.perm | perm, backend.shared)
+        if not perm or backend is None or backend.inserted is None:
+            return
+        own, shared = wanted(backend)
+        if perm & ~own:
+            want(backend, own | perm, shared)
 
     # What commands use
 

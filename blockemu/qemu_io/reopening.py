@@ -8,7 +8,7 @@ from blockemu.backend import drained
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.node import Node
 from blockemu.perm import Perm
-from blockemu.permissions import try_set_perm
+from blockemu.permissions import want, wanted
 from blockemu.qemu_io.options import Options, Warn
 from blockemu.qemu_io.refusals import (
     BadCacheMode,
@@ -112,8 +112,9 @@ async def _reopen(
 ) -> None:
     backend, queue = io.image, Queue(io.graph)
     async with drained(*_subtree(node)):
-        if read_only and backend.perm & Perm.WRITES:
-            try_set_perm(backend, backend.perm & ~Perm.WRITES, backend.shared)
+        perm, shared = wanted(backend)
+        if read_only and perm & Perm.WRITES:
+            want(backend, perm & ~Perm.WRITES, shared)
         queue.add(node, new, keep=True)
         await queue.run()
     for each in list(io.graph):

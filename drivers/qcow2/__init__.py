@@ -27,6 +27,7 @@ from blockemu.drivers.qcow2.create import (
     create,
     create_by_text,
 )
+from blockemu.drivers.qcow2.handover import put_away, take_back
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
 from blockemu.drivers.qcow2.opening import open_image, probe
@@ -122,8 +123,12 @@ class Qcow2(Node[Qcow2Options]):
 
     async def open(self) -> None:
         """Read the header and the tables' roots; repair refcounts that were left wrong."""
+        await self.load()
+
+    async def load(self) -> None:
+        """Read the image's metadata, and what was left undone when it was closed last."""
         image = await open_image(self, self.options)
-        if image.header.crypt_method:
+        if image.header.crypt_method and "image" not in vars(self):
             from blockemu.drivers.qcow2.encryption import open_encryption  # late: seldom needed
 
             key_secret = getattr(self.options.encrypt, "key_secret", None)
@@ -208,24 +213,18 @@ class Qcow2(Node[Qcow2Options]):
         if "image" not in vars(self):
             return  # it could not be opened
         self.cleaner.stop()
-        if self.image.broken or self.flags.inactive:
-            return
-        try:
-            await self.bitmaps_stored.store(release=True)
-        except QmpError as e:
-            text = f"Lost persistent bitmaps during inactivation of node '{self.title}': {e}"
-            print(text, file=sys.stderr, flush=True)
-        if not self.image.writable:
-            return
-        # QEMU has two caches, and empties them in turn.
-        tables = ("L2 table",) if self.image.mapping.dirty else ()
-        for cache in (*tables, "refcount block"):
-            try:
-                await self.writeback.close()
-                return
-            except OSError as e:
-                why = os.strerror(e.errno or errno.EIO)
-                self.services.report(f"Failed to flush the {cache} cache: {why}")
+        if not self.flags.inactive:
+            await put_away(self)
+
+    async def inactivate(self) -> None:
+        """Leave the image to another machine."""
+        code = await put_away(self)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    async def activate(self) -> None:
+        """Open the image anew."""
+        await take_back(self)
 
     async def reopen(self, options: Qcow2Options, flags: Flags, transaction: Transaction) -> None:
         """Take over new options; write back before becoming read-only."""

@@ -158,7 +158,7 @@ class Image:
     @property
     def writable(self) -> bool:
         """Whether the image may be changed."""
-        return not self.node.flags.read_only and not self.node.flags.inactive
+        return self.node.flags.writable
 
     def check_alive(self) -> None:
         """Raise ENOMEDIUM once the image was found corrupt."""

@@ -127,7 +127,7 @@ async def test_who_goes_on_at_once_hears_of_the_stop_nevertheless():
         request = asyncio.create_task(emu.disk("disk").write(BAD, bytes(512)))
         while "BLOCK_IO_ERROR" not in heard:
             await asyncio.sleep(0)
-        emu.emulator.continue_machine()  # before the machine has come to a stop
+        await emu.emulator.continue_machine()  # before the machine has come to a stop
         await request
         assert heard == ["BLOCK_IO_ERROR", "STOP", "RESUME"]
         assert (await status(emu))[0] == "running"

@@ -1,0 +1,44 @@
+"""A machine that begins as what another program sends (``-incoming``)."""
+
+from typing import TYPE_CHECKING
+
+from blockemu.errors import QmpError
+
+if TYPE_CHECKING:
+    from blockemu.daemon import Daemon
+    from blockemu.emulator import Emulator
+
+
+class CannotCome(QmpError):
+    """(URI, why)."""
+
+    template = "-incoming {}: {}"
+
+
+def prepare(emu: "Emulator", name: str, *, paused: bool, comes: bool) -> None:
+    """Give a machine its name in streams and its first run state, before images are opened."""
+    emu.machine.type = name
+    if paused:
+        emu.machine.hold_launch()
+    if comes:
+        emu.machine.expect()
+        emu.graph.incoming = True
+
+
+def wait_for(daemon: "Daemon", uri: str, program: str) -> None:
+    """Let the machine come, if it does; the ``program`` ends with status 1 if that goes wrong.
+
+    Raises:
+        CannotCome: it cannot be waited for there.
+
+    """
+    daemon.emu.reporter = program
+    if not uri or uri == "defer":
+        return
+    from blockemu.commands.migration import numbered_fd  # start-up: few machines come
+
+    daemon.emu.migration.give_up = lambda: daemon.stop(1)
+    try:
+        daemon.emu.migration.start_incoming(uri, numbered_fd)
+    except QmpError as e:
+        raise CannotCome(uri, e) from e
