@@ -21,6 +21,7 @@ from blockemu.images.distinct import distinct
 
 MASK = tuple(1 << i for i in range(8))
 SMALL = 1024  # bits that are handled as one Python integer, faster than numpy up to about here
+NEAR = 1024  # words of which it takes too long to ask which pages of them may be set
 FEW = 1024  # runs of pages that are looked at one by one
 
 
@@ -217,7 +218,7 @@ class Bitmap:
 
     def next_dirty(self, offset: int, length: int | None = None) -> int | None:
         """Return the first dirty byte from ``offset`` on, within ``length`` if that is given."""
-        end = self._limit(offset, length)
+        end = self.length if length is None else min(self.length, offset + length)
         if offset >= end:
             return None
         bit = self._next_set(offset >> self.shift, -(-end >> self.shift))
@@ -225,7 +226,7 @@ class Bitmap:
 
     def next_zero(self, offset: int, length: int | None = None) -> int | None:
         """Return the first clean byte from ``offset`` on, within ``length`` if that is given."""
-        end = self._limit(offset, length)
+        end = self.length if length is None else min(self.length, offset + length)
         if offset >= end:
             return None
         bit = self._next_clear(offset >> self.shift, -(-end >> self.shift))
@@ -350,9 +351,6 @@ class Bitmap:
         self._touched = contents.pages
         self._summary = None if contents.pages is None else contents.pages.data
 
-    def _limit(self, offset: int, length: int | None) -> int:
-        return self.length if length is None else min(self.length, offset + length)
-
     def _serial(self, offset: int, length: int) -> tuple[int, int]:
         end = offset + length
         part = self.serial_align - 1
@@ -364,8 +362,9 @@ class Bitmap:
     def _spans(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
         """Yield the runs of words that may be other than zero."""
         end = self.words.size if end is None else end
-        if self._touched is None:
-            if first < end:
+        if self._touched is None or end - first <= NEAR:
+            pages = self._summary and self._summary[first >> self._page : self._page_count(end)]
+            if first < end and (pages is None or 1 in pages.tobytes()):
                 yield first, end
             return
         base = first >> self._page

@@ -318,7 +318,7 @@ class BlockCopy:
 
     def _plain(self) -> bool:
         """Whether no node in between could tell one big piece from many small ones."""
-        return self.source.route.read is not None and self.target.route.write is not None
+        return self.source.route.readable_in_files and self.target.route.writable_in_files
 
     async def _classify(self, piece: Piece, call: Call) -> int:
         """Return the status at the beginning of a piece; cut the piece to what it is true of."""

@@ -111,7 +111,8 @@ class Edge:
 
     def _compile(self) -> Route:
         node = self.node
-        if node.tracker.serialising or node.limits.request_alignment > 1:
+        unaligned = node.limits.request_alignment > 1 and not node.plans_by_alignment
+        if node.tracker.serialising or unaligned:
             return NO_ROUTE
         route = node.route()
         plain = not (node.before_write or node.write_threshold)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from blockemu.buffers import new_buffer
 from blockemu.ciphers import make_cipher
 from blockemu.errors import QmpError
 from blockemu.images.luks import errors
@@ -36,6 +37,7 @@ from blockemu.images.luks.keyslots import (
 )
 from blockemu.images.luks.sectors import SectorCipher, sector_cipher
 from blockemu.objects import secret_text
+from blockemu.route import NO_ROUTE, Leaf, Route, Segments
 from blockemu.schema.crypto import (
     QCryptoBlockCreateOptionsLUKS,
     QCryptoBlockInfoLUKS,
@@ -101,12 +103,77 @@ class Encryption:
 
     async def encrypt(self, offset: int, data: memoryview) -> memoryview:
         """Return encrypted sectors."""
-        into = memoryview(bytearray(len(data)))
+        into = new_buffer(len(data))
         if len(data) <= INLINE:
             self.encrypt_now(offset, data, into)
         else:
             await self._pool.run(self.encrypt_now, offset, data, into)
         return into
+
+
+class EncryptedLeaf(Leaf):
+    """What a leaf holds from ``start`` on, decrypted; requests are whole sectors.
+
+    Saves small requests the way through coroutines (``make bench``: LUKS, 4 KiB).
+    """
+
+    __slots__ = ("_below", "_encryption", "_start", "inline_writes")
+
+    def __init__(self, below: Leaf, start: int, encryption: Encryption) -> None:
+        self._loans = {}
+        self._below = below
+        self._start = start
+        self._encryption = encryption
+        self.inline_writes = below.inline_writes
+
+    @property
+    def writing(self) -> int:
+        """The leaf's own: it is its bytes that change."""
+        return self._below.writing
+
+    @writing.setter
+    def writing(self, value: int) -> None:
+        self._below.writing = value
+
+    def read_now(self, offset: int, buf: memoryview) -> bool:
+        """Read what is in memory, and decrypt it."""
+        if not self._below.read_now(self._start + offset, buf):
+            return False
+        self._encryption.decrypt_now(offset, buf)
+        return True
+
+    def read(self, offset: int, buf: memoryview) -> None:
+        """Read, waiting if need be, and decrypt."""
+        self._below.read(self._start + offset, buf)
+        self._encryption.decrypt_now(offset, buf)
+
+    def write_now(self, offset: int, buf: memoryview) -> None:
+        """Encrypt and write."""
+        into = new_buffer(len(buf))
+        self._encryption.encrypt_now(offset, buf, into)
+        self._below.write_now(self._start + offset, into)
+
+    def recall(self) -> None:
+        """Take back what the leaf below has lent."""
+        self._below.recall()
+
+
+def encrypted_route(below: Route, encryption: Encryption) -> Route:
+    """Return the route to sectors that lie encrypted one after the other, from ``below`` on."""
+    if below.linear is None:
+        return NO_ROUTE
+    leaf = EncryptedLeaf(*below.linear, encryption)
+
+    def read(offset: int, length: int) -> Segments | None:
+        if (offset | length) & (SECTOR - 1) or length > INLINE:
+            return None
+        return ((leaf, offset, length),)
+
+    def write(offset: int, length: int) -> tuple[Segments, None] | None:
+        found = read(offset, length)
+        return None if found is None else (found, None)
+
+    return Route(below.read and read, below.write and write, below.marks, bare=False)
 
 
 def qcow_encryption(services: Services, key_secret: str | None, *, prefix: str) -> Encryption:

@@ -107,6 +107,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
     Options: ClassVar[type[NodeOptions]]
     is_filter: ClassVar[bool] = False  # shows its one child's data unchanged
     is_format: ClassVar[bool] = False  # interprets its file child's bytes
+    plans_by_alignment: ClassVar[bool] = False  # its route has no plan for what is not aligned
     is_protocol: ClassVar[bool] = False  # reaches storage itself, has no file child
     supports_backing: ClassVar[bool] = False
     needs_filename: ClassVar[bool] = False

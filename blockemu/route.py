@@ -80,13 +80,25 @@ class Route:
     the node'; neither raises.  ``write`` may also return a commit, and then the caller must carry
     the write out and call it.  ``marks`` are the bitmaps to set when a write is done, with what to
     add to its offset.  ``linear`` says that offset x of the node is x + delta of one leaf, for all
-    x: parents then skip the call, for what is not None of the two.
+    x: parents then skip the call, for what is not None of the two.  ``bare``: the bytes in files
+    are the very ones that readers see, so the kernel may copy between files.
     """
 
     read: Plan | None = None
     write: WritePlan | None = None
     marks: tuple[tuple[Marks, int], ...] = ()
     linear: tuple[Leaf, int] | None = None
+    bare: bool = True
+
+    @property
+    def readable_in_files(self) -> bool:
+        """Whether what is read may be found in files as it is."""
+        return self.bare and self.read is not None
+
+    @property
+    def writable_in_files(self) -> bool:
+        """Whether what is written may go to files as it is."""
+        return self.bare and self.write is not None
 
     def shifted(self, by: int) -> "Route":
         """Return the route of a window that begins at ``by``."""
@@ -105,6 +117,7 @@ class Route:
             read and (lambda offset, length: read(offset + by, length)),
             write and (lambda offset, length: write(offset + by, length)),
             tuple((bitmap, at + by) for bitmap, at in self.marks),
+            bare=self.bare,
         )
 
 

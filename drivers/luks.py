@@ -22,6 +22,7 @@ from blockemu.node import Limits, Node
 from blockemu.optlist import size as read_size
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.qmp_server.qapi import InvalidInput, Since, Size, Struct, visit
+from blockemu.route import NO_ROUTE, Route
 from blockemu.schema.crypto import (
     ImageInfoSpecificLUKSWrapper,
     QCryptoBlockAmendOptionsLUKS,
@@ -141,6 +142,7 @@ class Luks(Node[BlockdevOptionsLUKS]):
     text_options = CREATE_TEXTS
     amend_options = AMEND_TEXTS
     is_format = True
+    plans_by_alignment = True
     file: Edge
     volume: "LuksVolume"
     _updating_keys = False
@@ -271,6 +273,11 @@ class Luks(Node[BlockdevOptionsLUKS]):
         return {"encrypted": True} | {k: info[k] for k in ("dirty-flag",) if k in info}
 
     @property
+    def payload_offset(self) -> int:
+        """Where the disk begins in the file."""
+        return self.volume.header.payload_offset
+
+    @property
     def cluster_size(self) -> int | None:
         """The file's."""
         return self.file.node.cluster_size
@@ -287,12 +294,21 @@ class Luks(Node[BlockdevOptionsLUKS]):
 
     # Requests
 
+    def route(self) -> Route:
+        """Go to the file's pages, through the cipher."""
+        from blockemu.encryption import encrypted_route  # start-up
+
+        encryption = self.volume.encryption
+        if encryption is None:
+            return NO_ROUTE
+        return encrypted_route(self.file.route.shifted(self.payload_offset), encryption)
+
     async def pread(self, offset: int, buf: memoryview) -> None:
         """Read and decrypt in place."""
         volume = self.volume
         if volume.encryption is None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        await self.file.pread(volume.header.payload_offset + offset, buf)
+        await self.file.pread(self.payload_offset + offset, buf)
         await volume.encryption.decrypt(offset, buf)
 
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
@@ -301,7 +317,7 @@ class Luks(Node[BlockdevOptionsLUKS]):
         if volume.encryption is None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         data = await volume.encryption.encrypt(offset, buf)
-        await self.file.pwrite(volume.header.payload_offset + offset, data, flags)
+        await self.file.pwrite(self.payload_offset + offset, data, flags)
 
     async def flush(self) -> None:
         """Flush the file."""
@@ -311,7 +327,7 @@ class Luks(Node[BlockdevOptionsLUKS]):
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
     ) -> None:
         """Resize the file; what is new holds what zeroes decrypt to."""
-        offset = self.volume.header.payload_offset
+        offset = self.payload_offset
         if offset > LARGEST - length:
             raise FileTooLarge(errno=errno.EFBIG)
         await self.file.truncate(offset + length, exact=exact, prealloc=prealloc)

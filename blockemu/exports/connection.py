@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from blockemu.backend import Backend
+from blockemu.buffers import lazy_buffer
 from blockemu.eager import start
 from blockemu.exports.outgoing import ARENA, SMALL, Outgoing
 from blockemu.exports.requests import Request, Requests, error_reply
@@ -40,7 +41,7 @@ class Connection:
         self._stream = stream
         self._fd = stream.fileno()
         self.closed: asyncio.Future[None] = self._loop.create_future()
-        self._window = memoryview(bytearray(WINDOW))
+        self._window = lazy_buffer(WINDOW)
         self._start = self._end = 0  # what is received and not yet served
         self._out = Outgoing(stream, self._backend)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,7 +146,7 @@ class Connection:
             return  # a thread is writing from the window
         left = self._end - self._start
         if need > len(self._window):
-            bigger = memoryview(bytearray(need + WINDOW))
+            bigger = lazy_buffer(need + WINDOW)
             bigger[:left] = self._window[self._start : self._end]
             self._window = bigger
         elif self._start:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from blockemu.backend import Backend
-from blockemu.buffers import new_buffer
+from blockemu.buffers import lazy_buffer, new_buffer
 from blockemu.route import Leaf
 from blockemu.streams import Stream
 
@@ -28,7 +28,7 @@ class Outgoing:
     def __init__(self, stream: Stream, backend: Backend) -> None:
         self._stream = stream
         self._backend = backend
-        self._arena = memoryview(bytearray(ARENA))
+        self._arena = lazy_buffer(ARENA)
         self._used = self._queued = 0  # bytes in the arena; those of them already in ``_out``
         self._out: list[memoryview] = []
         self._lent: dict[int, tuple[Leaf, int]] = {}  # windows in ``_out``, by id: where from

@@ -88,7 +88,7 @@ class CommitJob(BlockJob):
         assert self.top is not None
         assert self.base is not None
         length = self.top.length
-        plain = is_plain(self.top, self.base_node) and self.base.route.write is not None
+        plain = is_plain(self.top, self.base_node) and self.base.route.writable_in_files
         self.careful = not plain
         self.progress.remaining = length
         if self.base.length < length:

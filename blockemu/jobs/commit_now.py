@@ -109,7 +109,7 @@ async def _copy(emu: "Emulator", source: Backend, target: Backend) -> None:
     length = source.length
     if length > target.length:
         await target.truncate(length, exact=False)
-    plain = source.route.read is not None and target.route.write is not None
+    plain = source.route.readable_in_files and target.route.writable_in_files
     at = 0
     while at < length:
         most = min(AHEAD if plain else STEP, length - at)

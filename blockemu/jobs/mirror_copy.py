@@ -231,8 +231,8 @@ class MirrorCopy:
         """Whether the kernel may copy, and nobody could tell."""
         return (
             self._can_offload
-            and self.source.route.read is not None
-            and self.target.route.write is not None
+            and self.source.route.readable_in_files
+            and self.target.route.writable_in_files
         )
 
     def _cow_align(self, start: int, end: int) -> tuple[int, int]:

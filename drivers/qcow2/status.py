@@ -51,6 +51,9 @@ class Status:
     async def block_status(self, offset: int, length: int) -> Extents:
         """Describe as much as some L2 tables tell."""
         image = self.image
+        index, last = (at >> image.geometry.table_bits for at in (offset, offset + length - 1))
+        if index == last and index not in image.mapping.tables:
+            await image.table(index)  # to stay at hand: else a disk of holes is never planned
         at, limit, count = offset, offset + length, 0
         steps: list[tuple[I64, U8, Table, I64]] = []
         while at < limit and len(steps) < STEPS and count < ENOUGH:

@@ -22,9 +22,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from blockemu.backend import Backend
 from blockemu.bitmap import Bitmap
+from blockemu.ciphers import make_cipher
+from blockemu.images.luks.algorithms import Spec
+from blockemu.images.luks.header import SALT, SECTOR, new_header
+from blockemu.images.luks.keyslots import fill_slot, set_digest
+from blockemu.images.luks.sectors import sector_cipher
 from blockemu.images.qcow2.new import new_image
 from blockemu.node import Limits
 from blockemu.perm import Perm
+from blockemu.schema.objects import SecretProperties
 
 BLOCK = 4096
 CLUSTER = 65536
@@ -43,6 +49,9 @@ def image(folder: Path, kind: str) -> tuple[dict[str, Any], bytearray]:
     if kind == "window":
         path.write_bytes(bytes(512) + content)
         return {"driver": "raw", "file": file, "offset": 512, "size": SIZE}, content
+    if kind == "luks":
+        path.write_bytes(luks_volume(content))
+        return {"driver": "luks", "key-secret": "s", "file": file}, content
     if kind == "empty":
         path.write_bytes(new_image(SIZE))
         return {"driver": "qcow2", "file": file}, bytearray(SIZE)
@@ -52,7 +61,25 @@ def image(folder: Path, kind: str) -> tuple[dict[str, Any], bytearray]:
     return {"driver": "qcow2", "file": file}, content[:short] + bytes(SIZE - short)
 
 
-KINDS = ["raw", "window", "empty", "backed"]
+def luks_volume(content: bytearray) -> bytes:
+    """Return an encrypted volume whose passphrase is "pass"."""
+    rng, spec, rounds = random.Random(4), Spec(), 1000
+    key = rng.randbytes(spec.key_bytes)
+    header = new_header(spec, "", bytes(SALT))
+    set_digest(header, spec, key, rounds)
+    slot, material = fill_slot(
+        spec, header.slots[0], b"pass", key, rounds, bytes(SALT), make_cipher, rng.randbytes
+    )
+    header.slots[0] = slot
+    volume = bytearray(header.payload_offset + SIZE)
+    for at, data in ((0, header.pack()), (slot.offset * SECTOR, material)):
+        volume[at : at + len(data)] = data
+    disk = memoryview(volume)[header.payload_offset :]
+    sector_cipher(spec, key, make_cipher).encrypt(0, memoryview(content), disk)
+    return bytes(volume)
+
+
+KINDS = ["raw", "window", "empty", "backed", "luks"]
 WAYS = ["plan", "coroutine", "unaligned"]
 
 
@@ -65,6 +92,8 @@ class Guest:
         self.backend = Backend("", Perm.ALL, Perm.ALL, plans=way == "plan")
 
     async def open(self, options: dict[str, Any]) -> Guest:
+        if options["driver"] == "luks":
+            self.machine.emu.objects.add(SecretProperties(id="s", data="pass"))
         node = await self.machine.emu.opener.open(options)
         self.machine.emu.graph.insert(self.backend, node)
         if self.way == "unaligned":
