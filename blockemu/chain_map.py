@@ -87,9 +87,9 @@ async def map_chain(edge: Edge, offset: int, length: int) -> AsyncGenerator[Mapp
     Filters are looked through and do not count as depth.  Where all images leave it open and one
     of them ends, that one's overlay decides: zero (after bdrv_co_block_status, block/io.c).
     """
-    edge = unfiltered(edge)
+    asked, edge = edge, unfiltered(edge)  # a filter may have its say about status, too
     backing = edge.node.backing
-    async for runs in edge.extents(offset, length):
+    async for runs in asked.extents(offset, length):
         open_ = (runs.status & DECIDED == 0).nonzero()[0]
         if backing is None or not len(open_):
             yield _closed(Mapped.of(runs, 0), edge.node)

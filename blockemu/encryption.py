@@ -337,6 +337,19 @@ def spec_of(options: QCryptoBlockCreateOptionsLUKS) -> Spec:
     return spec
 
 
+def header_bytes(options: QCryptoBlockCreateOptionsLUKS, *, prefix: str = "") -> int:
+    """Return how many bytes come before the disk in a volume made with some options.
+
+    Raises:
+        QmpError: no secret is named.
+        FormatError: the options do not go together.
+
+    """
+    if options.key_secret is None:
+        raise KeyMissing(prefix)
+    return new_header(spec_of(options), "", bytes(SALT)).payload_offset
+
+
 class NewVolume:
     """A volume that is about to be created: its header is there, but nowhere yet."""
 

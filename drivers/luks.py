@@ -186,16 +186,11 @@ class Luks(Node[BlockdevOptionsLUKS]):
     @classmethod
     async def measure(cls, texts: Texts, source: Edge | None) -> Measured:
         """Add the header to the disk; what is not written is encrypted, too."""
-        from blockemu.encryption import KeyMissing, spec_of  # start-up
-        from blockemu.images.luks.header import SALT, new_header
+        from blockemu.encryption import header_bytes  # start-up
 
         own = {o.name: texts[o.name] for o in CREATE_TEXTS if o.name in texts}
         wanted = read_size(own.pop("size", "0")) or 0
-        options = _typed(own)
-        if options.key_secret is None:
-            raise KeyMissing("")
-        header = new_header(spec_of(options), "", bytes(SALT))
-        whole = (source.length if source is not None else wanted) + header.payload_offset
+        whole = (source.length if source is not None else wanted) + header_bytes(_typed(own))
         return Measured(whole, whole)
 
     @classmethod

@@ -294,7 +294,9 @@ class Conversion:
         if not wanted.create and target.length < sum(source.length for source in self._sources):
             raise refusals.TargetTooSmall
         warn = self._warn if settings.salvage else None
-        plan = await Planner(top_only=self._base is not None, warn=warn).plan(self._sources)
+        planner = Planner(top_only=self._base is not None, warn=warn)
+        plan = await planner.plan(self._sources)
+        settings.unknown = planner.unknown
         fresh = wanted.create and settings.sparse and self._base is None
         settings.reads_zero |= bool(fresh) and node.has_zero_init
         if self._base is not None and wanted.create and node.backing is not None:

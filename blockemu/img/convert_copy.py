@@ -41,6 +41,7 @@ class Settings:
     alignment: int = SECTOR
     cluster: int = 0
     rate: int = 0  # bytes a second, 0 for no limit
+    unknown: list[tuple[int, str]] = field(default_factory=list)  # (offset, warning)
 
 
 class Failure(Exception):
@@ -124,6 +125,7 @@ class Copier:
         for chunk in chunks:
             if turns.failed:
                 return
+            self._warn_again(chunk)
             kind = chunk.kind
             if kind == CLEAR and not settings.sparse:
                 kind = COPY
@@ -138,6 +140,14 @@ class Copier:
             turns.done(chunk.start + chunk.length)
             if rest is not None:
                 await self._finish(rest, chunk)
+
+    def _warn_again(self, chunk: Chunk) -> None:
+        """Tell of status that is not known where the copy gets to: QEMU asks a second time."""
+        unknown = self._settings.unknown
+        while unknown and unknown[0][0] < chunk.start + chunk.length:
+            _, text = unknown.pop(0)
+            if not self._program.quiet:
+                self._program.warn(text)
 
     async def _fill(self, chunk: Chunk, view: memoryview) -> None:
         """Read what a chunk is to hold; report what goes wrong."""

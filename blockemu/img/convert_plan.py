@@ -99,6 +99,7 @@ class Planner:
     def __init__(self, *, top_only: bool, warn: Callable[[str], None] | None) -> None:
         self._top_only = top_only
         self._warn = warn
+        self.unknown: list[tuple[int, str]] = []  # (offset, warning) where status was not told
 
     async def plan(self, sources: list[Backend]) -> Plan:
         """Return the plan.
@@ -109,7 +110,7 @@ class Planner:
         """
         starts, kinds, at = [], [], 0
         for source in sources:
-            plan = await self._of(source)
+            plan = await self._of(source, at)
             starts.append(plan.start + at)
             kinds.append(plan.kind)
             at += source.length
@@ -117,7 +118,7 @@ class Planner:
             return _joined([], [], 0)
         return Plan(np.concatenate(starts), np.concatenate(kinds), at)
 
-    async def _of(self, source: Backend) -> Plan:
+    async def _of(self, source: Backend, before: int) -> Plan:
         starts: list[I64] = []
         kinds: list[U8] = []
         at, size = 0, source.length
@@ -130,22 +131,25 @@ class Planner:
                     at = end
                 length = size
             except OSError as e:
-                length = -(-min(length, size - at) // (4 * SECTOR)) * SECTOR
-                if self._may_go_on(at, length, e):
+                tried = min(length, size - at)
+                length = -(-tried // (4 * SECTOR)) * SECTOR
+                if self._may_go_on(before, at, tried, e):
                     continue
                 starts.append(np.array([at], np.int64))
                 kinds.append(np.array([COPY], np.uint8))
                 at, length = at + SECTOR, size
         return _joined(starts, kinds, size)
 
-    def _may_go_on(self, at: int, length: int, error: OSError) -> bool:
+    def _may_go_on(self, before: int, at: int, tried: int, error: OSError) -> bool:
         """Tell whether there is a shorter range to try; else one sector is just read."""
         why = os.strerror(error.errno or errno.EIO)
         if self._warn is None:
             raise StatusUnknown(at, why) from error
-        if length > SECTOR:
+        if tried > SECTOR:
             return True
-        self._warn(f"error while reading block status at offset {at}: {why}")
+        text = f"error while reading block status at offset {at}: {why}"
+        self._warn(text)
+        self.unknown.append((before + at, text))
         return False
 
     async def _runs(
@@ -157,10 +161,9 @@ class Planner:
                 kind = np.where(runs.status & ZERO, np.uint8(CLEAR), np.uint8(COPY))
                 yield runs.start, kind, runs.end
             return
-        edge = unfiltered(source)
-        backing = edge.node.backing
+        backing = unfiltered(source).node.backing
         beyond = 0 if backing is None else backing.length
-        async for own in edge.extents(offset, length):
+        async for own in source.extents(offset, length):
             part = own
             if own.start[0] < beyond < own.end:  # there the source reads as zeroes
                 part = Extents.concat(

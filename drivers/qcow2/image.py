@@ -190,7 +190,8 @@ class Image:
         pieces: list[tuple[int, int]] = []
         try:
             while len(pieces) < MOST_PIECES:
-                taken = refcounts.take(count)
+                with refcounts.for_table():
+                    taken = refcounts.take(count)
                 if taken is None:
                     await self.ready()
                     continue
@@ -199,7 +200,8 @@ class Image:
                     return first
                 pieces.append((first, got))
             await refcounts.block(refcounts.last_block, self.file)
-            return refcounts.take_beyond(count)
+            with refcounts.for_table():
+                return refcounts.take_beyond(count)
         finally:
             for first, got in pieces:
                 for cluster in range(first, first + got):

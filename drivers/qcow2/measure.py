@@ -17,6 +17,8 @@ from blockemu.images.qcow2.constants import MAX_L1_BYTES
 from blockemu.measuring import Measured
 from blockemu.node import Node
 from blockemu.optlist import is_on, number, size
+from blockemu.qmp_server.qapi import InvalidInput, visit
+from blockemu.schema.crypto import QCryptoBlockCreateOptionsLUKS
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 _ENTRY = 8  # bytes of an entry of a table
@@ -68,6 +70,7 @@ async def measure(texts: Texts, source: Edge | None) -> Measured:
     prealloc = texts.get("preallocation", "off")
     if prealloc not in {mode.value for mode in PreallocMode}:
         raise UnknownValue(prealloc)
+    header = _up(_crypto_header(texts), cluster)
     virtual = _up(size(texts.get("size", "0")) or 0, cluster)
     entry = _ENTRY * (1 + extended)
     if -(-(virtual // cluster) // (cluster // entry)) * _ENTRY > MAX_L1_BYTES:
@@ -78,7 +81,7 @@ async def measure(texts: Texts, source: Edge | None) -> Measured:
         required = virtual if "backing_file" in texts else await _data(source, cluster)
     if prealloc in ("falloc", "full"):
         required = virtual
-    full = _whole(virtual, cluster, entry, bits)
+    full = _whole(virtual, cluster, entry, bits) + header
     bitmaps = None
     if version >= 3 and source is not None and source.node.supports_bitmaps:
         bitmaps = _bitmaps(source.node, cluster)
@@ -87,6 +90,25 @@ async def measure(texts: Texts, source: Edge | None) -> Measured:
 
 def _up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
+
+
+def _crypto_header(texts: Texts) -> int:
+    """Return the bytes of a LUKS header, 0 if there shall be none."""
+    if texts.get("encrypt.format") != "luks":
+        return 0
+    from blockemu.encryption import header_bytes  # late: seldom needed
+
+    wanted = {
+        name.removeprefix("encrypt."): text
+        for name, text in texts.items()
+        if name.startswith("encrypt.") and name != "encrypt.format"
+    }
+    try:
+        options = visit(QCryptoBlockCreateOptionsLUKS, wanted, keyval=True)
+    except InvalidInput as e:
+        raise QmpError(str(e)) from e
+    assert isinstance(options, QCryptoBlockCreateOptionsLUKS)
+    return header_bytes(options, prefix="encrypt.")
 
 
 def _refcount_bits(texts: Texts, version: int) -> int:

@@ -6,7 +6,8 @@ block of the first free cluster in memory; if that is not, it says so and ``read
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -244,6 +245,14 @@ class Refcounts(Blocks):
         self._set_ones(start, start + count)
         return start
 
+    @contextmanager
+    def for_table(self) -> Iterator[None]:
+        """Take clusters for a table: the file ends with that, not with its last cluster."""
+        whole = self.reserved == self.fresh
+        yield
+        if whole:
+            self.reserved = self.fresh
+
     async def take_row(self, count: int, file: Edge) -> int:
         """Take clusters in a row, the first that are free within a block; return the first.
 
@@ -263,12 +272,14 @@ class Refcounts(Blocks):
                 self._check_end(first + count)
                 block[local : local + count] = 1
                 self.dirty.add(index)
-                self.fresh = max(self.fresh, first + count)
+                with self.for_table():
+                    self.fresh = max(self.fresh, first + count)
                 if first == self.cursor:
                     self.cursor += count
                 return first
         await self.block(self.last_block, file)
-        return self.take_beyond(count)
+        with self.for_table():
+            return self.take_beyond(count)
 
     def enter(self, index: int, counts: I64) -> None:
         """Set all counts of a block at hand, where they differ."""

@@ -138,11 +138,8 @@ class Resizer:
         if entries > MAX_L1_BYTES // 8:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         await image.tell("l1_grow_alloc_table")
-        all_there = refcounts.reserved == refcounts.fresh
         # Not beyond the end: a device, or what an NBD server has, does not grow.
         first = await refcounts.take_row(image.geometry.clusters(entries * 8), image.file)
-        if all_there:  # the file ends with the table, not with its cluster
-            refcounts.reserved = refcounts.fresh
         l1 = np.zeros(entries, np.uint64)
         l1[: len(old)] = old
         clusters = image.geometry.clusters(len(old) * 8)

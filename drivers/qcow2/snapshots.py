@@ -19,6 +19,7 @@ import errno
 import os
 import re
 import struct
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -236,7 +237,7 @@ class Snapshots:
         except BaseException:
             self._free(place, len(data), Discard.ALWAYS)
             raise
-        self._free(header.snapshots_offset, image.snapshot_bytes, Discard.SNAPSHOT)
+        await self._free_now(header.snapshots_offset, image.snapshot_bytes)
         header.nb_snapshots, header.snapshots_offset = len(table), place
         image.snapshots, image.snapshot_bytes = table, len(data)
         await self.guard()
@@ -362,6 +363,23 @@ class Snapshots:
         if length:
             count = geometry.clusters(length)
             self.image.freed.add_range(offset >> geometry.cluster_bits, count, reason)
+
+    async def _free_now(self, offset: int, length: int) -> None:
+        """Let go of a table; where its refcounts cannot be read it is leaked, and that is told."""
+        image = self.image
+        if not length:
+            return
+        await image.tell("cluster_free")
+        first = offset >> image.geometry.cluster_bits
+        try:
+            last = first + image.geometry.clusters(length) - 1
+            for index in range(first // image.refcounts.per, last // image.refcounts.per + 1):
+                await image.refcounts.block(index, image.file)
+        except OSError as e:
+            why = os.strerror(e.errno or errno.EIO)
+            print(f"qcow2_free_clusters failed: {why}", file=sys.stderr, flush=True)
+            return
+        self._free(offset, length, Discard.SNAPSHOT)
 
     async def _drop_state(self, size: int) -> None:
         """Drop a machine's state, which the snapshot has now: the next need not share it."""
