@@ -5,40 +5,18 @@ any sectors; what came before a flush that ended is there.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
 from blockemu.blockdev_options import NodeOptions
 from blockemu.graph import Graph
+from blockemu.journal import Change, Flushed, Resized, Wrote, apply
 from blockemu.node import Flags, Node
 from blockemu.services import Services
 
 SECTOR: Final = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Wrote:
-    """Bytes were written; ``data`` is what lies at ``offset`` from then on."""
-
-    offset: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Resized:
-    """The disk has another length, in bytes."""
-
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Flushed:
-    """All that was done before is durable."""
-
-
-Change = Wrote | Resized | Flushed
 
 
 class RecordingDisk(Node[NodeOptions]):
@@ -103,18 +81,6 @@ class RecordingDisk(Node[NodeOptions]):
         self.changed()  # the length may be another
 
 
-def apply(content: bytearray, change: Change) -> None:
-    """Do to some bytes what was done to a disk."""
-    match change:
-        case Wrote(offset, data):
-            if offset > len(content):
-                content.extend(bytes(offset - len(content)))
-            content[offset : offset + len(data)] = data
-        case Resized(length):
-            del content[length:]
-            content.extend(bytes(length - len(content)))
-
-
 @dataclass(frozen=True, slots=True)
 class Crash:
     """What a crash left: ``at`` changes of the log had been asked for by then."""
@@ -123,35 +89,56 @@ class Crash:
     content: bytearray
 
 
+@dataclass(frozen=True, slots=True)
+class Crashes:
+    """The same of several disks, by name."""
+
+    at: int
+    contents: dict[str, bytearray]
+
+
 def crashes(
     content: bytes, log: Sequence[Change], bound: int, rng: random.Random
 ) -> Iterator[Crash]:
+    """Yield what a crash may leave of one disk; as ``crashes_of_all``."""
+    for crash in crashes_of_all({"": content}, [("", change) for change in log], bound, rng):
+        yield Crash(crash.at, crash.contents[""])
+
+
+def crashes_of_all(
+    contents: Mapping[str, bytes],
+    log: Sequence[tuple[str, Change]],
+    bound: int,
+    rng: random.Random,
+) -> Iterator[Crashes]:
     """Yield what a crash may leave, at each point of a log.
 
-    Of the changes since the last flush there are all, or all but one, or one alone, or any two, or
-    any at all, or the last is torn; at most ``bound`` of these for each point, chosen by ``rng``.
+    Of the changes since a disk's last flush there are all, or all but one, or one alone, or any
+    two, or any at all, or the last is torn; at most ``bound`` of these for each point, chosen by
+    ``rng``.
     """
-    durable, start = bytearray(content), 0
-    yield Crash(0, bytearray(durable))
-    for at, change in enumerate(log, 1):
+    durable = {name: bytearray(content) for name, content in contents.items()}
+    pending: list[tuple[str, Change]] = []
+
+    def state(at: int, kept: Iterable[tuple[str, Change]]) -> Crashes:
+        left = {name: bytearray(content) for name, content in durable.items()}
+        for name, change in kept:
+            apply(left[name], change)
+        return Crashes(at, left)
+
+    yield state(0, ())
+    for at, (name, change) in enumerate(log, 1):
         if isinstance(change, Flushed):
-            for each in log[start:at]:
-                apply(durable, each)
-            start = at
+            for _, each in (mine for mine in pending if mine[0] == name):
+                apply(durable[name], each)
+            pending = [other for other in pending if other[0] != name]
             continue
-        pending = log[start:at]
+        pending.append((name, change))
         for kept in _subsets(len(pending), bound, rng):
-            state = bytearray(durable)
-            for i in kept:
-                apply(state, pending[i])
-            yield Crash(at, state)
+            yield state(at, (pending[i] for i in kept))
         if isinstance(change, Wrote) and len(change.data) > SECTOR:
-            state = bytearray(durable)
-            for each in pending[:-1]:
-                apply(state, each)
-            for part in _torn(change, rng):
-                apply(state, part)
-            yield Crash(at, state)
+            parts = ((name, part) for part in torn(change, rng))
+            yield state(at, (*pending[:-1], *parts))
 
 
 def _subsets(count: int, bound: int, rng: random.Random) -> Iterator[Sequence[int]]:
@@ -168,7 +155,7 @@ def _subsets(count: int, bound: int, rng: random.Random) -> Iterator[Sequence[in
     yield from rng.sample(found, min(bound - 1, len(found)))
 
 
-def _torn(change: Wrote, rng: random.Random) -> Iterator[Wrote]:
+def torn(change: Wrote, rng: random.Random) -> Iterator[Wrote]:
     """Yield some sectors of a write."""
     for at in range(0, len(change.data), SECTOR):
         if rng.random() < 0.5:

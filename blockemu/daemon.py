@@ -7,6 +7,7 @@ them stands between start-up and the greeting.
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from blockemu.chardevs import Chardev, Chardevs, Plug, SocketChardev
@@ -94,6 +95,7 @@ class Daemon:
         self._servers: list[Server] = []
         self._named_fds: list[dict[str, int]] = []
         self._clients = 0
+        self.die: Callable[[int], None] | None = None  # ends the whole program at once
         self._emu: Emulator | None = None
         self._hub: EventHub | None = None
         self._registry: Registry | None = None
@@ -117,6 +119,7 @@ class Daemon:
         emu.graph.plans = self._plans
         emu.log = self.log.info
         emu.is_machine = self._announces_shutdown
+        emu.die = self.die
         emu.qom.root.add_child("chardevs", self.chardevs.container)
         emu.fdsets.monitors = self._clients
         self._dispatcher.hold = self._checked_hold if self._self_check else emu.jobs.hold

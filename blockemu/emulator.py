@@ -30,6 +30,7 @@ from blockemu.schema.run_state import RunState
 from blockemu.transaction import Transaction
 
 if TYPE_CHECKING:
+    from blockemu.crash_points import CrashPoints
     from blockemu.exports.registry import Exports
     from blockemu.fdsets import FdSets
     from blockemu.jobs.registry import Jobs
@@ -69,6 +70,8 @@ class Emulator:
         self.is_machine = False  # like qemu-system: not a tool, not a storage daemon
         self.end: Callable[[], NoReturn] = _end  # where disks contradict themselves
         self.quiet = False  # a test drives this: nobody reads notes
+        self.crash_points: CrashPoints | None = None  # made when changes are to be remembered
+        self.die: Callable[[int], None] | None = None  # how the whole program ends at once
         self.tasks: set[asyncio.Task[None]] = set()  # requests of qemu-io that nobody awaits
 
     # Parts that come late
@@ -122,7 +125,22 @@ class Emulator:
 
         return Manager(self)
 
+    async def record_changes(self, *, history: bool = False) -> "CrashPoints":
+        """Remember what is written to files and not flushed; with ``history``, all there was."""
+        if self.crash_points is None:
+            from blockemu.crash_points import CrashPoints
+            from blockemu.journal import Journal
+
+            self.crash_points = CrashPoints(self, Journal(history=history))
+            await self.crash_points.record()
+        return self.crash_points
+
     # Services
+
+    def opened(self, node: Node[Any]) -> None:
+        """Hear of a node that keeps its data outside of the graph."""
+        if self.crash_points is not None:
+            self.crash_points.take_in(node)
 
     def emit(self, event: Struct) -> None:
         """Hand an event to all listeners, at once and in order."""
@@ -249,6 +267,8 @@ class Emulator:
         for node in list(self.graph):
             if node.monitor_owned:
                 await self.graph.delete(node)
+        if self.crash_points is not None:
+            self.crash_points.journal.close()
         self.pool.close()
 
 

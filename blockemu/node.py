@@ -121,6 +121,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
     file: "Edge | None" = None
     backing: "Edge | None" = None
     debug: "DebugEvent | None" = None  # blkdebug's: tell it what requests from above come by
+    storing_bitmaps = False  # whether it is writing its bitmaps to its image
     writes = 0  # requests that changed something, without those that were planned
     flushed = 0  # how many of them are on disk, where the child's ``debug`` is told of flushes
 

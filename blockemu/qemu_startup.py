@@ -364,6 +364,7 @@ class MachineStartup(Startup):
             announces_shutdown=True,
         )
         daemon.program = self._name
+        daemon.die = os._exit
         return daemon, clock
 
     async def _open_images(self, daemon: "Daemon") -> None:

@@ -42,6 +42,9 @@ class Services(Protocol):
     def refresh_permissions(self, node: "Node[Any]") -> None:
         """Work out the permissions of a node's children anew; all is as it was if they conflict."""
 
+    def opened(self, node: "Node[Any]") -> None:
+        """Hear of a node that keeps its data outside of the graph."""
+
     def emit(self, event: Struct) -> None:
         """Send an event to the monitors."""
 

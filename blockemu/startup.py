@@ -1,6 +1,7 @@
 """Start-up: what each option of the command line does, in order, and then the daemon's life."""
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -255,6 +256,7 @@ class Startup:
             plans=settings.plans,
         )
         daemon.program = PROGRAM
+        daemon.die = os._exit
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, daemon.shut_down, "host-signal")

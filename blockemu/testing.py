@@ -10,20 +10,24 @@ Both kinds speak real QMP over a real socket, by qemu.qmp's client, which is ``e
 
 import asyncio
 import base64
+import random
 import re
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qemu.qmp import EventListener, QMPClient
+from qemu.qmp import EventListener, ExecInterruptedError, QMPClient
 
 from blockemu.backend import Backend
 from blockemu.chardevs import SocketChardev
 from blockemu.clocks import Clocks, RealClock, SteppedClock
+from blockemu.crash_points import STATUS as CRASHED
+from blockemu.crashes import crashes_of_all
 from blockemu.daemon import Daemon
 from blockemu.emulator import Emulator
 from blockemu.machine.building import build
@@ -210,6 +214,50 @@ async def _close_when_stopped(daemon: Daemon) -> None:
     await daemon.close()
 
 
+@dataclass(frozen=True, slots=True)
+class CrashState:
+    """What a power cut may have left.
+
+    ``at``: how many changes to files had been asked for by then.  ``files``: contents by name.
+    """
+
+    at: int
+    files: Mapping[str, bytes]
+
+
+async def crash_states(
+    story: Callable[[Running], Awaitable[None]],
+    *,
+    bound: int = 8,
+    seed: int = 0,
+    machine: str = "",
+) -> AsyncIterator[CrashState]:
+    """Run a story once, to its orderly end; then yield all that power cuts may have left of it.
+
+    While a state is looked at, the files that the story opened are in that state; in the end they
+    are as the story left them.  A file counts from the moment it is opened.  Of the changes since a
+    file's last flush a cut leaves all, or all but one, or one, or two, or any, or part of the last:
+    at most ``bound`` choices for each change, made by ``seed``.
+    """
+    async with running(machine=machine) as emu:
+        points = await emu.emulator.record_changes(history=True)
+        await story(emu)
+    journal = points.journal
+    ends = {path: Path(path).read_bytes() for path in journal.contents}
+    try:
+        for crash in crashes_of_all(journal.contents, journal.log, bound, random.Random(seed)):
+            files = {path: bytes(content) for path, content in crash.contents.items()}
+            _put(files)
+            yield CrashState(crash.at, files)
+    finally:
+        _put(ends)
+
+
+def _put(files: Mapping[str, bytes]) -> None:
+    for path, content in files.items():
+        Path(path).write_bytes(content)
+
+
 class Spawned(Subject):
     """The real program in a process of its own; ``folder`` is its working directory.
 
@@ -258,6 +306,22 @@ class Spawned(Subject):
         command = f"write -s {source} {offset} {len(data)}"
         _check(await self.qemu_io(node, command, _ENDED), "wrote")
         source.unlink()
+
+    async def crash(self, **members: Any) -> None:
+        """Have the power go, at once; ``members`` are those of x-emu-crash."""
+        await self.crashes_in(self.execute("x-emu-crash", **members))
+
+    async def crashes_in(self, work: Awaitable[object]) -> None:
+        """Await some work, in which the program meets a point that x-emu-crash was told of.
+
+        Raises:
+            AssertionError: the program ended in another way; TimeoutError: it did not.
+        """
+        with suppress(EOFError, ConnectionError, ExecInterruptedError):
+            await work
+        async with asyncio.timeout(TIMEOUT):
+            status = await self.process.wait()
+        assert status == CRASHED, f"exit status {status}"
 
     async def finish(self) -> int:
         """Quit; return the exit status."""

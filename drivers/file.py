@@ -19,8 +19,10 @@ from blockemu.file_creation import (
     create_file,
     options_of,
 )
+from blockemu.file_errors import NativeNeedsDirect, NoReservations, NotRegular, NotWritable
 from blockemu.hostpath import open_path
 from blockemu.hostspace import DeviceSpace, FileSpace, drop_pages, status_of
+from blockemu.journal import UNWATCHED, JournalFile, Unwatched
 from blockemu.locking import ImageLock
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
@@ -39,30 +41,6 @@ from blockemu.transaction import Transaction
 
 P = ParamSpec("P")
 MOST_RUNS = 1024  # described in one go, about 1 us each
-
-
-class NotWritable(QmpError):
-    """(why): the device as such is read-only."""
-
-    template = "The device is not writable: {}"
-
-
-class NotRegular(QmpError):
-    """(driver, name)."""
-
-    template = "'{}' driver requires '{}' to be a regular file"
-
-
-class NativeNeedsDirect(QmpError):
-    """Linux AIO waits unless the page cache is out of the way."""
-
-    template = "aio=native was specified, but it requires cache.direct=on, which was not specified."
-
-
-class NoReservations(QmpError):
-    """(id): there are no such objects here."""
-
-    template = "No persistent reservation manager with id '{}'"
 
 
 class OnOffAuto(QEnum):
@@ -132,6 +110,7 @@ class HostFile(Node[BlockdevOptionsFile]):
     unmaps_zeroes = True
     fd = -1
     leaf: FileLeaf | DirectLeaf
+    journal: Unwatched | JournalFile = UNWATCHED  # what remembers changes, while somebody does
     space: FileSpace | DeviceSpace
 
     @classmethod
@@ -160,6 +139,7 @@ class HostFile(Node[BlockdevOptionsFile]):
                 raise NativeNeedsDirect
             self._check_type(os.fstat(self.fd).st_mode)
             self._set_up()
+            self.services.opened(self)
         except BaseException:
             self._close(self.fd)
             self.fd = -1
@@ -349,8 +329,11 @@ class HostFile(Node[BlockdevOptionsFile]):
     # Requests
 
     def route(self) -> Route:
-        """Go straight to the pages."""
-        return NO_ROUTE if isinstance(self.leaf, DirectLeaf) else linear(self.leaf)
+        """Go straight to the pages; changes do not, while they are remembered."""
+        if isinstance(self.leaf, DirectLeaf):
+            return NO_ROUTE
+        route = linear(self.leaf)
+        return route if self.journal is UNWATCHED else Route(route.read)
 
     async def pread(self, offset: int, buf: memoryview) -> None:
         """Read, on a thread if the pages are not in memory; zeroes beyond the end."""
@@ -359,17 +342,20 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Write, on a thread if that could wait."""
+        entry = self.journal.write(offset, buf)
         if self.leaf.inline_writes:
             self.leaf.recall()
             self.leaf.write_now(offset, buf)
         else:
             await self._change(self.leaf.write_now, offset, buf)
+        entry.done = True
         if flags & Write.FUA:
             await self.flush()
 
     async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
         """Let the host zero the range."""
         unmap, fallback = bool(flags & Write.MAY_UNMAP), not flags & Write.NO_FALLBACK
+        entry = self.journal.zero(offset, length)
         try:
             await self._change(self._zero, offset, length, unmap, fallback)
         except OSError as e:
@@ -377,6 +363,7 @@ class HostFile(Node[BlockdevOptionsFile]):
                 raise NotImplementedError from e
             raise
         self._end = max(self._end, offset + length)
+        entry.done = True
         if flags & Write.FUA:
             await self.flush()
 
@@ -385,11 +372,13 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     async def discard(self, offset: int, length: int) -> None:
         """Give the room back, and count it."""
+        entry = self.journal.zero(offset, max(0, min(length, self.length - offset)))
         try:
             await self._change(self.space.drop, offset, length)
         except OSError:
             self.discards[1] += 1
             raise
+        entry.done = True
         self.discards[0] += 1
         self.discards[2] += length
 
@@ -401,25 +390,31 @@ class HostFile(Node[BlockdevOptionsFile]):
         """
         if self._sync_error:
             raise OSError(self._sync_error, os.strerror(self._sync_error))
+        flushed = self.journal.flushing()
         try:
             await self.pool.run(os.fdatasync, self.fd)
         except OSError as e:
             if not self._active.flags & os.O_DIRECT:
                 self._sync_error = e.errno or errno.EIO
             raise
+        flushed()
 
     async def truncate(
         self, length: int, *, exact: bool = True, prealloc: str = "off", zero: bool = False
     ) -> None:
         """Set the size; what is new reads as zeroes in any case."""
+        entry = self.journal.resize(length)
         await self._change(self._resize, length, exact, prealloc)
+        entry.done = True
         self._resized()
 
     def truncate_now(self, length: int) -> None:
         """Set the size, on the event loop's thread."""
         self._data = (0, 0)
         self.leaf.recall()
+        entry = self.journal.resize(length)
         self._resize(length, True, "off")
+        entry.done = True
         self._resized()
 
     def _resized(self) -> None:
@@ -432,7 +427,7 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Answer the same range."""
-        if isinstance(self.leaf, DirectLeaf):
+        if isinstance(self.leaf, DirectLeaf) or self.journal is not UNWATCHED:
             raise NotImplementedError
         return ((self.leaf, offset, length),), None
 

@@ -72,6 +72,7 @@ async def run(
                 if group is not None and not action.takes_time:
                     raise NoSuchProperty(action.kind, mode.value)
                 await action.prepare()
+                _reached(emu, "prepare")
         except BaseException:
             for action in reversed(begun):
                 await action.abort()
@@ -79,6 +80,13 @@ async def run(
         else:
             for action in begun:
                 await action.commit()
+                _reached(emu, "commit")
         finally:
             for action in begun:
                 await action.clean()
+
+
+def _reached(emu: Emulator, event: str) -> None:
+    """Crash here if somebody wants to see what that leaves."""
+    if emu.crash_points is not None:
+        emu.crash_points.reached(event)

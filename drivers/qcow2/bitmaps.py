@@ -249,14 +249,18 @@ class StoredBitmaps:
         if plan.changed:
             if not self.image.writable:
                 raise wrong.NoWriteAccess
+            image = self.image
+            image.node.storing_bitmaps = True
             try:
                 for i in plan.changed:
                     plan.stored[i] = await self._store_one(plan, plan.stored[i], plan.live[i])
                 await self._write_directory(plan.stored)
             except BaseException:
                 for taken in plan.taken:
-                    self.image.freed.add_range(*taken)
+                    image.freed.add_range(*taken)
                 raise
+            finally:
+                image.node.storing_bitmaps = False
             for offset, entries in plan.replaced:
                 await self._free(offset, entries)
         if release:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "new-driver.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = DOCS / "new-driver.md"
 USE = """
 import asyncio
 from blockemu.backend import Backend
@@ -50,3 +51,13 @@ def test_the_documented_drivers_work_from_a_distribution_of_their_own(tmp_path):
         text=True,
     )
     assert (done.stdout, done.stderr) == ("3584 ffffffff\n", "")
+
+
+def test_the_documented_crashes_leave_what_the_page_says(tmp_path):
+    page = DOCS / "crash-testing.md"
+    (block,) = code_of(page).values()
+    (printed,) = re.findall(r"^It prints `(.*)`:", page.read_text(), re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.stdout, done.returncode) == (f"{printed}\n", 0)
