@@ -1,6 +1,7 @@
 """Commands that newer versions have no more."""
 
 from blockemu.commands.context import Context
+from blockemu.commands.media import blockdev_change_medium
 from blockemu.errors import QmpError
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import Struct
@@ -10,6 +11,12 @@ class NoPasswords(QmpError):
     """Secrets are the way."""
 
     template = "Setting block passwords directly is no longer supported"
+
+
+class FeatureDisabled(QmpError):
+    """(name): the program was built without it."""
+
+    template = "The feature '{}' is not enabled"
 
 
 class EventInfo(Struct):
@@ -34,3 +41,11 @@ def block_passwd(
 ) -> None:
     """Refuse: images are decrypted by secrets."""
     raise NoPasswords
+
+
+@command(since="0.14", deprecated="2.5", removed="6.0")
+async def change(context: Context, *, device: str, target: str, arg: str | None = None) -> None:
+    """Put another medium into a drive; ``arg`` is its format."""
+    if device == "vnc":
+        raise FeatureDisabled("vnc")
+    await blockdev_change_medium(context, device=device, filename=target, format=arg)

@@ -1,6 +1,5 @@
 """Listening where a client of the NBD server was told to (socket_listen, util/qemu-sockets.c)."""
 
-import os
 import socket
 from typing import Any, Final
 
@@ -30,12 +29,6 @@ _PLAIN: Final[dict[type[SocketAddressLegacy], type[SocketAddress]]] = {
 }
 
 
-class NoVsock(QmpError):
-    """The kernel has no such sockets, or the address is taken."""
-
-    template = "Failed to bind socket: {}"
-
-
 def plain_address(legacy: SocketAddressLegacy) -> SocketAddress:
     """Return an address with its members beside its type (socket_address_flatten)."""
     data: Any = legacy.data  # type: ignore[attr-defined]
@@ -59,7 +52,7 @@ def listen(address: SocketAddress) -> list[socket.socket]:
     if isinstance(address, SocketAddressFd):
         return [sockets.listen(sockets.FdAddress(address.str_), BACKLOG)]
     assert isinstance(address, SocketAddressVsock)
-    return [_listen_vsock(address)]
+    return [sockets.listen(sockets.VsockAddress(address.cid, address.port), BACKLOG)]
 
 
 def _listen_inet(address: InetSocketAddress) -> list[socket.socket]:
@@ -84,17 +77,3 @@ def _listen_inet(address: InetSocketAddress) -> list[socket.socket]:
         assert problem is not None
         raise problem
     return listeners
-
-
-def _listen_vsock(address: SocketAddressVsock) -> socket.socket:
-    try:
-        sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-    except OSError as e:
-        raise NoVsock(os.strerror(e.errno or 0)) from e
-    try:
-        sock.bind((int(address.cid), int(address.port)))
-        sock.listen(BACKLOG)
-    except OSError as e:
-        sock.close()
-        raise NoVsock(os.strerror(e.errno or 0)) from e
-    return sock

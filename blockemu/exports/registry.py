@@ -17,6 +17,7 @@ from blockemu.objects import IoThread
 from blockemu.optlist import is_identifier
 from blockemu.perm import Perm
 from blockemu.permissions import try_set_perm
+from blockemu.qmp_server.profile import Life
 from blockemu.schema.exports import (
     BlockExportDeleted,
     BlockExportInfo,
@@ -27,6 +28,9 @@ from blockemu.schema.exports import (
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
+
+
+WRITABLE_MULTI_CONN = Life(since="7.1")  # several connections may write
 
 
 class BadExportId(QmpError):
@@ -151,7 +155,9 @@ class Exports:
         if self.find(export.name) is not None:
             raise ExportNameInUse(export.name)
         try_set_perm(backend, backend.perm, Perm.ALL & ~Perm.RESIZE)
-        export.multi_conn = self.server.max_connections != 1
+        export.multi_conn = self.server.max_connections != 1 and (
+            not export.writable or self._emu.profile.knows(WRITABLE_MULTI_CONN)
+        )
         export.take_bitmaps(options)
         export.gone = lambda: self._emu.keep(self._delete(export))
         return export

@@ -38,6 +38,14 @@ def nbdkit(folder: Path, *options: str) -> list[str]:
     return ["nbdkit", "-f", "-U", str(folder / "s.sock"), *options]
 
 
+def storage_daemon(folder: Path) -> list[str]:
+    address = f"addr.type=unix,addr.path={folder / 's.sock'}"
+    node = "driver=file,node-name=d,filename=disk,discard=unmap"
+    export = "nbd,id=e,node-name=d,name=,writable=on"
+    options = ("--nbd-server", address, "--blockdev", node, "--export", export)
+    return ["qemu-storage-daemon", *options]
+
+
 COMMANDS = [
     "length",
     "read -P 0 0 4M",
@@ -69,6 +77,7 @@ COMMANDS = [
 ]
 SERVERS: dict[str, Callable[[Path], list[str]]] = {
     "qemu-nbd": lambda folder: qemu_nbd(folder, "-f", "raw", "--discard=unmap"),
+    "storage-daemon": storage_daemon,
     "qemu-nbd-ro": lambda folder: qemu_nbd(folder, "-f", "raw", "-r"),
     "nbdkit-file": lambda folder: nbdkit(folder, "file", "disk"),
     "nbdkit-memory": lambda folder: nbdkit(folder, "memory", str(SIZE)),
@@ -90,7 +99,7 @@ SERVERS: dict[str, Callable[[Path], list[str]]] = {
 def test_a_guest_sees_the_same_disk_as_qemus(
     tmp_path: Path, server: str, program: Callable[[str], str]
 ) -> None:
-    program("nbdkit" if server.startswith("nbdkit") else "qemu-nbd")
+    program(SERVERS[server](tmp_path)[0])
     heard = []
     for who in PROGRAMS:
         (tmp_path / "disk").write_bytes(bytes(SIZE))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compat.daemon import DEADLINE, Both, Daemon, image
+from compat.daemon import DEADLINE, Both, Daemon, StorageDaemon, image
 
 SIZE = 1 << 20
 SCRIPT = """
@@ -137,3 +139,87 @@ def test_fio_finds_all_it_has_written(
         assert done.returncode == 0, done.stdout + done.stderr
 
     both(script, prepare=prepare)
+
+
+ASKED = [
+    ["nbdinfo", "--json", "URI"],
+    ["nbdinfo", "--json", "--map", "URI"],
+    ["nbdinfo", "--json", "--map=qemu:allocation-depth", "URI"],
+    ["nbdinfo", "--json", "--map=qemu:dirty-bitmap:b", "URI"],
+    ["nbdinfo", "--json", "--map=no:such-context", "URI"],
+    ["nbdinfo", "--json", "--list", "URI"],
+    ["nbdkit", "-U", "-", "nbd", "URI", "--run", "nbdinfo --json --map $uri"],
+    ["nbdkit", "-U", "-", "nbd", "URI", "--run", "nbdcopy $uri copy && cksum copy"],
+    ["nbdkit", "-U", "-", "--filter=retry", "nbd", "URI", "--run", "nbdcopy disk.raw $uri:"],
+    ["nbdcopy", "URI", "copy"],
+    ["nbdcopy", "--synchronous", "--request-size=4096", "URI", "copy"],
+    ["nbdcopy", "--connections=4", "--sparse=0", "URI", "copy"],
+    ["cksum", "copy"],
+    ["nbdcopy", "--connections=4", "--destination-is-zero", "small", "URI"],
+    ["nbdcopy", "--allocated", "--flush", "small", "URI"],
+    ["qemu-img", "compare", "-f", "raw", "-F", "raw", "small", "URI"],
+    ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "URI", "copy.qcow2"],
+    ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", "small", "copy.qcow2"],
+    ["qemu-img", "map", "--output=json", "--image-opts",
+     "driver=nbd,server.type=unix,server.path=nbd.sock,export=x,x-dirty-bitmap=qemu:dirty-bitmap:b"],
+]  # fmt: skip
+
+
+def test_tools_that_read_and_write_find_the_same_server(
+    both: Both, program: Callable[[str], str]
+) -> None:
+    for each in ("nbdinfo", "nbdcopy", "nbdkit"):
+        program(each)
+    heard: list[dict[str, tuple[int, str]]] = []
+
+    def script(daemon: Daemon) -> None:
+        path = serve(daemon, "qcow2", allocation_depth=True, bitmaps=["b"])
+        uri = f"nbd+unix:///x?socket={path}"
+        (daemon.folder / "small").write_bytes(bytes(SIZE // 2) + bytes(range(256)) * (SIZE // 512))
+        answers: dict[str, tuple[int, str]] = {}
+        for argv in ASKED:
+            done = subprocess.run(
+                [uri if word == "URI" else word for word in argv],
+                cwd=daemon.folder, capture_output=True, text=True, timeout=DEADLINE, check=False,
+            )  # fmt: skip
+            said = done.stdout + done.stderr
+            said = re.sub(r"nbd\+unix:[^\s\"]*|/tmp/nbdkit\w+", "URI", said)
+            answers[f"{len(answers)} {' '.join(argv)}"] = done.returncode, said
+        heard.append(answers)
+
+    both(script, prepare=prepare)
+    real, ours = heard
+    wrong = {key: (ours[key], real[key]) for key in real if ours[key] != real[key]}
+    assert wrong == {}
+    assert sum(status == 0 for status, _ in real.values()) > len(ASKED) - 4
+
+
+def test_qemus_daemon_is_a_client_of_ours(both: Both, tmp_path: Path) -> None:
+    """A disk that one real daemon has from the server under test: jobs, bitmaps, status."""
+
+    def script(daemon: Daemon) -> None:
+        path = serve(daemon, "qcow2", bitmaps=["b"])
+        server = {"type": "unix", "path": path}
+        with StorageDaemon(daemon.folder / "client") as client:
+            client("blockdev-add", driver="nbd", node_name="n", server=server, export="x")
+            file = {"driver": "file", "filename": str(daemon.folder / "disk.raw")}
+            client("blockdev-add", driver="raw", node_name="t", file=file, size=SIZE)
+            client("blockdev-mirror", job_id="j", device="n", target="t", sync="full")
+            client.job_until("j", "ready")
+            client("job-complete", id="j")
+            client.job_until("j", "null")
+            client(
+                "blockdev-add",
+                {"driver": "nbd", "node-name": "m", "server": server, "export": "x",
+                 "x-dirty-bitmap": "qemu:dirty-bitmap:b", "read-only": True},
+            )  # fmt: skip
+            client("blockdev-del", node_name="m")
+            client("blockdev-del", node_name="n")
+        copied = (daemon.folder / "disk.raw").read_bytes()
+        sums.append(hashlib.sha256(copied).hexdigest())
+
+    sums: list[str] = []
+    both(script, prepare=prepare)
+    assert sums[0] == sums[1]
+    expected = bytes([9]) * (192 << 10) + bytes(8 * SIZE - (192 << 10))
+    assert sums[0] == hashlib.sha256(expected).hexdigest()

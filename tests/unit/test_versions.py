@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from qemu.qmp import ExecuteError
 
 from blockemu.errors import QmpError
+from blockemu.nbd import wire
 from blockemu.qmp_server.profile import Profile
 from blockemu.qmp_server.qapi import InvalidInput
 from blockemu.rewording import TABLE, reword
@@ -198,4 +201,34 @@ async def test_policies_are_those_of_the_version() -> None:
         assert "encryption_key_missing" not in node
         said = await refusal(emu, "x-debug-query-block-graph")
         assert said == "Unstable command x-debug-query-block-graph disabled by policy"
+        await emu.execute("blockdev-del", node_name="disk")
+
+
+@pytest.mark.parametrize(
+    ("profile", "writable", "most", "several"),
+    [
+        ("7.2", True, 100, True),
+        ("7.2", True, 1, False),
+        ("6.2", True, 100, False),
+        ("6.2", False, 100, True),
+        ("6.2", False, 1, False),
+    ],
+)
+async def test_writers_may_have_several_connections_since_7_1(
+    tmp_path: Path, profile: str, writable: bool, most: int, several: bool
+) -> None:
+    path = str(tmp_path / "s")
+    address = {"type": "unix", "data": {"path": path}}
+    async with running(profile=profile) as emu:
+        await emu.execute("blockdev-add", **DISK)
+        await emu.execute("nbd-server-start", addr=address, max_connections=most)
+        export = {"type": "nbd", "id": "e", "node_name": "disk", "writable": writable}
+        await emu.execute("block-export-add", **export)
+        reader, writer = await asyncio.open_unix_connection(path)
+        await reader.readexactly(18)
+        writer.write(struct.pack(">I", 3) + wire.OPTION.pack(wire.OPTION_MAGIC, 1, 4) + b"disk")
+        _, flags = struct.unpack(">QH", await reader.readexactly(10))
+        assert bool(flags & wire.CAN_MULTI_CONN) is several
+        writer.close()
+        await emu.execute("nbd-server-stop")
         await emu.execute("blockdev-del", node_name="disk")
