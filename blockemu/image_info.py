@@ -95,19 +95,20 @@ def _actual_path(image: ImageInfo) -> str:
 
 def snapshots_text(snapshots: Iterable[SnapshotInfo]) -> str:
     """List internal snapshots, with a headline."""
-    rows = ["Snapshot list:", SNAPSHOT_TITLES, *map(_snapshot_row, snapshots)]
+    rows = ["Snapshot list:", SNAPSHOT_TITLES, *map(snapshot_row, snapshots)]
     return "".join(f"{row}\n" for row in rows)
 
 
-def _snapshot_row(snapshot: SnapshotInfo) -> str:
-    """Describe a snapshot in one line (bdrv_snapshot_dump)."""
+def snapshot_row(snapshot: SnapshotInfo, ident: str | None = None) -> str:
+    """Describe a snapshot in one line (bdrv_snapshot_dump); ``ident``: instead of its id."""
+    ident = snapshot.id if ident is None else ident
     date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.date_sec))
     seconds = snapshot.vm_clock_sec
     clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     clock += f".{snapshot.vm_clock_nsec // 1_000_000:03d}"
     count = "" if snapshot.icount is None else str(snapshot.icount)
     size = size_text(snapshot.vm_state_size)
-    return f"{snapshot.id:<9} {snapshot.name:<16} {size:>8}{date:>20}{clock:>13}{count:>11}"
+    return f"{ident:<9} {snapshot.name:<16} {size:>8}{date:>20}{clock:>13}{count:>11}"
 
 
 def size_text(size: int) -> str:

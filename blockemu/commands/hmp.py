@@ -3,7 +3,7 @@
 from typing import Any
 
 from blockemu.backend import Backend
-from blockemu.commands import hmp_block, hmp_media
+from blockemu.commands import hmp_block, hmp_media, hmp_migration
 from blockemu.commands.backends import backend_of_device
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
@@ -124,4 +124,5 @@ COMMANDS = (
     ),
     *hmp_block.COMMANDS,
     *hmp_media.COMMANDS,
+    *hmp_migration.COMMANDS,
 )

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from blockemu.chain import skip_implicit
+from blockemu.commands import hmp_migration
 from blockemu.commands.backup import drive_backup
 from blockemu.commands.blockdev import block_resize, blockdev_del
 from blockemu.commands.context import Context
@@ -321,6 +322,7 @@ INFO = (
     ),
     HmpCommand("status", (), "", "show the current VM status", info_status),
     HmpCommand("version", (), "", "show the version", info_version),
+    *hmp_migration.INFO,
 )
 COMMANDS = (
     HmpCommand("info|i", (Rest("rest"),), "[subcommand]", "show various information", info),

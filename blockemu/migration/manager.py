@@ -13,6 +13,7 @@ from blockemu.migration.channel import Channel, from_command, from_descriptor, f
 from blockemu.migration.incoming import Coming
 from blockemu.migration.outgoing import Leaving
 from blockemu.migration.parameters import Parameters
+from blockemu.migration.savevm import MachineSnapshots
 from blockemu.migration.status import RUNNING, TIMED
 from blockemu.migration.uris import Command, Descriptor, NoProtocol, Place, Socket, parse
 from blockemu.schema.migration import (
@@ -118,6 +119,7 @@ class Manager:
         self._addresses: list[SocketAddress] = []
         self._started = False  # something has been listened for
         self._multi_channel = True
+        self.snapshots = MachineSnapshots(emu)
         self.leaving = Leaving(self)
         self.coming = Coming(self)
         self.give_up: Callable[[], None] = lambda: None  # also when the program waits for one

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from blockemu.activation import activate_all, inactivate_all
 from blockemu.errors import QmpError
-from blockemu.migration import wire
+from blockemu.migration import sections, wire
 from blockemu.migration.aliases import outgoing
 from blockemu.migration.bitmap_wire import END
 from blockemu.migration.bitmaps import LeavingBitmaps
 from blockemu.migration.channel import Channel
 from blockemu.migration.return_path import ReturnPath
+from blockemu.migration.sections import BITMAPS, RAM
 from blockemu.migration.status import MOVES, POSTCOPY, RUNNING
 from blockemu.schema.migration import MigrationCapability as C
 from blockemu.schema.migration import MigrationPass, MigrationStats
@@ -25,23 +26,9 @@ from blockemu.schema.run_state import RunState
 if TYPE_CHECKING:
     from blockemu.migration.manager import Manager
 
-RAM: Final = 2  # numbers of the sections
-BITMAPS: Final = 3
-TIMER: Final = 0
-GLOBAL_STATE: Final = 4
 BATCH: Final = 512  # chunks of bits that are sent at once
 _DELAY: Final = 100_000_000  # nanoseconds until it is worked out how much fits into a short pause
 _MSEC: Final = 1_000_000
-DESCRIPTION: Final = (
-    '{"page_size": 4096, "devices": ['
-    '{"name": "timer", "instance_id": 0, "vmsd_name": "timer", "version": 2, "fields": ['
-    '{"name": "cpu_ticks_offset", "type": "int64", "size": 8}, '
-    '{"name": "unused", "type": "unused_buffer", "size": 8}, '
-    '{"name": "cpu_clock_offset", "type": "int64", "size": 8}]}, '
-    '{"name": "globalstate", "instance_id": 0, "vmsd_name": "globalstate", "version": 1, '
-    '"fields": [{"name": "size", "type": "uint32", "size": 4}, '
-    '{"name": "runstate", "type": "buffer", "size": 100}]}]}'
-)
 
 
 class _Stop(Exception):
@@ -68,7 +55,8 @@ class Leaving:
         self._before_stop = self._stopped = 0  # bytes sent
         self._began = self._set_up = self._stopped_at = self._ended = 0  # nanoseconds
         self._downtime: int | None = None
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.over: asyncio.Future[None] = loop.create_future()
 
     # State
 
@@ -88,7 +76,8 @@ class Leaving:
     def _now(self) -> int:
         return self._emu.clocks.realtime.now()
 
-    def _pass(self) -> None:
+    def look(self) -> None:
+        """Look what the guest has written meanwhile; nobody has."""
         self._passes += 1
         if C.EVENTS in self._manager.capabilities:
             self._emu.emit(MigrationPass(pass_=self._passes))
@@ -188,7 +177,7 @@ class Leaving:
             if C.POSTCOPY_RAM in capabilities:
                 sizes = bytes(8) + wire.PAGE.to_bytes(8, "big")
             await self._send(wire.command(wire.POSTCOPY_ADVISE, sizes))
-        self._pass()
+        self.look()
         await self._section(wire.SECTION_START, RAM, wire.ram(first=True), "ram", 4)
         if C.DIRTY_BITMAPS not in capabilities:
             return
@@ -210,7 +199,7 @@ class Leaving:
     async def _section(
         self, kind: int, ident: int, data: bytes, name: str = "", version: int = 0
     ) -> None:
-        await self._send(_section(kind, ident, data, name, version))
+        await self._send(sections.section(kind, ident, data, name, version))
 
     async def _wait_for_postcopy(self) -> bool:
         """Wait until the rest fits into a short pause, or else until the user wants postcopy.
@@ -224,7 +213,7 @@ class Leaving:
                 return True
             fits = (values.max_bandwidth or 0) * (values.downtime_limit or 0) // 1000
             if waited and self.bitmaps.pending < fits:
-                self._pass()
+                self.look()
                 return False
             await self._sleep(_DELAY)
             waited = True
@@ -286,13 +275,13 @@ class Leaving:
         doing = await self._stop_machine()
         self._was_running = doing == RunState.RUNNING.value
         await self._maybe_pause(S.DEVICE)
-        self._pass()
+        self.look()
         await self._section(wire.SECTION_END, RAM, wire.ram())
         if self.bitmaps is not None:
             await self._send_bitmaps_whole()
         await self._send(self._devices(doing))
         await self._give_away()
-        await self._send(bytes([wire.EOF]) + wire.description(DESCRIPTION))
+        await self._send(bytes([wire.EOF]) + wire.description(sections.DESCRIPTION))
         self._stop_if_lost()
         await self._end_return_path()
         self._stop_if_lost()
@@ -326,10 +315,7 @@ class Leaving:
             raise _Stop from e
 
     def _devices(self, doing: str) -> bytes:
-        clock = wire.timer(self._emu.clocks.virtual.now())
-        return _section(wire.SECTION_FULL, TIMER, clock, "timer", 2) + _section(
-            wire.SECTION_FULL, GLOBAL_STATE, wire.global_state(doing), "globalstate", 1
-        )
+        return sections.devices(self._emu.clocks.virtual.now(), doing)
 
     async def _end_return_path(self) -> None:
         """Wait until the other side says that it has all."""
@@ -481,11 +467,3 @@ class Leaving:
     def in_postcopy(self) -> bool:
         """Whether the machine runs there, and not all is there."""
         return self.status in POSTCOPY
-
-
-def _section(kind: int, ident: int, data: bytes, name: str, version: int) -> bytes:
-    if kind in (wire.SECTION_START, wire.SECTION_FULL):
-        head = wire.begin(kind, ident, name, version)
-    else:
-        head = wire.proceed(kind, ident)
-    return head + data + wire.footer(ident)

@@ -27,7 +27,7 @@ TIMED: Final = (RUNNING - {S.SETUP, S.WAIT_UNPLUG}) | {S.COMPLETED}
 # it has gone elsewhere meanwhile.
 MOVES: Final = {
     S.NONE: frozenset({S.SETUP, S.ACTIVE}),
-    S.SETUP: frozenset({S.ACTIVE, S.CANCELLING, S.FAILED}),
+    S.SETUP: frozenset({S.ACTIVE, S.CANCELLING, S.COMPLETED, S.FAILED}),  # COMPLETED: a snapshot
     S.ACTIVE: frozenset(
         {
             S.PRE_SWITCHOVER,
