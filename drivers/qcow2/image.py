@@ -207,6 +207,17 @@ class Image:
                 for cluster in range(first, first + got):
                     refcounts.put_back(cluster)
 
+    async def take_fresh_row(self, count: int) -> int:
+        """Take clusters in a row that were never written to, so they read as zeroes."""
+        refcounts = self.refcounts
+        cursor, fresh = refcounts.cursor, refcounts.fresh
+        refcounts.cursor = max(cursor, fresh)
+        try:
+            return await self.take_row(count)
+        finally:
+            if cursor < fresh:  # what is free before those is so still
+                refcounts.cursor = cursor
+
     async def check_overlap(
         self, host: int, length: int, ignore: frozenset[str] | None = None
     ) -> None:

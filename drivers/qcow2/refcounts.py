@@ -18,7 +18,7 @@ from blockemu.edge import Edge
 from blockemu.images.distinct import counted, distinct
 from blockemu.images.qcow2.constants import MAX_HOST_OFFSET, MAX_REFTABLE_BYTES, REFTABLE_OFFSET
 from blockemu.images.qcow2.geometry import Geometry
-from blockemu.images.qcow2.refcount import Counts, empty_counts
+from blockemu.images.qcow2.refcount import Counts, empty_counts, first_free
 from blockemu.images.qcow2.tables import Table
 
 _OFFSET: Final = np.uint64(REFTABLE_OFFSET)
@@ -119,7 +119,7 @@ class Refcounts(Blocks):
                     return self._take_new(at, 0, want, exact=exact)
                 self.cursor = self._extend(at, 1)  # a larger table comes first
                 continue
-            local, got = _first_free(block, local, want)
+            local, got = first_free(block, local, want)
             if not got:
                 self.cursor = (index + 1) * self.per
                 continue
@@ -253,6 +253,21 @@ class Refcounts(Blocks):
         if whole:
             self.reserved = self.fresh
 
+    def move_beyond(self, count: int, more: int) -> int:
+        """Take clusters as ``take_beyond`` does, behind a new table that just counts them.
+
+        There will be blocks for ``more`` clusters, too.
+        """
+        start = self._end()
+        _, blocks = self.geometry.refcount_sizes(start + count + more)
+        lacking = [i for i in range(start // self.per, blocks) if not self.exists(i)]
+        size = max(len(self.table), blocks) * 8
+        clusters = self._table_clusters(size)
+        self._move_table(start + len(lacking), clusters)
+        first = self._add_blocks(start, lacking, clusters)
+        self._set_ones(first, first + count)
+        return first
+
     async def take_row(self, count: int, file: Edge) -> int:
         """Take clusters in a row, the first that are free within a block; return the first.
 
@@ -382,7 +397,7 @@ class Refcounts(Blocks):
         Behind ``start`` come the blocks that are missing for that, and a larger table, if it takes
         one, with room for half as much again (after qcow2_refcount_area); then ``extra`` clusters.
         """
-        size, per = self.geometry.cluster_size, self.per
+        per = self.per
         missing: list[int] = []
         table = 0
         while True:
@@ -390,18 +405,28 @@ class Refcounts(Blocks):
             last = (end - 1) // per
             lacking = [i for i in range(start // per, last + 1) if not self.exists(i)]
             entries = (last + 1) + (last + 2) // 2
-            needed = 0 if last < len(self.table) else -(-entries * 8 // size)
-            if needed * size > MAX_REFTABLE_BYTES:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            needed = 0 if last < len(self.table) else self._table_clusters(entries * 8)
             if (len(lacking), needed) == (len(missing), table):
                 break
             missing, table = lacking, needed
         if table:
             self._move_table(start + len(missing), table)
+        return self._add_blocks(start, missing, table)
+
+    def _table_clusters(self, size: int) -> int:
+        """Return how many clusters a table of ``size`` bytes takes; EFBIG if that is too many."""
+        clusters = self.geometry.clusters(size)
+        if clusters << self.geometry.cluster_bits > MAX_REFTABLE_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return clusters
+
+    def _add_blocks(self, start: int, missing: list[int], table: int) -> int:
+        """Put blocks from ``start`` on, and before ``table`` clusters; return what comes then."""
         for at, index in enumerate(missing, start):
             self._new_block(index, at)
-        self._set_ones(start, end - extra)
-        return end - extra
+        end = start + len(missing) + table
+        self._set_ones(start, end)
+        return end
 
     def _move_table(self, cluster: int, clusters: int) -> None:
         old, bits = self.table, self.geometry.cluster_bits
@@ -429,17 +454,3 @@ class Refcounts(Blocks):
             self.blocks[index][local : local + some] = 1
             self.dirty.add(index)
             start += some
-
-
-def _first_free(block: Counts, local: int, want: int) -> tuple[int, int]:
-    """Return where the first free clusters are, from ``local`` on, and how many in a row."""
-    if not block[local]:
-        part = block[local : local + want]
-        if want == 1 or not part.any():
-            return local, len(part)
-    free = np.flatnonzero(block[local:] == 0)
-    if not len(free):
-        return local, 0
-    gaps = np.flatnonzero(np.diff(free[: want + 1]) != 1)
-    got = int(gaps[0]) + 1 if len(gaps) else min(len(free), want)
-    return local + int(free[0]), got

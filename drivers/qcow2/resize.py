@@ -19,6 +19,7 @@ from blockemu.images.qcow2.tables import contiguous, has_offset
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
+    from blockemu.drivers.qcow2.mapping import L2
     from blockemu.drivers.qcow2.writeback import Writeback
     from blockemu.drivers.qcow2.writer import Writer
     from blockemu.drivers.qcow2.zeroer import Zeroer
@@ -125,8 +126,11 @@ class Resizer:
     # Growing
 
     async def _grow_l1(self, length: int) -> None:
-        """Give the L1 table a larger place; the next flush writes it there."""
-        await self.grow_l1(self.image.geometry.l1_entries(length))
+        """Give the L1 table a larger place, and write it there."""
+        entries = self.image.geometry.l1_entries(length)
+        if entries > len(self.image.mapping.l1):
+            await self.grow_l1(entries)
+            await self.writeback.flush()
 
     async def grow_l1(self, entries: int) -> None:
         """Give the L1 table so many entries, if it has fewer."""
@@ -168,11 +172,18 @@ class Resizer:
             first += 1
         if first >= last:
             return
+        if mode == "metadata" and not geometry.data_file:
+            end = await self._map_rows(first, last)
+            if end > image.data.fresh_length():
+                await image.data.truncate(end, exact=False)
+            return
         host, end = 0, length
         if not geometry.data_file:
             await self.writeback.flush()
             await refcounts.block(refcounts.last_block, image.file)
-            host = refcounts.take_beyond(last - first)
+            tables = -(-(last - first) // geometry.l2_size) + 1
+            host = refcounts.move_beyond(last - first, tables)
+            await self.writeback.flush()  # the table's old place can be used again
             end = host + last - first << bits
             refcounts.reserved = refcounts.fresh  # the mode tells what the file gets
         if end > image.data.fresh_length():
@@ -203,16 +214,12 @@ class Resizer:
 
     async def _map_new(self, first: int, last: int, host: int, *, filled: bool) -> int:
         """Map guest clusters that have none to those from ``host`` on; return how many."""
-        image, geometry, used = self.image, self.image.geometry, 0
+        geometry, used = self.image.geometry, 0
         bits = geometry.cluster_bits
         while first < last:
             index, at = divmod(first, geometry.l2_size)
             count = min(last - first, geometry.l2_size - at)
-            await image.table(index)
-            table = image.mapping.own(index)
-            if table is None:
-                await image.ready()
-                continue
+            table = await self._own(index)
             entries = table.entries[at : at + count]
             new = np.flatnonzero(~has_offset(entries, geometry.data_file))
             if geometry.data_file:
@@ -225,6 +232,37 @@ class Resizer:
             first += count
             await self.writer.relieve()
         return used
+
+    async def _map_rows(self, first: int, last: int) -> int:
+        """Map guest clusters that have none, those of each L2 table to clusters in a row.
+
+        Return where the last of these end in the file.
+        """
+        image, geometry, refcounts = self.image, self.image.geometry, self.image.refcounts
+        bits, end = geometry.cluster_bits, 0
+        while first < last:
+            index, at = divmod(first, geometry.l2_size)
+            count = min(last - first, geometry.l2_size - at)
+            table = await self._own(index)
+            new = np.flatnonzero(~has_offset(table.entries[at : at + count], False))
+            if len(new):
+                host = await image.take_fresh_row(len(new)) << bits
+                refcounts.reserved = refcounts.fresh  # the file gets no room for it
+                table = await self._own(index)
+                table.entries[at : at + count][new] = contiguous(host, len(new), bits)
+                end = host + (len(new) << bits)
+            first += count
+            await self.writer.relieve()
+        return end
+
+    async def _own(self, index: int) -> "L2":
+        """Return an L2 table for writing."""
+        while True:
+            await self.image.table(index)
+            table = self.image.mapping.own(index)
+            if table is not None:
+                return table
+            await self.image.ready()
 
     async def _zero(self, old: int, length: int) -> None:
         size = self.image.geometry.subcluster_size

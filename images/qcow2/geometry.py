@@ -72,6 +72,19 @@ class Geometry:
         """Return how many clusters hold ``length`` bytes."""
         return (length + self.cluster_size - 1) >> self.cluster_bits
 
+    def refcount_sizes(self, others: int) -> tuple[int, int]:
+        """Return the clusters of a refcount table, and its blocks, that count as many others.
+
+        They count themselves as well (after qcow2_refcount_metadata_size).
+        """
+        table = blocks = 1
+        while True:
+            more_blocks = -(-(others + table + blocks) // self.counts_per_block)
+            more_table = self.clusters(more_blocks * 8)
+            if (more_table, more_blocks) == (table, blocks):
+                return table, blocks
+            table, blocks = more_table, more_blocks
+
     def l1_entries(self, length: int) -> int:
         """Return how many L1 entries map a disk of ``length`` bytes."""
         return (length + (1 << self.table_bits) - 1) >> self.table_bits

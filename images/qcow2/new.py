@@ -4,7 +4,6 @@ import struct
 
 from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2.extensions import Extensions, pack_first_cluster
-from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.header import Header
 
 
@@ -41,7 +40,7 @@ def new_image(
     cluster = geometry.cluster_size
     header.l1_size = geometry.l1_entries(size)
     l1_clusters = geometry.clusters(header.l1_size * 8)
-    table_clusters, blocks = _refcount_sizes(geometry, 1 + l1_clusters)
+    table_clusters, blocks = geometry.refcount_sizes(1 + l1_clusters)
     used = 1 + table_clusters + blocks + l1_clusters
     first_block = 1 + table_clusters
     header.refcount_table_offset = cluster
@@ -53,17 +52,6 @@ def new_image(
     counts = _ones(used, refcount_order).ljust(blocks * cluster, b"\0")
     front = pack_first_cluster(header, b"", found, backing_file)
     return front + table + counts + bytes(l1_clusters * cluster)
-
-
-def _refcount_sizes(geometry: Geometry, other: int) -> tuple[int, int]:
-    """Return the clusters of a refcount table, and the blocks, that count themselves and others."""
-    table = blocks = 1
-    while True:
-        more_blocks = -(-(other + table + blocks) // geometry.counts_per_block)
-        more_table = geometry.clusters(more_blocks * 8)
-        if (more_table, more_blocks) == (table, blocks):
-            return table, blocks
-        table, blocks = more_table, more_blocks
 
 
 def _ones(count: int, order: int) -> bytes:

@@ -41,3 +41,17 @@ def pack_counts(counts: Counts, order: int) -> bytes:
         packed: Counts = np.bitwise_or.reduce(parts, axis=1)
         return packed.astype(np.uint8).tobytes()
     return counts.astype(counts.dtype.newbyteorder(">")).tobytes()
+
+
+def first_free(block: Counts, local: int, want: int) -> tuple[int, int]:
+    """Return where the first free clusters are, from ``local`` on, and how many in a row."""
+    if not block[local]:
+        part = block[local : local + want]
+        if want == 1 or not part.any():
+            return local, len(part)
+    free = np.flatnonzero(block[local:] == 0)
+    if not len(free):
+        return local, 0
+    gaps = np.flatnonzero(np.diff(free[: want + 1]) != 1)
+    got = int(gaps[0]) + 1 if len(gaps) else min(len(free), want)
+    return local + int(free[0]), got

@@ -52,6 +52,28 @@ async def test_resized_as_by_qemu(tmp_path, program, options, size):
     same(theirs, mine)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "mode"),
+    [
+        (5 * MEGA, 3000 * MEGA, "metadata"),
+        (30 << 30, 33 << 30, "metadata"),
+        (5 * MEGA, 15 * MEGA, "falloc"),
+        (8 * MEGA, 12 * MEGA, "full"),
+        (5 * MEGA, 700 * MEGA, "falloc"),
+    ],
+)
+async def test_preallocated_where_qemu_does(tmp_path, program, old, new, mode):
+    """The reference count table moves for data; each L2 table comes before what it maps."""
+    program("qemu-img")
+    theirs, mine = tmp_path / "theirs.qcow2", tmp_path / "ours.qcow2"
+    for path in theirs, mine:
+        create(path, "", size=old)
+    run("qemu-img", "resize", "-q", f"--preallocation={mode}", "-f", "qcow2", theirs, new)
+    async with guest(mine) as (backend, _):
+        await backend.truncate(new, prealloc=mode)
+    run("cmp", mine, theirs)
+
+
 @pytest.mark.parametrize("options", ["", "compat=0.10"])
 async def test_refused_as_by_qemu(tmp_path, program, options):
     program("qemu-img")
