@@ -31,6 +31,9 @@ MEMBERS = {
     BITMAP: "name? count granularity recording busy status persistent inconsistent?",
     f"{QCOW2}.bitmaps.[]": "name granularity flags",
     "query-block -> []": "dirty-bitmaps? io-status?",
+    "block-latency-histogram-set": (
+        "id boundaries? boundaries-read? boundaries-write? boundaries-flush?"
+    ),
     "blockdev-snapshot-sync": "device? node-name? snapshot-file snapshot-node-name? format? mode?",
     "blockdev-snapshot": "node overlay",
     "drive-backup": BACKUP + " target format? mode?",
@@ -93,11 +96,11 @@ block-dirty-bitmap-clear block-dirty-bitmap-enable block-dirty-bitmap-disable
 block-dirty-bitmap-merge
 """
 JOB_EVENTS = """
-BLOCK_IMAGE_CORRUPTED BLOCK_JOB_COMPLETED BLOCK_JOB_CANCELLED BLOCK_JOB_ERROR BLOCK_JOB_READY
+BLOCK_WRITE_THRESHOLD BLOCK_IO_ERROR BLOCK_IMAGE_CORRUPTED BLOCK_JOB_COMPLETED BLOCK_JOB_CANCELLED BLOCK_JOB_ERROR BLOCK_JOB_READY
 BLOCK_JOB_PENDING JOB_STATUS_CHANGE
 """
 COMMANDS = """
-blockdev-snapshot-sync blockdev-snapshot
+block-set-write-threshold block-latency-histogram-set blockdev-snapshot-sync blockdev-snapshot
 drive-backup blockdev-backup block-dirty-bitmap-add block-dirty-bitmap-remove
 block-dirty-bitmap-clear block-dirty-bitmap-enable block-dirty-bitmap-disable
 block-dirty-bitmap-merge transaction blockdev-create query-block query-named-block-nodes
