@@ -55,6 +55,7 @@ class Emulator:
         self.clocks = clocks or Clocks()
         self.pool = Pool()
         self.graph = Graph(seed)
+        self.graph.threads.pinned = lambda edge: self.exports.pinned(edge)
         self.opener = Opener(self.graph, load_drivers(), self)
         self.qom = Tree()
         self.objects = Objects(self.qom, self.clocks.virtual)

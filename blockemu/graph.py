@@ -15,6 +15,7 @@ from blockemu.node import Blocker, Node
 from blockemu.optlist import is_identifier
 from blockemu.perm import Perm, Role
 from blockemu.permissions import refresh
+from blockemu.threads import Threads
 from blockemu.transaction import Transaction
 
 
@@ -76,6 +77,7 @@ class Graph:
         self.plans = True  # whether backends may answer at once (--no-plan)
         self.incoming = False  # another machine has the images still, and this is to take them over
         self.to_unshare: dict[Backend, Perm] = {}  # what roots share when this machine has started
+        self.threads = Threads()
         self._auto = 0
         self._random = random.Random(seed)
 
@@ -144,6 +146,7 @@ class Graph:
         if parent is not None:
             if self.reaches(node, parent):
                 raise Cycle(node.name, edge.name, parent.name)
+            self.threads.check_join(parent, node)
             parent.children[edge.name] = edge
             setattr(parent, edge.name.replace("-", "_"), edge)
         edge.node = node
@@ -458,18 +461,3 @@ def unblock(node: Node[Any], reason: str) -> None:
         if blocker.reason == reason:
             del node.blockers[i]
             return
-
-
-def roots_around(node: Node[Any]) -> list[Edge]:
-    """Return the root edges of all that hangs together with a node, upwards and downwards."""
-    roots: list[Edge] = []
-    seen = {node}
-    waiting = [node]
-    while waiting:
-        at = waiting.pop()
-        roots += (edge for edge in at.parents if edge.parent is None)
-        near = [edge.parent for edge in at.parents if edge.parent is not None]
-        near += (edge.node for edge in at.children.values())
-        waiting += (each for each in dict.fromkeys(near) if each not in seen)
-        seen.update(near)
-    return roots

@@ -186,6 +186,7 @@ async def make_job(
 
     After do_backup_common, blockdev.c; the order of the checks is QEMU's.
     """
+    emu.graph.threads.follow(target, source)
     mode = options.bitmap_mode
     if sync in _BY_BITMAP and options.bitmap is None:
         raise BitmapNameNeeded(sync.value)

@@ -87,6 +87,7 @@ async def _start(
     **more: Any,
 ) -> None:
     """Check what both commands have in common, and begin."""
+    emu.graph.threads.follow(target, source)
     granularity = _granularity(options.granularity)
     emu.graph.check_unblocked(source, "mirror-source")
     emu.graph.check_unblocked(target, "mirror-target")

@@ -11,7 +11,7 @@ from blockemu.edge import Edge
 from blockemu.errors import QmpError
 from blockemu.exports.export import NbdExport
 from blockemu.exports.nbd_server import NbdServer
-from blockemu.graph import Graph, roots_around
+from blockemu.graph import Graph
 from blockemu.node import Node
 from blockemu.objects import IoThread
 from blockemu.optlist import is_identifier
@@ -55,12 +55,6 @@ class NoSuchIothread(QmpError):
     """There is no such thread."""
 
     template = 'iothread "{}" not found'
-
-
-class IothreadFixed(QmpError):
-    """Who uses the node already must stay in another thread."""
-
-    template = "Cannot change iothread of active block backend"
 
 
 class ServerNotRunning(QmpError):
@@ -166,10 +160,11 @@ class Exports:
         """Refuse what is no thread, or none for the node (bdrv_try_change_aio_context)."""
         if not isinstance(self._emu.objects.find(name), IoThread):
             raise NoSuchIothread(name)
-        if fixed and any(self._pinned(edge) not in (None, name) for edge in roots_around(node)):
-            raise IothreadFixed
+        if fixed:
+            self.graph.threads.enter(node, name)
+        self.graph.threads.used = True
 
-    def _pinned(self, edge: Edge) -> str | None:
+    def pinned(self, edge: Edge) -> str | None:
         """Return the thread that a user of a node must stay in; empty: the program's own."""
         for export in self._exports.values():
             if export.backend is edge:

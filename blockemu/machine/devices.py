@@ -190,12 +190,17 @@ class Devices:
         return next((d for bus in self.buses for d in bus.devices if d.backend is backend), None)
 
     def iothread_of(self, backend: Backend) -> str | None:
-        """Return the I/O thread of the device that uses a backend, or of its controller."""
+        """Return the I/O thread of the controller of the device that uses a backend.
+
+        A virtio-blk disk's own thread takes over when the guest runs, which it never does.
+        """
         device = self.of_backend(backend)
-        while device is not None and "iothread" not in device.values:
+        while device is not None:
             bus, every = device.bus, (each for bus in self.buses for each in bus.devices)
             device = next((each for each in every if each.child_bus is bus), None)
-        return device.values["iothread"] if device is not None else None
+            if device is not None and "iothread" in device.values:
+                return device.values["iothread"]
+        return None
 
     # Plugging in
 
@@ -303,6 +308,7 @@ class Devices:
                 self._attach(device, value)
             if name == "iothread" and value and self._qom.container("objects").child(value) is None:
                 raise DeviceNotFound(value)
+            self._graph.threads.used |= name == "iothread"
 
     def _attach(self, device: Device, name: str) -> None:
         """Give a device its backend: a drive's, or a new one on a node (set_drive_helper)."""
