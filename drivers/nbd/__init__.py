@@ -148,7 +148,6 @@ class Nbd(Node[NbdOptions]):
     async def open(self) -> None:
         """Connect; for ``open-timeout`` seconds an attempt that fails is made again."""
         options, clock = self.options, self.services.clocks.realtime
-        self._server = resolve_name(options.server)
         self._channel: Channel | None = None
         self._info = ExportInfo()
         self._in_flight = 0
@@ -158,6 +157,7 @@ class Nbd(Node[NbdOptions]):
         self._delay = (options.reconnect_delay or 0) * SECOND
         self._connector = Connector(self._attempt, clock)
         self._credentials: TlsCreds | None = None
+        self._server = resolve_name(options.server)
         self._check_options()
         self._connector.retry = bool(options.open_timeout)
         stop_timer = _nothing
