@@ -17,6 +17,7 @@ from blockemu.chardev_options import OPTIONS, make_chardev
 from blockemu.chardevs import Chardev
 from blockemu.errors import MissingParameter, QmpError
 from blockemu.machine.characters import NoCharDriver, parse_character
+from blockemu.machine.identity import IDENTIFYING, Identity
 from blockemu.machine.models import DEFAULT, Model, UnsupportedMachine, model, stream_name
 from blockemu.optlist import is_on, number, parse_any, parse_options
 from blockemu.process import Background, PidFile
@@ -101,6 +102,8 @@ class MachineStartup(Startup):
         self._name = name
         self._model: Model = model(DEFAULT)
         self._started = False
+        self._compat_monitors = 0
+        self._identity = Identity()
         self._paused = False
         self._stepped = False
         self._temporary = False
@@ -199,6 +202,9 @@ class MachineStartup(Startup):
     def _expect(self, value: str) -> None:
         self._incoming = value
 
+    def _identify(self, value: str) -> None:
+        self._identity.take(self._where.split(" ")[0].lstrip("-"), value, self._warn)
+
     def _refuse(self, value: str) -> None:
         raise NotYet
 
@@ -210,6 +216,7 @@ class MachineStartup(Startup):
         "device": _check_device,
         "S": _pause,
         "incoming": _expect,
+        **dict.fromkeys(IDENTIFYING, _identify),
         "loadvm": _refuse,
         "snapshot": _make_temporary,
     }
@@ -225,8 +232,8 @@ class MachineStartup(Startup):
             raise Refused(f"{self._where}: parse error: {value}") from e
         if backend == "stdio":
             self._chardevs.check_stdio()
-        number_ = len(list(self._chardevs))
-        name = f"compat_monitor{number_}"
+        name = f"compat_monitor{self._compat_monitors}"
+        self._compat_monitors += 1
         self._chardevs.add(name, make_chardev(backend, options, self._inform))
         return self._chardevs.take(name)
 
@@ -374,6 +381,7 @@ class MachineStartup(Startup):
         )
         daemon.program = self._name
         daemon.die = os._exit
+        self._identity.give_to(daemon.emu.machine, self._model)
         return daemon, clock
 
     async def _open_images(self, daemon: "Daemon") -> None:

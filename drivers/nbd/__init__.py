@@ -288,6 +288,14 @@ class Nbd(Node[NbdOptions]):
             self._state = State.FAILING
             self._connector.cancel()
 
+    def yank(self) -> None:
+        """Break the connection for good: requests fail, now and later (nbd_yank)."""
+        self._stop_delay()
+        self._state = State.DEAD
+        self._connector.cancel()
+        if self._channel is not None:
+            self._channel.close(politely=False)
+
     def cancel_in_flight(self) -> None:
         """Do not wait for a connection any more (nbd_cancel_in_flight)."""
         self._stop_delay()
