@@ -17,9 +17,18 @@ CLUSTER = 64 * KIB
 Job = Callable[[Path, str], Sample]
 
 
+def started(program: str) -> Session:
+    """Start a daemon and have it do a first, small job: what is imported late is, then."""
+    session = Session(program)
+    for name in ("one", "other"):
+        session("blockdev-add", driver="null-co", node_name=name, size=MIB, read_zeroes=True)
+    session.job("blockdev-backup", device="one", target="other", sync="full")
+    return session
+
+
 def copying(command: str, kind: str, folder: Path, program: str) -> Sample:
     """Copy a whole disk."""
-    with Session(program) as session:
+    with started(program) as session:
         session.open("disk", folder / f"disk.{kind}", kind)
         session.open("target", qcow2(folder / "target", SIZE), discard="unmap")
         mirror = command == "blockdev-mirror"
@@ -28,7 +37,7 @@ def copying(command: str, kind: str, folder: Path, program: str) -> Sample:
 
 def compressed(folder: Path, program: str) -> Sample:
     """Copy a disk of which half can be compressed."""
-    with Session(program) as session:
+    with started(program) as session:
         session.open("disk", folder / "compressible", "raw")
         session.open("target", qcow2(folder / "target", COMPRESSIBLE))
         return session.job(
@@ -38,7 +47,7 @@ def compressed(folder: Path, program: str) -> Sample:
 
 def incremental(folder: Path, program: str) -> Sample:
     """Copy one cluster in a hundred."""
-    with Session(program) as session:
+    with started(program) as session:
         session.open("disk", folder / "marked", read_only=True)
         session.open("target", qcow2(folder / "target", SIZE))
         session("block-dirty-bitmap-add", node="disk", name="b")
@@ -54,7 +63,7 @@ def chained(command: str, folder: Path, program: str) -> Sample:
     shutil.copyfile(folder / "disk.qcow2", base)
     qcow2(top, SIZE, "-b", base, "-F", "qcow2")
     quietly("qemu-io", "-f", "qcow2", "-c", f"write -q -P 9 0 {SIZE // 2}", top)
-    with Session(program) as session:
+    with started(program) as session:
         session.open("disk", top)
         return session.job(command, complete=command == "block-commit", device="disk")
 

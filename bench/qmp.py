@@ -1,6 +1,7 @@
 """A QMP client small enough not to be what is measured."""
 
 import json
+import subprocess
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,7 +17,7 @@ class Session(AbstractContextManager["Session"]):
     """A running daemon and its monitor."""
 
     def __init__(self, program: str, *, cpus: Iterable[int] | None = None) -> None:
-        self.daemon = Daemon(program, cpus=cpus)
+        self.daemon = Daemon(program, cpus=cpus, stderr=subprocess.DEVNULL)
         self.daemon.ready()
         self.pid = self.daemon.process.pid
         self._file = self.daemon.socket.makefile("rb")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from blockemu.arguments import MissingArgument, UsageError, scan
+from blockemu.process import prepare
 
 COMMANDS: Final[Mapping[str, str]] = {
     "amend": "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] "
@@ -118,8 +119,7 @@ def _version(name: str) -> str:
 
 def main() -> int:
     """Run the program; return its exit status."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts threads that we do not need
-    sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
+    prepare()
     name = os.path.basename(sys.argv[0])  # noqa: PTH119
     if name in ("img_cli.py", "__main__.py", "-c"):
         name = "blockemu-img"

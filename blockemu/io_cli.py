@@ -250,7 +250,6 @@ def _version(name: str) -> str:
 
 def main() -> int:
     """Run the program; return its exit status."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts threads that we do not need
     prepare()
     name = os.path.basename(sys.argv[0])  # noqa: PTH119
     if name in ("io_cli.py", "__main__.py", "-c"):
