@@ -230,6 +230,7 @@ class Emulator:
             QmpError: it cannot go on now, or an image cannot be taken back.
 
         """
+        self.machine.check_may_run()
         if self.machine.state is RunState.FINISH_MIGRATE:
             raise NotFinalized
         for backend in self.graph.all_backends():

@@ -7,10 +7,9 @@ are connected and greeted before any image is opened.
 import gc
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO
 
 from blockemu.arguments import Option
 from blockemu.arrival import CannotCome, prepare, wait_for
@@ -18,6 +17,7 @@ from blockemu.chardev_options import OPTIONS, make_chardev
 from blockemu.chardevs import Chardev
 from blockemu.errors import MissingParameter, QmpError
 from blockemu.machine.characters import NoCharDriver, parse_character
+from blockemu.machine.identity import IDENTIFYING, Identity
 from blockemu.machine.models import DEFAULT, Model, UnsupportedMachine, model, stream_name
 from blockemu.optlist import is_on, number, parse_any, parse_options
 from blockemu.process import Background, PidFile
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from blockemu.daemon import Daemon
     from blockemu.human_monitor import HumanMonitor
     from blockemu.machine.defaults import Furniture
+    from blockemu.machine.qtest import Qtest
 
 _MON: Final = {"mode": "string", "chardev": "string", "pretty": "bool"}
 _ACCELERATORS: Final = frozenset({"tcg", "kvm", "qtest", "hax", "hvf", "whpx", "xen", "nvmm"})
-_SETTLING_TURNS: Final = 16  # of the event loop: more than any chain of wakings in a request
 _DISKS: Final = {
     "": {"index": "0", "media": "disk"},
     "hda": {"index": "0", "media": "disk"},
@@ -102,6 +102,8 @@ class MachineStartup(Startup):
         self._name = name
         self._model: Model = model(DEFAULT)
         self._started = False
+        self._compat_monitors = 0
+        self._identity = Identity()
         self._paused = False
         self._stepped = False
         self._temporary = False
@@ -109,6 +111,7 @@ class MachineStartup(Startup):
         self._incoming = ""  # where the machine comes from, if it does
         self._humans: list[Chardev] = []
         self._qtest: Chardev | None = None
+        self._qtest_log: TextIO | None = sys.stderr
         self._drives: dict[str, str] = {}  # where each was asked for
         self._ids: set[tuple[str, str]] = set()
         self._monitors: list[HumanMonitor] = []
@@ -199,6 +202,9 @@ class MachineStartup(Startup):
     def _expect(self, value: str) -> None:
         self._incoming = value
 
+    def _identify(self, value: str) -> None:
+        self._identity.take(self._where.split(" ")[0].lstrip("-"), value, self._warn)
+
     def _refuse(self, value: str) -> None:
         raise NotYet
 
@@ -210,6 +216,7 @@ class MachineStartup(Startup):
         "device": _check_device,
         "S": _pause,
         "incoming": _expect,
+        **dict.fromkeys(IDENTIFYING, _identify),
         "loadvm": _refuse,
         "snapshot": _make_temporary,
     }
@@ -225,8 +232,8 @@ class MachineStartup(Startup):
             raise Refused(f"{self._where}: parse error: {value}") from e
         if backend == "stdio":
             self._chardevs.check_stdio()
-        number_ = len(list(self._chardevs))
-        name = f"compat_monitor{number_}"
+        name = f"compat_monitor{self._compat_monitors}"
+        self._compat_monitors += 1
         self._chardevs.add(name, make_chardev(backend, options, self._inform))
         return self._chardevs.take(name)
 
@@ -268,6 +275,9 @@ class MachineStartup(Startup):
         if value != "none":
             self._qtest = self._character(value)
 
+    def _log_qtest(self, value: str) -> None:
+        self._qtest_log = None if value == "none" else open(value, "w")  # noqa: PTH123, SIM115
+
     _CHARDEVS: ClassVar[Mapping[str, "Callable[[MachineStartup, str], None]"]] = {
         "chardev": Startup._add_chardev,
         "qmp": _add_compat_qmp,
@@ -276,6 +286,7 @@ class MachineStartup(Startup):
         "mon": _add_mon,
         "serial": _add_serial,
         "qtest": _add_qtest,
+        "qtest-log": _log_qtest,
     }
 
     # What needs the emulator
@@ -324,9 +335,12 @@ class MachineStartup(Startup):
         for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(signal_, daemon.shut_down, "host-signal")
         pidfile: PidFile | None = None
+        test: Qtest | None = None
         try:
             if self._qtest is not None and clock is not None:
-                self._listen_to_test(daemon, self._qtest, clock)
+                from blockemu.machine.qtest import attend
+
+                test = attend(self._qtest, clock, daemon.emu.keep, self._qtest_log)
             version = self._settings.profile.greeting_version
             name = stream_name(self._machine, version)
             prepare(daemon.emu, name, paused=self._paused, comes=bool(self._incoming))
@@ -343,6 +357,8 @@ class MachineStartup(Startup):
             for human in self._monitors:
                 human.close()
             await daemon.close()
+            if test is not None:
+                test.closed()
             if pidfile is not None:
                 pidfile.remove()
         return daemon.status
@@ -365,6 +381,7 @@ class MachineStartup(Startup):
         )
         daemon.program = self._name
         daemon.die = os._exit
+        self._identity.give_to(daemon.emu.machine, self._model)
         return daemon, clock
 
     async def _open_images(self, daemon: "Daemon") -> None:
@@ -442,41 +459,6 @@ class MachineStartup(Startup):
             self._monitors = [HumanMonitor(daemon, chardev) for chardev in self._humans]
             for human in self._monitors:
                 human.start()
-
-    def _listen_to_test(self, daemon: "Daemon", chardev: Chardev, clock: "SteppedClock") -> None:
-        import asyncio
-        from contextlib import suppress
-
-        from blockemu.machine.qtest import Qtest
-
-        plug = chardev.plug()
-        peer = plug.connection
-        if peer is None and plug.listener is not None:
-            peer, _ = plug.listener.accept()
-        if peer is None:
-            return
-        peer_: socket.socket = peer
-        qtest, loop = Qtest(clock), asyncio.get_running_loop()
-
-        def readable() -> None:
-            try:
-                data = peer_.recv(4096)
-            except OSError:
-                data = b""
-            if not data:
-                loop.remove_reader(peer_)
-                return
-            answer = qtest.receive(data)
-            daemon.emu.keep(send_settled(answer))
-
-        async def send_settled(answer: bytes) -> None:
-            """Let what a step of the clock set off get done first, as QEMU's coroutines would."""
-            for _ in range(_SETTLING_TURNS):
-                await asyncio.sleep(0)
-            with suppress(OSError):
-                peer_.sendall(answer)
-
-        loop.add_reader(peer_, readable)
 
 
 class _Only:

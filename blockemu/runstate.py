@@ -4,7 +4,23 @@ from collections.abc import Callable
 
 from blockemu.errors import QmpError
 from blockemu.qmp_server.qapi import Struct
-from blockemu.schema.run_state import Resume, RunState, StatusInfo, Stop
+from blockemu.schema.run_state import (
+    RebootAction,
+    Resume,
+    RunState,
+    ShutdownAction,
+    StatusInfo,
+    Stop,
+)
+
+NO_UUID = "00000000-0000-0000-0000-000000000000"
+_ENDED = (RunState.INTERNAL_ERROR, RunState.SHUTDOWN)
+
+
+class NeedsReset(QmpError):
+    """What has ended does not go on (runstate_needs_reset)."""
+
+    template = "Resetting the Virtual Machine is required"
 
 
 class NotFinalized(QmpError):
@@ -25,6 +41,11 @@ class Machine:
         self.resume_hooks: list[Callable[[], None]] = []
         self.autostart = True
         self.type = "none"  # what a migration's stream calls it
+        self.title: str | None = None  # what its user calls it
+        self.uuid = NO_UUID
+        self.can_sleep = False  # and be woken up
+        self.on_reset = RebootAction.RESET
+        self.on_end = ShutdownAction.POWEROFF
 
     @property
     def running(self) -> bool:
@@ -51,8 +72,19 @@ class Machine:
             self.state = state
             self._emit(Stop())
 
+    def check_may_run(self) -> None:
+        """Raise NeedsReset if it has ended."""
+        if self.state in _ENDED:
+            raise NeedsReset
+
     def resume(self) -> None:
-        """Run, if it does not."""
+        """Run, if it does not.
+
+        Raises:
+            NeedsReset: it has ended.
+
+        """
+        self.check_may_run()
         if not self.running:
             self._emit(Resume())
             self.state = RunState.RUNNING

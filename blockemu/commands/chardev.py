@@ -9,6 +9,7 @@ from blockemu.chardevs import (
     RING_SIZE,
     Chardev,
     ChardevExists,
+    ChardevNotFound,
     FdsUnsupported,
     FileChardev,
     MemoryChardev,
@@ -40,6 +41,18 @@ from blockemu.schema.sockets import (
     VsockSocketAddress,
 )
 from blockemu.sockets import Address, FdAddress, InetAddress, UnixAddress, VsockAddress
+
+
+class NothingToChange(QmpError):
+    """No chardev has the name."""
+
+    template = "Chardev '{}' does not exist"
+
+
+class NoHotswap(QmpError):
+    """Whoever uses it would not know the new one."""
+
+    template = "Chardev user does not support chardev hotswap"
 
 
 class NoSuchRing(QmpError):
@@ -81,15 +94,18 @@ def chardev_add(context: Context, *, id: str, backend: AnyChardevBackend) -> Cha
     chardevs = context.chardevs
     if chardevs.find(id) is not None:
         raise ChardevExists(id)
+    chardevs.add(id, _make(context, id, backend))
+    return ChardevReturn()
+
+
+def _make(context: Context, name: str, backend: AnyChardevBackend) -> Chardev:
     assert backend.tag is not None
     try:
         if backend.tag == "stdio":
-            chardevs.check_stdio()
-        made = _MAKERS[backend.tag](context, _data(backend))
+            context.chardevs.check_stdio()
+        return _MAKERS[backend.tag](context, _data(backend))
     except QmpError as e:
-        raise Wrapped(f"Failed to add chardev '{id}'", e) from e
-    chardevs.add(id, made)
-    return ChardevReturn()
+        raise Wrapped(f"Failed to add chardev '{name}'", e) from e
 
 
 def _data(case: Any) -> Any:
@@ -152,6 +168,33 @@ _MAKERS: Mapping[str, Callable[[Context, Any], Chardev]] = {
 def chardev_remove(context: Context, *, id: str) -> None:
     """Remove a chardev that nobody uses."""
     context.chardevs.remove(id)
+
+
+@command(since="2.10")
+def chardev_send_break(context: Context, *, id: str) -> None:
+    """Send a break on a chardev; on none of ours there is such a thing.
+
+    @id: its name
+    """
+    if context.chardevs.find(id) is None:
+        raise ChardevNotFound(id)
+
+
+@command(since="2.10")
+def chardev_change(context: Context, *, id: str, backend: AnyChardevBackend) -> ChardevReturn:
+    """Put another chardev in the place of one that nobody uses, which is gone even if this fails.
+
+    @id: its name
+    @backend: the new one
+    """
+    old = context.chardevs.find(id)
+    if old is None:
+        raise NothingToChange(id)
+    if old.taken:
+        raise NoHotswap
+    context.chardevs.remove(id)
+    context.chardevs.add(id, _make(context, id, backend))
+    return ChardevReturn()
 
 
 @command(since="1.4")

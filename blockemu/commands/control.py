@@ -11,8 +11,6 @@ from blockemu.qmp_server.qapi import QEnum, Struct, Wire
 from blockemu.schema.introspection import AnySchemaInfo
 from blockemu.schema.run_state import StatusInfo
 
-NO_UUID = "00000000-0000-0000-0000-000000000000"
-
 
 class NoSuchOption(QmpError):
     """The command line has no option of that name."""
@@ -154,14 +152,14 @@ async def cont(context: Context) -> None:
 
 @command(since="0.14", allow_preconfig=True)
 def query_name(context: Context) -> NameInfo:
-    """Tell the machine's name: it has none."""
-    return NameInfo()
+    """Tell what the machine's user calls it."""
+    return NameInfo(name=context.emu.machine.title)
 
 
 @command(since="0.14", allow_preconfig=True)
 def query_uuid(context: Context) -> UuidInfo:
-    """Tell the machine's UUID: it has none, which is all zeroes."""
-    return UuidInfo(uuid=NO_UUID)
+    """Tell the machine's UUID, all zeroes if it has none."""
+    return UuidInfo(uuid=context.emu.machine.uuid)
 
 
 _TYPES = {

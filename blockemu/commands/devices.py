@@ -7,7 +7,13 @@ from blockemu.commands.context import Context
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.invalid import WrongType
 from blockemu.schema.devices import DeviceOptions, Reset
-from blockemu.schema.run_state import ShutdownCause
+from blockemu.schema.run_state import (
+    RebootAction,
+    RunState,
+    Shutdown,
+    ShutdownAction,
+    ShutdownCause,
+)
 
 
 @command(
@@ -37,11 +43,24 @@ async def device_del(context: Context, *, id: str) -> None:
 
 @command(name="system_reset", since="0.14")
 async def system_reset(context: Context) -> None:
-    """Reset the machine: devices that were asked to leave do."""
+    """Reset the machine, unless that is its end: devices that were asked to leave do."""
     emu = context.emu
+    if emu.machine.on_reset is RebootAction.SHUTDOWN:
+        await _end_instead(context)
+        return
     emu.machine.reset()
     emu.emit(Reset(guest=False, reason=ShutdownCause.HOST_QMP_SYSTEM_RESET))
     asyncio.get_running_loop().call_soon(lambda: emu.keep(emu.devices.reset()))
+
+
+async def _end_instead(context: Context) -> None:
+    """End, or only stop, in place of a reset (main_loop_should_exit, softmmu/runstate.c)."""
+    emu, reason = context.emu, ShutdownCause.HOST_QMP_SYSTEM_RESET
+    if emu.machine.on_end is ShutdownAction.POWEROFF:
+        context.shut_down(reason)
+        return
+    emu.emit(Shutdown(guest=False, reason=reason))
+    await emu.stop_machine(RunState.SHUTDOWN)
 
 
 def _text(key: str, value: Any) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from blockemu.backend import Backend
-from blockemu.commands import hmp_block, hmp_media, hmp_migration
+from blockemu.commands import hmp_block, hmp_info, hmp_machine, hmp_media, hmp_migration
 from blockemu.commands.backends import backend_of_device
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
@@ -61,13 +61,26 @@ def find(name: str) -> HmpCommand | None:
 
 async def help_(context: Context, write: Write, values: Values) -> None:
     """List the commands, or one."""
-    wanted = str(values["name"])
+    wanted = str(values["name"]).strip()
+    first, _, second = wanted.partition(" ")
+    if first == "info" and second:
+        _help_info(write, second.strip())
+        return
     entry = find(wanted)
     if entry is None and wanted:
         write(f"unknown command: '{wanted}'\n")
         return
     for one in [entry] if entry else sorted(COMMANDS, key=lambda entry: entry.name):
         write(f"{one.name} {one.usage} -- {one.help}\n")
+
+
+def _help_info(write: Write, name: str) -> None:
+    one = hmp_info.find(name)
+    write(f"info {one.name} {one.usage} -- {one.help}\n" if one else _unknown(f"info {name}"))
+
+
+def _unknown(name: str) -> str:
+    return f"unknown command: '{name}'\n"
 
 
 async def quit_(context: Context, write: Write, values: Values) -> None:
@@ -123,6 +136,8 @@ COMMANDS = (
         qemu_io,
     ),
     *hmp_block.COMMANDS,
+    *hmp_info.COMMANDS,
+    *hmp_machine.COMMANDS,
     *hmp_media.COMMANDS,
     *hmp_migration.COMMANDS,
 )

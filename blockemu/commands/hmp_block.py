@@ -14,7 +14,7 @@ from blockemu.commands.backup import drive_backup
 from blockemu.commands.blockdev import block_resize, blockdev_del
 from blockemu.commands.context import Context
 from blockemu.commands.devices import device_add, device_del, system_reset
-from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
+from blockemu.commands.hmp_line import Flag, HmpCommand, Rest, Values, Word, Write
 from blockemu.commands.jobs import query_block_jobs
 from blockemu.commands.query import query_block, query_named_block_nodes
 from blockemu.errors import QmpError
@@ -29,27 +29,6 @@ from blockemu.schema.backup import DriveBackup, MirrorSyncMode, NewImageMode
 from blockemu.schema.images import ImageInfo
 from blockemu.schema.nodes import BlockDeviceInfo, BlockInfo
 from blockemu.schema.run_state import RunState
-
-
-async def info(context: Context, write: Write, values: Values) -> None:
-    """Run one of the ``info`` commands."""
-    line = Line(str(values["rest"]))
-    name = line.name()
-    entry = next((each for each in INFO if each.name == name), None)
-    if entry is None:
-        write(f"unknown command: 'info {line.text[: line.at]}'\n" if name else _list_info())
-        return
-    try:
-        given = line.arguments(name, entry.arguments)
-    except BadLine as e:
-        context.emu.stdout(e.printed)
-        write(f'{e}Try "help info {name}" for more information\n')
-        return
-    await entry.run(context, write, given)
-
-
-def _list_info() -> str:
-    return "".join(f"info {e.name} {e.usage} -- {e.help}\n" for e in INFO)
 
 
 async def info_block(context: Context, write: Write, values: Values) -> None:
@@ -320,12 +299,11 @@ INFO = (
     HmpCommand(
         "block-jobs", (), "", "show progress of ongoing block device operations", info_block_jobs
     ),
-    HmpCommand("status", (), "", "show the current VM status", info_status),
+    HmpCommand("status", (), "", "show the current VM status (running|paused)", info_status),
     HmpCommand("version", (), "", "show the version", info_version),
     *hmp_migration.INFO,
 )
 COMMANDS = (
-    HmpCommand("info|i", (Rest("rest"),), "[subcommand]", "show various information", info),
     HmpCommand(
         "block_resize",
         (_DEVICE, Rest("size")),

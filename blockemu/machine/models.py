@@ -28,7 +28,7 @@ class Model(NamedTuple):
     first IDE drive and its first floppy have among the devices without a place of their own, if it
     has nothing else; ``cards_first``: whether display and network get theirs before.  ``units``:
     disks on an IDE bus.  ``flashes``: how many flash chips may hold its firmware.  ``lacks``: the
-    defaults that it does not have.
+    defaults that it does not have.  ``sleeps``: whether its guest can be put to sleep.
     """
 
     buses: tuple[BusPlan, ...] = ()
@@ -39,6 +39,7 @@ class Model(NamedTuple):
     cards_first: bool = True
     units: int = 2
     lacks: frozenset[str] = frozenset()
+    sleeps: bool = False
 
 
 _PC: Final = Model(
@@ -53,6 +54,7 @@ _PC: Final = Model(
     first=18,
     floppy=13,
     flashes=2,
+    sleeps=True,
 )
 _Q35: Final = Model(
     (
@@ -66,15 +68,34 @@ _Q35: Final = Model(
     cards_first=False,
     units=1,
     lacks=frozenset({"floppy"}),
+    sleeps=True,
 )
 _NONE: Final = Model(lacks=frozenset({"floppy", "cdrom", "sdcard"}))
 _MICROVM: Final = Model(lacks=frozenset({"floppy"}))
 _MODELS: Final = (
     (r"pc|pc-i440fx-\d+\.\d+", _PC),
-    (r"isapc", _PC._replace(flashes=0, first=16, floppy=10)),
+    (r"isapc", _PC._replace(flashes=0, first=16, floppy=10, sleeps=False)),
     (r"q35|pc-q35-\d+\.\d+(\.\d+)?", _Q35),
     (r"none|x-remote", _NONE),
     (r"microvm", _MICROVM),
+)
+
+
+class Machine(NamedTuple):
+    """A machine as lists of them have it: its names, and how many CPUs it might have."""
+
+    name: str
+    alias: str = ""
+    default: bool = False
+    cpus: int = 1
+
+
+MACHINES: Final = (
+    Machine("none"),
+    Machine("pc-q35-7.2", "q35", cpus=288),
+    Machine("pc-i440fx-7.2", "pc", default=True, cpus=255),
+    Machine("isapc"),
+    Machine("microvm", cpus=288),
 )
 HELP: Final = """\
 Supported machines are:

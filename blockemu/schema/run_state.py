@@ -62,6 +62,49 @@ class Resume(Event, event="RESUME"):
     """The machine runs again."""
 
 
+class Powerdown(Event, event="POWERDOWN"):
+    """The guest was asked to end; there is none that would."""
+
+
+class Wakeup(Event, event="WAKEUP"):
+    """The guest was woken up; there is none that slept."""
+
+
+class RebootAction(QEnum):
+    """What becomes of a reset."""
+
+    RESET = "reset"
+    SHUTDOWN = "shutdown"
+
+
+class ShutdownAction(QEnum):
+    """What becomes of the end."""
+
+    POWEROFF = "poweroff"
+    PAUSE = "pause"
+
+
+class PanicAction(QEnum):
+    """What becomes of a guest in panic."""
+
+    PAUSE = "pause"
+    SHUTDOWN = "shutdown"
+    EXIT_FAILURE = "exit-failure"
+    NONE = "none"
+
+
+class WatchdogAction(QEnum):
+    """What a watchdog does."""
+
+    RESET = "reset"
+    SHUTDOWN = "shutdown"
+    POWEROFF = "poweroff"
+    PAUSE = "pause"
+    DEBUG = "debug"
+    NONE = "none"
+    INJECT_NMI = "inject-nmi"
+
+
 class Shutdown(Event, event="SHUTDOWN"):
     """The program is about to end.
 

@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 from compat.daemon import DEADLINE, Both, Daemon, System
+from compat.test_nbd_client_servers import qemu_nbd, running
 
 
 def start(daemon: Daemon, name: str) -> Any:
@@ -67,3 +68,28 @@ def test_the_server_listens_on_a_socket_that_has_a_name(both: Both) -> None:
 
     both(script, oracle=System)
     assert heard[0] == heard[1]
+
+
+def test_a_disk_on_a_named_socket_shows_the_name_and_loses_it_once(both: Both) -> None:
+    node = {"driver": "nbd", "server": {"type": "fd", "str": "line"}}
+
+    def connect(daemon: Daemon) -> None:
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.connect(str(daemon.folder / "s.sock"))
+            keep(daemon, "line", connected.fileno())
+
+    def script(daemon: Daemon) -> None:
+        (daemon.folder / "disk").write_bytes(bytes(1 << 20))
+        with running(daemon.folder, *qemu_nbd(daemon.folder, "-f", "raw")):
+            connect(daemon)
+            inner = node | {"tls-creds": "none"}
+            daemon.execute("blockdev-add", {"driver": "raw", "node-name": "n", "file": inner})
+            daemon.execute("blockdev-add", {"driver": "raw", "node-name": "n", "file": node})
+            connect(daemon)
+            daemon("blockdev-add", {"driver": "raw", "node-name": "n", "file": node})
+            for each in daemon("query-named-block-nodes", flat=True):
+                daemon.note(f"{each['drv']} {each['image']['filename']}")
+            daemon("blockdev-del", {"node-name": "n"})
+            daemon.execute("blockdev-add", {"driver": "raw", "node-name": "n", "file": node})
+
+    both(script, oracle=System)

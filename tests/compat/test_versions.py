@@ -20,7 +20,18 @@ from blockemu.qmp_server.outline import outline
 VERSIONS = ["4.2", "5.2", "6.2", "7.2"]
 CHANGES = Path(__file__).with_name("qapi_changes.txt")
 REFERENCES = {"blockdev-add": "<BlockdevOptions>"}
-NOT_OF_DISKS = {"chardev-add", "object-add", "query-qmp-schema"}  # open lists, or told in no record
+NOT_OF_DISKS = {  # open lists, or told in no record
+    "chardev-add",
+    "chardev-change",
+    "object-add",
+    "query-cpus-fast",
+    "query-hotpluggable-cpus",
+    "query-machines",
+    "query-qmp-schema",
+    "query-spice",
+    "query-target",
+    "query-vnc",
+}
 MIGRATION = re.compile("migrat", re.IGNORECASE)  # no record tells how that was in older versions
 # A QEMU that is built without these tells of them nowhere.
 BUILD_OPTIONS = re.compile(r"\b(fuse|vduse-blk|vhost-user-blk)\b")

@@ -1,5 +1,8 @@
 """The machine's parts: its command line, its clock's protocol, its drives' names."""
 
+import io
+import re
+
 import pytest
 
 from blockemu.arguments import UsageError
@@ -58,6 +61,20 @@ def test_the_clock_moves_when_told_and_to_the_next_timer_unless_told_how_far():
         b"OK 70\nOK 256\nOK little\nFAIL\n"
     )
     assert rung == [70]
+
+
+def test_what_a_test_says_is_logged_as_qemu_does() -> None:
+    log = io.StringIO()
+    qtest = Qtest(SteppedClock(), log)
+    assert qtest.receive(b"clock_step 5\n") == b"OK 5\n"
+    qtest.closed()
+    qtest.closed()
+    assert re.sub(r"\d\.\d{6}", "T", log.getvalue()).splitlines() == [
+        "[I T] OPENED",
+        "[R +T] clock_step 5",
+        "[S +T] OK 5",
+        "[I +T] CLOSED",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -130,4 +130,36 @@ VERIFY = Group(
 """,
     files=_disks,
 )
-GROUPS = [QUORUM, MIRRORED, VERIFY]
+
+
+def _failing(name: str, event: str, kind: str, threshold: int, request: str) -> Group:
+    """Make one of three children fail at one kind of request.
+
+    Events of one node, or of failure, come once a second only: each group has one of each.
+    """
+    bad = (
+        '{"driver": "raw", "node-name": "bad", "file": {"driver": "blkdebug", "image": "c", '
+        f'"inject-error": [{{"event": "{event}", "iotype": "{kind}", "errno": 28}}]}}}}'
+    )
+    return Group(
+        f"quorum-{name}",
+        f"""
++ blockdev-add {{"driver": "file", "node-name": "a", "filename": "a.raw"}}
++ blockdev-add {{"driver": "file", "node-name": "b", "filename": "b.raw"}}
++ blockdev-add {{"driver": "file", "node-name": "c", "filename": "d.raw"}}
++ blockdev-add {{"driver": "quorum", "node-name": "q", "children": ["a", "b", {bad}], "vote-threshold": {threshold}}}
+. io q {request}
++ blockdev-del {{"node-name": "q"}}
+""",
+        files=_disks,
+    )
+
+
+ERRORS = [
+    _failing("read-error", "read_aio", "read", 2, "read 4096 8192"),
+    _failing("read-fails", "read_aio", "read", 3, "read 4096 8192"),
+    _failing("write-error", "write_aio", "write", 2, "write 4096 8192"),
+    _failing("write-fails", "write_aio", "write", 3, "write 4096 8192"),
+    _failing("zero-fails", "pwritev_zero", "write-zeroes", 3, "write -z 0 65536"),
+]
+GROUPS = [QUORUM, MIRRORED, VERIFY, *ERRORS]

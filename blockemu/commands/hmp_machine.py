@@ -1,0 +1,223 @@
+"""The human monitor's commands about the machine itself and what it is made of."""
+
+from typing import Any
+
+from blockemu.commands import machine, machine_facts
+from blockemu.commands.chardev import chardev_remove, chardev_send_break, query_chardev
+from blockemu.commands.context import Context
+from blockemu.commands.hmp_line import HmpCommand, Line, Rest, Values, Word, Write
+from blockemu.commands.objects import object_del
+from blockemu.errors import QmpError
+from blockemu.object_options import ObjectHelp, parse_object
+from blockemu.qmp_server.errors import ProtocolError
+
+
+async def info_name(context: Context, write: Write, values: Values) -> None:
+    """Tell what the machine's user calls it."""
+    title = context.emu.machine.title
+    if title is not None:
+        write(f"{title}\n")
+
+
+async def info_uuid(context: Context, write: Write, values: Values) -> None:
+    """Tell the machine's UUID."""
+    write(f"{context.emu.machine.uuid}\n")
+
+
+async def info_chardev(context: Context, write: Write, values: Values) -> None:
+    """List the chardevs."""
+    for each in query_chardev(context):
+        write(f"{each.label}: filename={each.filename}\n")
+
+
+async def info_iothreads(context: Context, write: Write, values: Values) -> None:
+    """List the I/O threads."""
+    for each in machine_facts.query_iothreads(context):
+        write(f"{each.id}:\n  thread_id={each.thread_id}\n  poll-max-ns={each.poll_max_ns}\n")
+        write(f"  poll-grow={each.poll_grow}\n  poll-shrink={each.poll_shrink}\n")
+        write(f"  aio-max-batch={each.aio_max_batch}\n")
+
+
+def _says(text: str) -> Any:
+    async def run(context: Context, write: Write, values: Values) -> None:
+        write(text)
+
+    return run
+
+
+def _refused(query: Any) -> Any:
+    async def run(context: Context, write: Write, values: Values) -> None:
+        query(context)
+
+    return run
+
+
+async def powerdown(context: Context, write: Write, values: Values) -> None:
+    """Ask the guest to end."""
+    machine.system_powerdown(context)
+
+
+async def wakeup(context: Context, write: Write, values: Values) -> None:
+    """Wake the guest up."""
+    machine.system_wakeup(context)
+
+
+async def nmi(context: Context, write: Write, values: Values) -> None:
+    """Interrupt the CPUs."""
+    machine.inject_nmi(context)
+
+
+async def set_link(context: Context, write: Write, values: Values) -> None:
+    """Plug a network cable in, or out."""
+    machine.set_link(context, name=str(values["name"]), up=values["up"] == "on")
+
+
+async def netdev_del(context: Context, write: Write, values: Values) -> None:
+    """Remove a network."""
+    machine.netdev_del(context, id=str(values["id"]))
+
+
+async def add_object(context: Context, write: Write, values: Values) -> None:
+    """Create an object."""
+    try:
+        options = parse_object(str(values["object"]), context.emu.profile)
+    except ObjectHelp as e:
+        write(f"{e}\n")
+    except ProtocolError as e:
+        write(f"Error: {e}\n")
+    else:
+        context.emu.objects.add(options)
+
+
+async def delete_object(context: Context, write: Write, values: Values) -> None:
+    """Delete an object."""
+    object_del(context, id=str(values["id"]))
+
+
+async def remove_chardev(context: Context, write: Write, values: Values) -> None:
+    """Remove a chardev."""
+    chardev_remove(context, id=str(values["id"]))
+
+
+async def send_break(context: Context, write: Write, values: Values) -> None:
+    """Send a break on a chardev."""
+    chardev_send_break(context, id=str(values["id"]))
+
+
+async def trace_event(context: Context, write: Write, values: Values) -> None:
+    """Trace events, or do not."""
+    try:
+        machine.trace_event_set_state(
+            context, name=str(values["name"]), enable=values["option"] == "on"
+        )
+    except QmpError as e:
+        write(f"{e}\n")
+
+
+async def info_trace_events(context: Context, write: Write, values: Values) -> None:
+    """Tell which events are traced."""
+    name = Line(str(values["rest"])).name()
+    try:
+        machine.trace_event_get_state(context, name=name or "*")
+    except QmpError as e:
+        write(f"{e}\n")
+
+
+_ID = (Word("id"),)
+INFO = (
+    HmpCommand("name", (), "", "show the current VM name", info_name),
+    HmpCommand("uuid", (), "", "show the current VM UUID", info_uuid),
+    HmpCommand("chardev", (), "", "show the character devices", info_chardev),
+    HmpCommand("iothreads", (), "", "show iothreads", info_iothreads),
+    HmpCommand("kvm", (), "", "show KVM information", _says("kvm support: disabled\n")),
+    HmpCommand(
+        "mice",
+        (),
+        "",
+        "show which guest mouse is receiving events",
+        _says("No mouse devices connected\n"),
+    ),
+    HmpCommand("tpm", (), "", "show the TPM device", _says("")),
+    HmpCommand("vnc", (), "", "show the vnc server status", _says("None\n")),
+    HmpCommand("spice", (), "", "show the spice server status", _says("Server: disabled\n")),
+    HmpCommand(
+        "balloon", (), "", "show balloon information", _refused(machine_facts.query_balloon)
+    ),
+    HmpCommand("network", (), "", "show the network state", _says("")),
+    HmpCommand("numa", (), "", "show NUMA information", _says("0 nodes\n")),
+    HmpCommand("pci", (), "", "show PCI info", _says("")),
+    HmpCommand("cpus", (), "", "show infos for each CPU", _says("")),
+    HmpCommand("memdev", (), "", "show memory backends", _says("\n")),
+    HmpCommand("memory-devices", (), "", "show memory devices", _says("")),
+    HmpCommand(
+        "memory_size_summary",
+        (),
+        "",
+        "show the amount of initially allocated and present hotpluggable (if enabled) "
+        "memory in bytes.",
+        _says("base memory: 0\nplugged memory: 0\n"),
+    ),
+    HmpCommand(
+        "hotpluggable-cpus",
+        (),
+        "",
+        "Show information about hotpluggable CPUs",
+        _refused(machine_facts.query_hotpluggable_cpus),
+    ),
+    HmpCommand(
+        "vm-generation-id",
+        (),
+        "",
+        "Show Virtual Machine Generation ID",
+        _refused(machine_facts.query_vm_generation_id),
+    ),
+    HmpCommand(
+        "replay", (), "", "show record/replay information", _says("Record/replay is not active\n")
+    ),
+    HmpCommand("roms", (), "", "show roms", _says("")),
+    HmpCommand(
+        "trace-events",
+        (Rest("rest"),),
+        "[name] [vcpu]",
+        "show available trace-events & their state (name: event name pattern; vcpu: "
+        "vCPU to query, default is any)",
+        info_trace_events,
+    ),
+)
+COMMANDS = (
+    HmpCommand("system_powerdown", (), "", "send system power down event", powerdown),
+    HmpCommand("system_wakeup", (), "", "wakeup guest from suspend", wakeup),
+    HmpCommand("nmi", (), "", "inject an NMI", nmi),
+    HmpCommand(
+        "set_link",
+        (Word("name"), Word("up")),
+        "name on|off",
+        "change the link status of a network adapter",
+        set_link,
+    ),
+    HmpCommand("netdev_del", _ID, "id", "remove host network device", netdev_del),
+    HmpCommand(
+        "object_add",
+        (Word("object"),),
+        "[qom-type=]type,id=str[,prop=value][,...]",
+        "create QOM object",
+        add_object,
+    ),
+    HmpCommand("object_del", _ID, "id", "destroy QOM object", delete_object),
+    HmpCommand("chardev-remove", _ID, "id", "remove chardev", remove_chardev),
+    HmpCommand("chardev-send-break", _ID, "id", "send a break on chardev", send_break),
+    HmpCommand(
+        "watchdog_action",
+        (Word("action"),),
+        "[reset|shutdown|poweroff|pause|debug|none|inject-nmi]",
+        "change watchdog action",
+        _says(""),
+    ),
+    HmpCommand(
+        "trace-event",
+        (Word("name"), Word("option"), Word("vcpu", optional=True)),
+        "name on|off [vcpu]",
+        "changes status of a specific trace event (vcpu: vCPU to set, default is all)",
+        trace_event,
+    ),
+)
