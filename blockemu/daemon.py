@@ -190,9 +190,15 @@ class Daemon:
             self_check=self._self_check,
             on_bug=lambda error: self.log.error("a command failed unexpectedly", exc_info=error),
             reword=self._reword,
+            crash=self._crash,
         )
         monitor.on_disconnect = self._disconnected
         return monitor
+
+    def _crash(self) -> None:
+        """End as QEMU does by a policy: at once, with a core if there may be one."""
+        if self.die is not None:
+            os.abort()
 
     def _reword(self, text: str, command: str) -> str:
         """Say what went wrong in the words of the profile."""

@@ -68,4 +68,4 @@ class CapabilityUnavailable(ProtocolError):
 
 
 class PolicyCrash(BaseException):
-    """Input that ``deprecated-input=crash`` or ``unstable-input=crash`` forbids: time to abort."""
+    """(adjective, kind, name) of input that a policy forbids on pain of death: time to abort."""

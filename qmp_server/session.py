@@ -11,6 +11,7 @@ from blockemu.qmp_server.errors import (
     AlreadyNegotiated,
     CapabilityUnavailable,
     CommandNotFound,
+    DisabledByPolicy,
     NoOob,
     NotNegotiated,
     ParseError,
@@ -97,8 +98,10 @@ class Service:
         self_check: bool = False,
         on_bug: Callable[[Exception], None] | None = None,
         reword: Callable[[str, str], str] | None = None,
+        crash: Callable[[], None] | None = None,
     ) -> None:
         self.profile = profile
+        self.crash = crash or (lambda: None)  # ends the program, if there is one to end
         self.self_check = self_check
         self.reword = reword or (lambda text, command: text)  # an error's text, as it is to be sent
         self.on_bug = on_bug or _log_bug
@@ -175,7 +178,7 @@ class Session:
     def execute(self, request: Any, context: Any = None) -> bytes | Pending:
         """Run a request; return the reply, or what is to be awaited for it.
 
-        Commands get ``context``.  Errors become replies; only PolicyCrash goes up.
+        Commands get ``context``.  Errors become replies.
         """
         ident: Any = _NO_ID
         name = ""
@@ -194,8 +197,9 @@ class Session:
             if command.is_async:
                 return Pending(command, result, ident)
             return self._success(command, result, ident)
-        except PolicyCrash:
-            raise
+        except PolicyCrash as e:
+            self.service.crash()
+            return self._failure(DisabledByPolicy(*e.args), ident, name)
         except Exception as e:
             return self._failure(e, ident, name)
 

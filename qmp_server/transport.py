@@ -61,10 +61,16 @@ class Monitor:
         self_check: bool = False,
         on_bug: Callable[[Exception], None] | None = None,
         reword: Callable[[str, str], str] | None = None,
+        crash: Callable[[], None] | None = None,
     ) -> None:
         self.context_factory = context_factory
         self.service = Service(
-            registry_loader, profile, self_check=self_check, on_bug=on_bug, reword=reword
+            registry_loader,
+            profile,
+            self_check=self_check,
+            on_bug=on_bug,
+            reword=reword,
+            crash=crash,
         )
         self.pretty = pretty
         self.dispatcher = dispatcher or make_dispatcher()

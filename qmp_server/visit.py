@@ -310,7 +310,7 @@ def obey(
     if policy == "reject":
         raise error(adjective, kind, name)
     if policy == "crash":
-        raise PolicyCrash(f"{adjective} {kind} {name} disabled by policy")
+        raise PolicyCrash(adjective, kind, name)
 
 
 class MemberTable:
