@@ -389,11 +389,14 @@ class MachineStartup(Startup):
         daemon.emu.drives.units["ide"] = self._model.units
         daemon.emu.warnings = self._pass_on
         daemon.emu.quiet = self._stepped
+        groups, clocks = daemon.emu.throttle_groups, daemon.emu.clocks
+        groups.clock = clocks.realtime  # whether a test steps its clock QEMU learns later
         for names in (("add-fd",), ("object",), ("blockdev",), ("drive", *_DISKS)):
             for option in self._options:
                 if option.name in names:
                     await self._open(daemon, option)
         await self._add_defaults(daemon)
+        groups.clock = clocks.virtual
 
     def _furniture(self) -> "Furniture":
         from blockemu.machine.defaults import furnish

@@ -9,6 +9,7 @@ from blockemu.errors import QmpError
 
 MOST = 1_000_000_000_000_000
 _LENGTH_MOST = (1 << 32) - 1
+_SIGN = 1 << 63
 _KINDS = tuple(f"{unit}-{way}" for unit in ("bps", "iops") for way in ("total", "read", "write"))
 _DEFAULTS = {"iops-size": 0} | {
     f"{kind}{suffix}": value
@@ -115,7 +116,8 @@ class ThrottleConfig:
             if limits[f"{kind}-max"]:
                 for suffix in ("-max", "-max-length"):
                     shown[LIMITS[kind + suffix]] = limits[kind + suffix]
-        return shown | ({"iops_size": limits["iops-size"]} if limits["iops-size"] else {})
+        size = (limits["iops-size"] + _SIGN) % (2 * _SIGN) - _SIGN  # it is not unsigned there
+        return shown | ({"iops_size": size} if size else {})
 
     def check(self) -> None:
         """Raise unless the limits go together (throttle_is_valid)."""
