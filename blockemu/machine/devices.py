@@ -246,10 +246,18 @@ class Devices:
         try:
             self._set_properties(device, options)
             self._realise(device)
+            device.bus.devices.append(device)
+            self._enter_thread(device.backend)
         except BaseException:
+            device.bus.devices = [each for each in device.bus.devices if each is not device]
             await self._take_out(device)
             raise
-        device.bus.devices.append(device)
+
+    def _enter_thread(self, backend: Backend | None) -> None:
+        """Bring what a disk uses to its controller's thread (virtio_scsi_hotplug)."""
+        thread = self.iothread_of(backend) if backend is not None else None
+        if backend is not None and backend.inserted is not None and thread:
+            self._graph.threads.enter(backend.node, thread)
 
     def _bus(self, model: DeviceType, name: str | None) -> Bus:
         if name is None:
