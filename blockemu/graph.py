@@ -342,7 +342,10 @@ class Graph:
             refresh(new, old, transaction=transaction)
 
     async def set_backing(self, node: Node[Any], backing: Node[Any] | None) -> None:
-        """Give a node another backing child, or none (bdrv_set_backing_hd, block.c)."""
+        """Give a node another backing child, or none (bdrv_set_backing_hd, block.c).
+
+        If others use the old one it keeps what permissions it took, until the next change there.
+        """
         async with drained(node):
             edge = node.backing
             old = edge.node if edge is not None else None
@@ -355,7 +358,7 @@ class Graph:
                 if backing is not None:
                     role = backing_role(node)
                     self.add_child_unchecked(node, "backing", role, backing, transaction)
-                refresh(node, *([old] if old is not None else []), transaction=transaction)
+                refresh(node, transaction=transaction)
             if backing is not None and inherits:
                 backing.inherits_from = node
             if old is not None and old is not backing:

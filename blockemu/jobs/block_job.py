@@ -115,8 +115,14 @@ class BlockJob(Job):
         return nodes
 
     def release(self) -> None:
-        """Drop the nodes of a job that never started."""
-        self.drop_nodes()
+        """Drop the nodes that the job still claims; what nobody else uses of them is closed."""
+        nodes = self.drop_nodes()
+        if nodes and self.started:
+            self.jobs.conclude(lambda: self._close(nodes))
+
+    async def _close(self, nodes: list[Node[Any]]) -> None:
+        for node in nodes:
+            await self.graph.release(node)
 
     # Speed
 

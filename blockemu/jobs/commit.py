@@ -159,14 +159,12 @@ class CommitJob(BlockJob):
             self.graph.replace_node(self.filter, self.filter.backing.node)
 
     async def clean(self) -> None:
-        """Let go of all, and make the base read-only again if it was."""
+        """Let go but of the nodes above; make the base read-only again if it was."""
         if self.base_was_read_only:
             with suppress(QmpError, OSError):
                 await set_read_only(self.graph, self.base_node, True)
         if self.top is not None:
             await self.graph.remove(self.top)
-        for node in self.drop_nodes():
-            await self.graph.release(node)
         if self.filter is not None:
             self.filter.holds -= 1
             await self.graph.release(self.filter)

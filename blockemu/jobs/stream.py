@@ -166,7 +166,7 @@ class StreamJob(BlockJob):
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     async def clean(self) -> None:
-        """Let go of all; make the image read-only again if it was."""
+        """Let go but of the nodes; make the image read-only again if it was."""
         await self._drop_filter()
         if self.backend is not None:
             await self.graph.remove(self.backend)
@@ -174,8 +174,6 @@ class StreamJob(BlockJob):
         if self.was_read_only:
             with suppress(QmpError, OSError):
                 await set_read_only(self.graph, self.target, True)
-        for node in self.drop_nodes():
-            await self.graph.release(node)
 
     async def _drop_filter(self) -> None:
         if self.filter is not None:

@@ -44,8 +44,8 @@ def held(daemon: Daemon, kind: Kind, **more: Any) -> None:
     daemon.job_reaches("j", reached)
 
 
-def running(daemon: Daemon, kind: Kind) -> None:
-    held(daemon, kind)
+def running(daemon: Daemon, kind: Kind, **more: Any) -> None:
+    held(daemon, kind, **more)
 
 
 def paused(daemon: Daemon, kind: Kind) -> None:
@@ -53,8 +53,8 @@ def paused(daemon: Daemon, kind: Kind) -> None:
     daemon.pause("job-pause", id="j")
 
 
-def ready(daemon: Daemon, kind: Kind) -> None:
-    kind.start(daemon, "j")
+def ready(daemon: Daemon, kind: Kind, **more: Any) -> None:
+    kind.start(daemon, "j", **more)
     daemon.job_until("j", "ready")
 
 
@@ -99,7 +99,7 @@ def waiting(daemon: Daemon, kind: Kind) -> None:
     daemon.job_reaches("k", MIB)
 
 
-STATES: dict[str, Callable[[Daemon, Kind], None]] = {
+STATES: dict[str, Callable[..., None]] = {
     "running": running,
     "paused": paused,
     "ready": ready,
