@@ -17,7 +17,7 @@ from blockemu.block_copy import DEFAULT_CLUSTER, BlockCopy, Call
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.dirty import DirtyBitmap, bitmaps_of
 from blockemu.edge import Edge
-from blockemu.errors import QmpError, Wrapped
+from blockemu.errors import MissingParameter, QmpError, Wrapped
 from blockemu.extents import ALLOCATED, DATA, NOWHERE, ZERO, Extents
 from blockemu.filter import Filter
 from blockemu.find_bitmap import find_bitmap
@@ -74,6 +74,13 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         self._bitmaps: list[DirtyBitmap] = []
         self._late: set[asyncio.Task[None]] = set()  # copies that took longer than the timeout
         self._readers: dict[Request, None] = {}  # of the snapshot, where the disk still has it
+
+    @classmethod
+    def read_texts(cls, options: dict[str, Any]) -> None:
+        """Miss the target as QAPI does, wherever the options come from (cbw_parse_options)."""
+        super().read_texts(options)
+        if "target" not in options:
+            raise MissingParameter("target")
 
     async def open(self) -> None:
         """Begin with everything, or what the bitmap says, still to be saved."""

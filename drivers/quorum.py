@@ -124,7 +124,12 @@ class Quorum(Node[BlockdevOptionsQuorum]):
     def read_texts(cls, options: dict[str, Any]) -> None:
         """Let what a command line left out be said in this driver's words."""
         super().read_texts(options)
-        options.setdefault("vote-threshold", 0)
+        threshold = options.setdefault("vote-threshold", 0)
+        if isinstance(threshold, str):
+            try:
+                options["vote-threshold"] = int(threshold, 0)
+            except ValueError:
+                raise InvalidParameterValue("vote-threshold", "a number") from None
         pattern = options.get("read-pattern")
         if pattern is not None and pattern not in {each.value for each in QuorumReadPattern}:
             raise BadPattern

@@ -29,12 +29,25 @@ class NoSuchGroup(QmpError):
     template = "Throttle group '{}' does not exist"
 
 
+class GroupNotGiven(QmpError):
+    """A command line left the group out."""
+
+    template = "Please specify a throttle group"
+
+
 class Throttle(Filter[ThrottleOptions]):
     """Holds requests up as its group says; without limits it costs nothing."""
 
     Options = ThrottleOptions
     reopen_options = frozenset({"throttle-group"})
     member: Member | None = None
+
+    @classmethod
+    def read_texts(cls, options: dict[str, Any]) -> None:
+        """Let what a command line left out be said in this driver's words."""
+        super().read_texts(options)
+        if "throttle-group" not in options:
+            raise GroupNotGiven
 
     async def open(self) -> None:
         """Join the group."""

@@ -294,3 +294,74 @@ def test_refcount_blocks_lie_behind_the_clusters_that_needed_them(pair: Pair, co
     pair.same("-f", "qcow2", "small.qcow2", *(word for c in commands for word in ("-c", c)))
     real, ours = (pair.folders[who] / "small.qcow2" for who in ("real", "ours"))
     assert ours.read_bytes() == real.read_bytes()
+
+
+def _two(pair: Pair, *, differ: bool) -> None:
+    for folder in pair.folders.values():
+        (folder / "a").write_bytes(b"\x07" * MIB)
+        (folder / "b").write_bytes(b"\x07" * MIB)
+        if differ:
+            with (folder / "b").open("r+b") as file:
+                file.seek(70000)
+                file.write(b"\x08")
+
+
+QUORUM = (
+    "driver=quorum,vote-threshold=2,blkverify=on,"
+    "children.0.driver=file,children.0.filename=a,children.1.driver=file,children.1.filename=b"
+)
+
+
+@pytest.mark.parametrize("differ", [False, True])
+@pytest.mark.parametrize(
+    "image",
+    [
+        ("blkverify:a:b",),
+        (
+            "--image-opts",
+            "driver=blkverify,raw.driver=file,raw.filename=a,test.driver=file,test.filename=b",
+        ),
+        ("--image-opts", QUORUM),
+    ],
+    ids=["name", "options", "quorum"],
+)
+def test_a_difference_ends_the_program(pair: Pair, image: tuple[str, ...], differ: bool) -> None:
+    _two(pair, differ=differ)
+    read = ["-c", "read -P 7 65536 65536", "-c", "read 0 512"]
+    done = pair.same("-f", "raw", *read, *image) if len(image) == 1 else pair.same(*read, *image)
+    assert done.status == int(differ)
+    assert ("contents mismatch at offset 70000" in done.errors) is differ
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "blkverify:a",
+        "blkverify:",
+        "blkverify:a:absent",
+        "blkverify:absent:a",
+        "json:{'driver':'blkverify','raw':{'driver':'file','filename':'a'},'test':{'filename':'b'}}",
+        "json:{'driver':'quorum','children':[],'vote-threshold':1}",
+        "json:{'driver':'quorum','children.0.filename':'a','vote-threshold':1}",
+        "json:{'driver':'quorum','children.1.filename':'a','vote-threshold':1}",
+        "json:{'driver':'quorum','children.0.filename':'a'}",
+        "json:{'driver':'quorum','vote-threshold':1}",
+        "json:{'driver':'quorum','children.0.filename':'a','vote-threshold':'x'}",
+        "json:{'driver':'quorum','children.0.filename':'a','vote-threshold':1,'read-pattern':'x'}",
+        "json:{'driver':'preallocate','file.filename':'a','prealloc-size':'x'}",
+        "json:{'driver':'preallocate','file.filename':'a','prealloc-size':'1M'}",
+        "json:{'driver':'blklogwrites','file.filename':'a'}",
+        "json:{'driver':'blklogwrites','file.filename':'a','log.filename':'b','log-sector-size':'x'}",
+        "json:{'driver':'blklogwrites','file.filename':'a','log.filename':'b','log-sector-size':'1k'}",
+        "json:{'driver':'snapshot-access','file.filename':'a'}",
+        "json:{'driver':'copy-before-write','file.filename':'a'}",
+        "json:{'driver':'copy-before-write','file.filename':'a','target.driver':'file','target.filename':'b'}",
+        "json:{'driver':'compress','file.filename':'a'}",
+        "json:{'driver':'compress','file.driver':'qcow2','file.file.filename':'empty.qcow2'}",
+        "json:{'driver':'throttle','file.filename':'a'}",
+        "json:{'driver':'copy-on-read','file.filename':'a'}",
+    ],
+)
+def test_filters_are_named_as_qemu_has_it(pair: Pair, image: str) -> None:
+    _two(pair, differ=False)
+    pair.same("-c", "info", "-c", "write -P 3 65536 65536", "-c", "map", image)
