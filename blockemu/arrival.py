@@ -33,11 +33,11 @@ def wait_for(daemon: "Daemon", uri: str, program: str) -> None:
 
     """
     daemon.emu.reporter = program
+    daemon.emu.not_come = lambda: daemon.stop(1)
     if not uri or uri == "defer":
         return
     from blockemu.commands.migration import numbered_fd  # start-up: few machines come
 
-    daemon.emu.migration.give_up = lambda: daemon.stop(1)
     try:
         daemon.emu.migration.start_incoming(uri, numbered_fd)
     except QmpError as e:

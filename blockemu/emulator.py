@@ -67,6 +67,7 @@ class Emulator:
         self.log: Callable[..., None] = lambda _text, **_values: None  # for the program's own log
         self.stdout: Callable[[str], None] = _print  # what QEMU prints there: qemu-io's output
         self.program = ""  # its name in reports; QEMU says none in what a monitor's command does
+        self.not_come: Callable[[], None] = lambda: None  # if what came is no machine
         self.reporter = ""  # the same in what nobody's command does
         self.is_machine = False  # like qemu-system: not a tool, not a storage daemon
         self.end: Callable[[], NoReturn] = _end  # where disks contradict themselves

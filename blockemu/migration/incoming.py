@@ -96,7 +96,7 @@ class Coming:
     def _fail(self, channel: Channel) -> None:
         self.move(self.status, S.FAILED)
         channel.close()
-        self._manager.give_up()
+        self._emu.not_come()
 
     async def _end_postcopy(self, load: Load, status: int, channel: Channel) -> None:
         """See to what is left once the machine runs (postcopy_ram_listen_thread)."""

@@ -106,10 +106,7 @@ class NotInPostcopy(QmpError):
 
 
 class Manager:
-    """Capabilities, parameters, and the migrations of one machine.
-
-    ``give_up`` is called when no machine can be made of what came.
-    """
+    """Capabilities, parameters, and the migrations of one machine."""
 
     def __init__(self, emu: "Emulator") -> None:
         self.emu = emu
@@ -122,7 +119,6 @@ class Manager:
         self.snapshots = MachineSnapshots(emu)
         self.leaving = Leaving(self)
         self.coming = Coming(self)
-        self.give_up: Callable[[], None] = lambda: None  # also when the program waits for one
 
     def report(self, text: str) -> None:
         """Tell the user what no command does: with the program's name."""
@@ -178,15 +174,14 @@ class Manager:
         leaving.begin()
         try:
             place = parse(uri)
-            if place is None:
-                leaving.move(S.SETUP, S.FAILED)
-                raise InvalidParameterValue("uri", "a valid migration protocol")
-            leaving.channel = self._open(place, take_fd, reading=False)
-        except InvalidParameterValue:
-            raise
+            if place is not None:
+                leaving.channel = self._open(place, take_fd, reading=False)
         except QmpError as e:
             leaving.fail(e)
             raise
+        if place is None:
+            leaving.fail(None)
+            raise InvalidParameterValue("uri", "a valid migration protocol")
         self.emu.keep(self._run(leaving, place))
 
     def _open(self, place: Place, take_fd: TakeFd, *, reading: bool) -> Channel | None:
@@ -204,7 +199,6 @@ class Manager:
             except QmpError as e:
                 leaving.fail(e)
                 self.report(str(e))
-                leaving.over.set_result(None)
                 return
         await leaving.run()
 

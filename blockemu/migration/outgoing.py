@@ -82,10 +82,11 @@ class Leaving:
         if C.EVENTS in self._manager.capabilities:
             self._emu.emit(MigrationPass(pass_=self._passes))
 
-    def fail(self, error: QmpError) -> None:
+    def fail(self, error: QmpError | None) -> None:
         """Give up before anything was sent (migrate_fd_error)."""
         self.move(S.SETUP, S.FAILED)
         self.error = error
+        self.over.set_result(None)
 
     # The user's side
 

@@ -69,7 +69,7 @@ _LIMITS: Final = {
     "cpu_throttle_initial": Limit("cpu_throttle_initial", 1, 99, _PERCENT),
     "cpu_throttle_increment": Limit("cpu_throttle_increment", 1, 99, _PERCENT),
     "downtime_limit": Limit(
-        "downtime_limit", 0, _MOST_DOWNTIME, f"an integer in the range of 0 to {_MOST_DOWNTIME} ms"
+        "downtime_limit", 0, _MOST_DOWNTIME, "an integer in the range of 0 to (2000 * 1000) ms"
     ),
     "multifd_channels": Limit("multifd_channels", 1, 255, _COUNT),
 }

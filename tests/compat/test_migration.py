@@ -1,0 +1,286 @@
+"""Migration between ours and QEMU's empty machine, whichever sends and whichever receives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from compat.daemon import Blockemu, Both, Daemon, System
+
+EMPTY = ["-machine", "none", "-nodefaults", "-display", "none"]
+SIZE = 64 << 20
+NODE = f'{{"driver": "null-co", "node-name": "n", "size": {SIZE}, "read-zeroes": true}}'
+OPTIONS = ("-blockdev", NODE)
+ON = ("events", "dirty-bitmaps")
+Kind = type[Daemon]
+
+
+class Real(System):
+    """QEMU's."""
+
+    def program(self) -> list[str]:
+        return ["qemu-system-x86_64", *EMPTY]
+
+
+class Ours(Blockemu):
+    """Ours."""
+
+    kind = "blockemu-qemu"
+
+    def program(self) -> list[str]:
+        return [sys.executable, "-m", "blockemu.qemu_main", "--compat", "7.2", *EMPTY]
+
+    def monitor(self, number: int) -> list[str]:
+        return ["-chardev", f"socket,id=compat,fd={number}", "-mon", "chardev=compat,mode=control"]
+
+
+class Sender:
+    """A machine with bitmaps, and one that waits for it."""
+
+    def __init__(self, folder: Path, sender: Kind, receiver: Kind, *options: str) -> None:
+        self.path = folder / "stream"
+        self.one = sender(folder / "one", *OPTIONS)
+        self.other = receiver(
+            folder / "other", *OPTIONS, "-incoming", f"unix:{self.path}", *options
+        )
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.one.close()
+        self.other.close()
+
+    def prepare(self) -> list[str]:
+        """Make bitmaps; return what they hold."""
+        for name, granularity in (("a", 512), ("b", 65536), ("c", 4096)):
+            self.one("block-dirty-bitmap-add", node="n", name=name, granularity=granularity)
+            line = f'qemu-io n "write {512 * granularity} 1M"'
+            self.one("human-monitor-command", {"command-line": line})
+        self.one("block-dirty-bitmap-disable", node="n", name="b")
+        for daemon in (self.one, self.other):
+            set_capabilities(daemon, *ON)
+        return [sha(self.one, name) for name in "abc"]
+
+    def migrate(self, *, postcopy: bool = False) -> None:
+        self.one("migrate", uri=f"unix:{self.path}")
+        if postcopy:
+            self.one("migrate-start-postcopy")
+        for daemon in (self.one, self.other):
+            daemon.wait("MIGRATION", lambda data: data["status"] in ("completed", "failed"))
+
+
+def set_capabilities(daemon: Daemon, *names: str) -> None:
+    wanted = [{"capability": name, "state": True} for name in names]
+    daemon("migrate-set-capabilities", capabilities=wanted)
+
+
+def sha(daemon: Daemon, name: str) -> str:
+    return daemon("x-debug-block-dirty-bitmap-sha256", node="n", name=name)["sha256"]
+
+
+def heard(daemon: Daemon) -> list[str]:
+    """Return the events of a machine; how often memory is looked at depends on time."""
+    events = [value for what, value in daemon.transcript if what == "event"]
+    return [
+        event["event"] + str(event.get("data", {}).get("status", ""))
+        for event in events
+        if event["event"] != "MIGRATION_PASS"
+    ]
+
+
+LEFT = ["MIGRATIONsetup", "MIGRATIONactive", "STOP", "MIGRATIONcompleted"]
+CAME = ["MIGRATIONactive", "RESUME", "MIGRATIONcompleted"]
+KINDS = pytest.mark.parametrize(
+    ("sender", "receiver"),
+    [(Ours, Ours), (Ours, Real), (Real, Ours), (Real, Real)],
+    ids=lambda kind: kind.__name__,
+)
+
+
+@pytest.fixture
+def pair(tmp_path: Path, program: Callable[[str], str]) -> Callable[..., Sender]:
+    program("qemu-system-x86_64")
+    return lambda *kinds, **options: Sender(tmp_path, *kinds, **options)
+
+
+@KINDS
+def test_bitmaps_arrive(pair: Callable[..., Sender], sender: Kind, receiver: Kind) -> None:
+    with pair(sender, receiver) as both:
+        held = both.prepare()
+        both.migrate()
+        assert [sha(both.other, name) for name in "abc"] == held
+        (node,) = both.other("query-named-block-nodes")
+        states = {b["name"]: (b["granularity"], b["recording"]) for b in node["dirty-bitmaps"]}
+        assert states == {"a": (512, True), "b": (65536, False), "c": (4096, True)}
+        assert (heard(both.one), heard(both.other)) == (LEFT, CAME)
+        assert both.other("query-status")["status"] == "running"
+        assert both.other("query-migrate") == {"status": "completed"}
+        assert both.one("query-migrate")["status"] == "completed"
+        assert both.one.stop() == both.other.stop() == 0
+
+
+@KINDS
+def test_bitmaps_arrive_after_the_machine(
+    pair: Callable[..., Sender], sender: Kind, receiver: Kind
+) -> None:
+    with pair(sender, receiver) as both:
+        held = both.prepare()
+        both.migrate(postcopy=True)
+        assert [sha(both.other, name) for name in "abc"] == held
+        active = "MIGRATIONpostcopy-active"
+        assert heard(both.one) == [*LEFT[:2], active, *LEFT[2:]]
+        assert heard(both.other) == [CAME[0], active, *CAME[1:]]
+        assert both.one.stop() == both.other.stop() == 0
+
+
+@KINDS
+def test_the_source_goes_on_if_the_other_side_ends(
+    pair: Callable[..., Sender], sender: Kind, receiver: Kind
+) -> None:
+    with pair(sender, receiver) as both:
+        both.prepare()
+        set_capabilities(both.one, "pause-before-switchover")
+        both.one("migrate", uri=f"unix:{both.path}")
+        both.one.wait("MIGRATION", lambda data: data["status"] == "pre-switchover")
+        both.other.close()
+        both.one("migrate-continue", state="pre-switchover")
+        both.one.wait("MIGRATION", lambda data: data["status"] == "failed")
+        both.one.wait("RESUME")
+        assert both.one("query-status")["status"] == "running"
+        assert both.one("query-migrate")["status"] == "failed"
+        assert heard(both.one) == [
+            *LEFT[:3],
+            "MIGRATIONpre-switchover",
+            "MIGRATIONdevice",
+            "MIGRATIONfailed",
+            "RESUME",
+        ]
+
+
+BROKEN = {
+    "foreign": "echo a stream of something else",
+    "older": "printf 'QEVM\\0\\0\\0\\2\\7\\0\\0\\0\\4none'",
+    "newer": "printf 'QEVM\\0\\0\\0\\4\\7\\0\\0\\0\\4none'",
+    "without-machine": "printf 'QEVM\\0\\0\\0\\3\\1\\0\\0\\0\\4none'",
+    "of-another-machine": "printf 'QEVM\\0\\0\\0\\3\\7\\0\\0\\0\\3xen\\0'",
+    "cut-off": "printf 'QEVM\\0\\0\\0\\3\\7\\0\\0\\0\\4none\\1\\0\\0'",
+    "of-unknown-kind": "printf 'QEVM\\0\\0\\0\\3\\7\\0\\0\\0\\4none\\11'",
+    "of-unknown-part": "printf 'QEVM\\0\\0\\0\\3\\7\\0\\0\\0\\4none\\1\\0\\0\\0\\1\\3cpu\\0\\0\\0\\0\\0\\0\\0\\1'",
+    "with-unknown-command": "printf 'QEVM\\0\\0\\0\\3\\7\\0\\0\\0\\4none\\10\\0\\77\\0\\0'",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_machine_ends_the_program(
+    tmp_path: Path, program: Callable[[str], str], name: str
+) -> None:
+    program("qemu-system-x86_64")
+    told = []
+    for kind in (Real, Ours):
+        with kind(tmp_path / kind.kind, "-incoming", "defer") as daemon:
+            daemon.execute("migrate-incoming", uri=f"exec:{BROKEN[name]}")
+            assert daemon.ended() == 1
+            told.append(daemon.errors().replace(daemon.kind, "program"))
+    assert told[0] == told[1]
+
+
+def test_settings_are_answered_alike(both: Both) -> None:
+    def script(daemon: Daemon) -> None:
+        daemon("query-migrate")
+        daemon("query-migrate-capabilities")
+        daemon("query-migrate-parameters")
+        for wanted in CAPABILITIES:
+            capabilities = [{"capability": name, "state": True} for name in wanted]
+            daemon.execute("migrate-set-capabilities", capabilities=capabilities)
+        daemon("query-migrate-capabilities")
+        for parameters in PARAMETERS:
+            daemon.execute("migrate-set-parameters", parameters)
+        daemon("query-migrate-parameters")
+        for line in LINES:
+            daemon.execute("human-monitor-command", {"command-line": line})
+
+    both(script, oracle=Real, ours=Ours)
+
+
+CAPABILITIES = (
+    ["postcopy-preempt"],
+    ["zero-copy-send"],
+    ["multifd", "compress"],
+    ["events", "dirty-bitmaps"],
+    ["nonsense"],
+    ["late-block-activate", "return-path"],
+    ["x-ignore-shared", "postcopy-ram"],
+)
+ALIAS = {"node-name": "n", "alias": "m", "bitmaps": []}
+PARAMETERS = (
+    {"compress-level": 10},
+    {"compress-threads": 0},
+    {"compress-threads": 256},
+    {"throttle-trigger-threshold": 101},
+    {"cpu-throttle-initial": 0},
+    {"max-cpu-throttle": 10},
+    {"downtime-limit": 2000001},
+    {"multifd-channels": 0},
+    {"multifd-zlib-level": 5},
+    {"xbzrle-cache-size": 4097},
+    {"announce-initial": 100001},
+    {"announce-step": 0},
+    {"tls-creds": None},
+    {"tls-hostname": "host"},
+    {"max-bandwidth": 1 << 30},
+    {"block-bitmap-mapping": [ALIAS, ALIAS]},
+    {"block-bitmap-mapping": [ALIAS | {"alias": "1"}]},
+    {"block-bitmap-mapping": [ALIAS | {"alias": "a" * 256}]},
+    {"block-bitmap-mapping": [ALIAS, ALIAS | {"node-name": "o"}]},
+    {"block-bitmap-mapping": [ALIAS | {"bitmaps": [{"name": "b", "alias": "c"}]}]},
+)
+LINES = (
+    "info migrate_parameters",
+    "info migrate_capabilities",
+    "info migrate",
+    "migrate_set_capability events maybe",
+    "migrate_set_capability nothing on",
+    "migrate_set_parameter nothing 1",
+    "migrate_set_parameter downtime-limit 100",
+    "migrate_set_parameter block-bitmap-mapping x",
+    "migrate_continue active",
+    "migrate_start_postcopy",
+    "migrate_pause",
+    "migrate_recover unix:/nowhere",
+    "migrate_incoming unix:/nowhere",
+    "migrate -d -r unix:/nowhere",
+    "migrate_cancel",
+)
+
+
+def test_where_a_machine_cannot_go_is_told_alike(both: Both) -> None:
+    def script(daemon: Daemon) -> None:
+        set_capabilities(daemon, "events")
+        for uri in ("nonsense", "nonsense:x", "unix:", "tcp:host", "tcp:[::1", "tcp::", "fd:x"):
+            daemon.execute("migrate", uri=uri)
+            daemon("query-migrate")
+        daemon("migrate_cancel")
+        daemon.execute("migrate-continue", state="active")
+        daemon.execute("migrate", uri="unix:/x", resume=True)
+        daemon.execute("migrate-incoming", uri="unix:/x")
+        daemon.execute("migrate-start-postcopy")
+
+    both(script, oracle=Real, ours=Ours)
+
+
+def test_a_machine_that_waits_is_answered_alike(both: Both) -> None:
+    def script(daemon: Daemon) -> None:
+        daemon("query-status")
+        daemon("query-migrate")
+        daemon("stop")
+        daemon("query-status")
+        daemon.execute("migrate", uri="unix:/x")
+        daemon.execute("migrate-incoming", uri="nonsense")
+        daemon.execute("migrate-incoming", uri="unix:stream")
+        daemon.execute("migrate-incoming", uri="unix:stream")
+        daemon("query-migrate")
+
+    both(script, "-incoming", "defer", oracle=Real, ours=Ours)
