@@ -6,6 +6,7 @@ them.  It may also keep all changes for ever, to go through every crash that the
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -111,11 +112,16 @@ class JournalFile:
         self.journal = journal
         self.path = path
         self.fd = fd
+        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)  # not a device, which has one size
 
     @property
     def length(self) -> int:
         """Its size now, in bytes."""
-        return os.fstat(self.fd).st_size
+        return os.lseek(self.fd, 0, os.SEEK_END)
+
+    def _resize(self, length: int) -> None:
+        if self._regular:
+            os.ftruncate(self.fd, length)
 
     def write(self, offset: int, buf: memoryview) -> Entry:
         """Note a write."""
@@ -131,8 +137,10 @@ class JournalFile:
 
     def _begin(self, change: Wrote | Zeroed | Resized, offset: int, end: int) -> Entry:
         length = self.length
-        runs = data_runs(self.fd, offset, min(end, length), _ALL)
-        kept = [(start, min(stop, end)) for start, stop in runs]
+        runs = [(offset, length)]  # a device knows no holes
+        if self._regular:
+            runs = data_runs(self.fd, offset, min(end, length), _ALL)
+        kept = [(start, min(stop, end)) for start, stop in runs if start < min(stop, end)]
         before = [(start, os.pread(self.fd, stop - start, start)) for start, stop in kept]
         return self.journal.note(Entry(self, change, length, before))
 
@@ -147,12 +155,10 @@ class JournalFile:
     def undo(self, entry: Entry) -> None:
         """Put back what a change replaced."""
         change = entry.change
-        if isinstance(change, Resized):
-            os.ftruncate(self.fd, entry.length)
-        else:
+        if not isinstance(change, Resized):
             size = change.length if isinstance(change, Zeroed) else len(change.data)
             self._zero(change.offset, size)
-            os.ftruncate(self.fd, entry.length)
+        self._resize(entry.length)
         for offset, data in entry.before:
             os.pwrite(self.fd, data, offset)
 
@@ -163,10 +169,10 @@ class JournalFile:
                 os.pwrite(self.fd, data, offset)
             case Zeroed(offset, length):
                 if offset + length > self.length:
-                    os.ftruncate(self.fd, offset + length)
+                    self._resize(offset + length)
                 self._zero(offset, length)
             case Resized(length):
-                os.ftruncate(self.fd, length)
+                self._resize(length)
 
     def _zero(self, offset: int, length: int) -> None:
         if not length:
