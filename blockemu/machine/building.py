@@ -7,7 +7,8 @@ from typing import Final
 
 from blockemu.errors import QmpError
 from blockemu.machine.defaults import BARE, Furniture
-from blockemu.machine.devices import Bus, Devices
+from blockemu.machine.device import Bus
+from blockemu.machine.devices import Devices
 from blockemu.machine.drives import Drives
 from blockemu.machine.models import Model
 from blockemu.machine.types import PFLASH

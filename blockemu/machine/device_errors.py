@@ -39,6 +39,12 @@ class NoHotplug(QmpError):
     template = "Bus '{}' does not support hotplugging"
 
 
+class NoIothreads(QmpError):
+    """The controller cannot follow the disk to its thread."""
+
+    template = "HBA does not support iothreads"
+
+
 class DuplicateDevice(QmpError):
     """The id is taken."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from blockemu.backend import Backend, drained
 from blockemu.errors import (
@@ -14,6 +14,7 @@ from blockemu.errors import (
 )
 from blockemu.graph import Graph
 from blockemu.jobs.registry import Jobs
+from blockemu.machine.device import Bus, Device, class_of, inner_of
 from blockemu.machine.device_errors import (
     BusFull,
     BusNotFound,
@@ -25,6 +26,7 @@ from blockemu.machine.device_errors import (
     NoBackend,
     NoBus,
     NoHotplug,
+    NoIothreads,
     NoSuchProperty,
     NotAccepted,
     NotADevice,
@@ -39,98 +41,13 @@ from blockemu.perm import Perm
 from blockemu.permissions import want
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import Struct
-from blockemu.qom import Container, NoSuchObject, Object, Property, Tree
+from blockemu.qom import Container, NoSuchObject, Object, Tree
 from blockemu.schema.devices import DeviceDeleted
+from blockemu.threads import IothreadFixed, roots_around
 
 _BOOLS = ("on", "off", "yes", "no", "y", "n", "true", "false")
 _VALUES = {"OnOffAuto": ("on", "off", "auto"), "BlockdevOnError": POLICIES}
 _SPECIAL = ("driver", "id", "bus")
-
-
-class Bus:
-    """A bus: its name, its kind, and what sits on it."""
-
-    def __init__(self, name: str, kind: str, *, most: int = 0, hotplug: bool = True) -> None:
-        self.name = name
-        self.kind = kind
-        self.most = most  # devices it takes; 0: any number
-        self.hotplug = hotplug
-        self.devices: list[Device] = []
-
-    @property
-    def full(self) -> bool:
-        """Whether it takes no more."""
-        return bool(self.most) and len(self.devices) >= self.most
-
-
-class Device(Object):
-    """A device; ``backend`` is what it reads and writes by."""
-
-    def __init__(self, model: DeviceType, bus: Bus, id_: str) -> None:
-        super().__init__()
-        self.model = model
-        self.bus = bus
-        self.id = id_
-        self.values: dict[str, str] = {}
-        self.backend: Backend | None = None
-        self.graph: Graph | None = None  # where the nodes are that it may be put on
-        self.child_bus: Bus | None = None
-        self.leaving = False
-
-    @property
-    def owner(self) -> Object:
-        """What has the drive: the device behind a proxy, or else this one."""
-        return self.child("virtio-backend") or self
-
-    @property
-    def called(self) -> str:
-        """What queries call the owner of the drive: its id, or else its path."""
-        return self.id if self.id and self.owner is self else self.owner.path
-
-    @property
-    def drive(self) -> str:
-        """The name of the drive, or else of the node that the device is on (get_drive)."""
-        if self.backend is None:
-            return ""
-        if self.backend.title or self.backend.inserted is None:
-            return self.backend.title
-        return self.backend.node.name
-
-    async def change_drive(self, name: str) -> None:
-        """Put the device's backend on another node (set_drive_helper).  Raises QmpError."""
-        assert self.graph is not None
-        node = self.graph.lookup_either(None, name)
-        assert self.backend is not None
-        await self.graph.move(self.backend, node)
-
-
-def _device_of(part: Object) -> Device:
-    """Return the device that a proxy's inner device belongs to, or the device itself."""
-    found = part if isinstance(part, Device) else part.parent
-    assert isinstance(found, Device)
-    return found
-
-
-_DRIVE: Final = Property(
-    "drive",
-    "str",
-    str,
-    lambda part: _device_of(part).drive,
-    lambda part, name: _device_of(part).change_drive(name),
-)
-_classes: dict[str, type[Device]] = {}
-
-
-def _own(model: DeviceType) -> tuple[Property, ...]:
-    return (_DRIVE,) if model.drive is not Drive.NONE else ()
-
-
-def _class(model: DeviceType) -> type[Device]:
-    """Return the class of a type, which states its name to the object tree."""
-    if model.name not in _classes:
-        members = {"TYPE": model.name, "PROPERTIES": _own(model)}
-        _classes[model.name] = type("Device", (Device,), members)
-    return _classes[model.name]
 
 
 class Devices:
@@ -195,12 +112,26 @@ class Devices:
         A virtio-blk disk's own thread takes over when the guest runs, which it never does.
         """
         device = self.of_backend(backend)
-        while device is not None:
-            bus, every = device.bus, (each for bus in self.buses for each in bus.devices)
-            device = next((each for each in every if each.child_bus is bus), None)
-            if device is not None and "iothread" in device.values:
-                return device.values["iothread"]
+        return self._iothread_above(device) if device is not None else None
+
+    def _iothread_above(self, device: Device) -> str | None:
+        at: Device | None = device
+        while at is not None:
+            bus, every = at.bus, (each for bus in self.buses for each in bus.devices)
+            at = next((each for each in every if each.child_bus is bus), None)
+            if at is not None and "iothread" in at.values:
+                return at.values["iothread"]
         return None
+
+    def _check_iothread(self, device: Device) -> None:
+        """Refuse a disk whose other users are in another thread (virtio_scsi_hotplug)."""
+        backend, threads = device.backend, self._graph.threads
+        if not threads.used or backend is None or backend.inserted is None:
+            return
+        rest = [edge for edge in roots_around(backend.inserted) if edge is not backend]
+        if {threads.pinned(edge) for edge in rest} <= {self._iothread_above(device) or "", None}:
+            return
+        raise NoIothreads if device.bus.kind == "SCSI" and device.bus.plain else IothreadFixed
 
     # Plugging in
 
@@ -220,11 +151,12 @@ class Devices:
         bus = self._bus(model, options.get("bus"))
         if self.started and not bus.hotplug:
             raise NoHotplug(bus.name)
-        device = _class(model)(model, bus, options.get("id", ""))
+        device = class_of(model)(model, bus, options.get("id", ""))
         self._place(device, folder)
         await self._start(device, options)
         if model.makes:
-            device.child_bus = Bus(self._bus_name(device), model.makes)
+            plain = "iothread" not in model.properties
+            device.child_bus = Bus(self._bus_name(device), model.makes, plain=plain)
             self.buses.append(device.child_bus)
         return device
 
@@ -236,7 +168,7 @@ class Devices:
 
         """
         bus = next(bus for bus in self.buses if bus.kind == model.bus)
-        device = _class(model)(model, bus, "")
+        device = class_of(model)(model, bus, "")
         self._qom.container("machine").add_child(name, device)
         await self._start(device, {"drive": drive})
         return device
@@ -247,17 +179,11 @@ class Devices:
             self._set_properties(device, options)
             self._realise(device)
             device.bus.devices.append(device)
-            self._enter_thread(device.backend)
+            self._check_iothread(device)
         except BaseException:
             device.bus.devices = [each for each in device.bus.devices if each is not device]
             await self._take_out(device)
             raise
-
-    def _enter_thread(self, backend: Backend | None) -> None:
-        """Bring what a disk uses to its controller's thread (virtio_scsi_hotplug)."""
-        thread = self.iothread_of(backend) if backend is not None else None
-        if backend is not None and backend.inserted is not None and thread:
-            self._graph.threads.enter(backend.node, thread)
 
     def _bus(self, model: DeviceType, name: str | None) -> Bus:
         if name is None:
@@ -297,7 +223,7 @@ class Devices:
             self._anonymous += 1
             _folder(machine, "peripheral-anon").add_child(name, device)
         if device.model.inner:
-            device.add_child("virtio-backend", _inner(device.model))
+            device.add_child("virtio-backend", inner_of(device.model))
 
     def _set_properties(self, device: Device, options: Mapping[str, str]) -> None:
         for name in in_order(options):
@@ -493,8 +419,3 @@ def _folder(machine: Object, name: str) -> Object:
         found = Container()
         machine.add_child(name, found)
     return found
-
-
-def _inner(model: DeviceType) -> Object:
-    made: Object = type("Inner", (Object,), {"TYPE": model.inner, "PROPERTIES": _own(model)})()
-    return made

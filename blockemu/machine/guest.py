@@ -14,7 +14,8 @@ from typing import Final
 from blockemu.backend import Backend
 from blockemu.clocks import Clocks
 from blockemu.errors import QmpError
-from blockemu.machine.devices import Device, Devices
+from blockemu.machine.device import Device
+from blockemu.machine.devices import Devices
 from blockemu.machine.error_policies import action_for, announce
 from blockemu.machine.types import Drive
 from blockemu.node import Write

@@ -204,3 +204,22 @@ DEFAULTS = """
 @pytest.mark.parametrize("line", DEFAULTS)
 def test_drives_that_nobody_asked_for(folder, line):
     alike(folder, line.split(), ["query-block", "hmp info block"], [*BARE, "-S"])
+
+
+def test_a_disk_for_controllers_in_different_threads(folder):
+    options = ["-object", "iothread,id=t0", "-object", "iothread,id=t1"]
+    options += ["-device", "virtio-scsi,id=s0,iothread=t0", "-device", "virtio-scsi,id=s1"]
+    options += ["-device", "virtio-scsi,id=s2,iothread=t1", "-device", "lsi53c895a,id=s3"]
+    options += ["-blockdev", "null-co,node-name=n,read-only=on"]
+    plug = 'device_add {{"driver": "scsi-hd", "id": "{0}", "drive": "n", "bus": "{1}.0"}}'
+    talk(
+        folder,
+        options,
+        [
+            *(plug.format("a", "s0"), plug.format("b", "s2"), plug.format("b", "s0")),
+            *(plug.format("c", "s1"), plug.format("c", "s3")),
+            'device_add {"driver": "virtio-blk", "id": "c", "drive": "n"}',
+            'device_add {"driver": "virtio-blk", "id": "c", "drive": "n", "iothread": "t0"}',
+            *('device_del {"id": "a"}', plug.format("c", "s2")),
+        ],
+    )
