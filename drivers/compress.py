@@ -29,6 +29,7 @@ class Compress(Filter[CompressOptions]):
     """Turns writes into compressed ones of whole clusters."""
 
     Options = CompressOptions
+    can_reopen = False
 
     async def open(self) -> None:
         """Check that the image can, and ask for requests of whole clusters."""

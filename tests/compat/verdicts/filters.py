@@ -1,6 +1,8 @@
 """Filters, and the objects they need."""
 
-from compat.daemon import System
+from pathlib import Path
+
+from compat.daemon import System, image
 from compat.verdicts.table import Group
 
 THROTTLE = Group(
@@ -51,4 +53,33 @@ DRIVES = Group(
 """,
     oracle=System,
 )
-GROUPS = [THROTTLE, DRIVES]
+
+
+def _images(folder: Path) -> None:
+    image("create", "-q", "-f", "qcow2", "disk.qcow2", "1M", cwd=folder)
+    (folder / "disk.raw").write_bytes(bytes(1 << 20))
+
+
+COMPRESSING = Group(
+    "compress",
+    r"""
++ blockdev-add {"driver": "file", "node-name": "raw", "filename": "disk.raw"}
++ blockdev-add {"driver": "qcow2", "node-name": "disk", "file": {"driver": "file", "filename": "disk.qcow2"}}
+- blockdev-add {"driver": "compress", "node-name": "c"}
+- blockdev-add {"driver": "compress", "node-name": "c", "file": "absent"}
+- blockdev-add {"driver": "compress", "node-name": "c", "file": "raw"}
++ blockdev-add {"driver": "compress", "node-name": "c", "file": "disk"}
++ query-named-block-nodes {"flat": true}
+. write c 0 131072 7
+. io c write -P 8 4096 512
+. io c read -P 7 8192 122880
+. write c 196608 65536 9
++ block_resize {"node-name": "c", "size": 2097152}
+- blockdev-reopen {"options": [{"driver": "compress", "node-name": "c", "file": "disk"}]}
+- blockdev-del {"node-name": "disk"}
+- blockdev-add {"driver": "compress", "node-name": "above", "file": "c"}
++ blockdev-del {"node-name": "c"}
+""",
+    files=_images,
+)
+GROUPS = [THROTTLE, DRIVES, COMPRESSING]
