@@ -27,9 +27,10 @@ Paths below a command or event: `ARG` is what goes in, `RET` what comes back; `?
 `{case}` is a case of a union, `|kind` an alternative, `[]` an element, `= value` a value,
 `@feature:` a feature. Of a member that comes or goes, what is below it is not listed.
 
-What the block layer does is the newest version's under all profiles, but for the words of errors (below)
-and writable NBD exports, which say since 7.1 that a client may have several connections. The older
-words for conflicts of permissions (before 6.1) and faults of single releases are not imitated.
+What the block layer does is the newest version's under all profiles, but for the words of errors
+(below) and writable NBD exports, which say since 7.1 that a client may have several connections.
+The older words for conflicts of permissions (before 6.1) and faults of single releases are not
+imitated.
 """
 
 
