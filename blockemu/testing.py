@@ -206,7 +206,7 @@ class Ended(Exception):
 
 
 def _end() -> NoReturn:
-    raise Ended
+    raise Ended("a daemon would have ended here")
 
 
 async def _close_when_stopped(daemon: Daemon) -> None:

@@ -1,5 +1,7 @@
 """``blockemu.testing`` and the pytest plugin, used as their users do."""
 
+from pathlib import Path
+
 import pytest
 from qemu.qmp import ExecuteError
 
@@ -95,3 +97,18 @@ def test_the_fixture_fails_a_test_that_leaves_something_behind(pytester):
     result.assert_outcomes(passed=5, errors=4)
     for left in ["node left", "file descriptor *: /dev/null", "task left", "backend left"]:
         result.stdout.fnmatch_lines([f"  {left}"])
+
+
+async def test_where_a_daemon_would_end_the_test_process_lives_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    children = {}
+    for name, byte in (("raw", b"\1"), ("test", b"\2")):
+        (tmp_path / name).write_bytes(byte * 4096)
+        children[name] = {"driver": "file", "filename": str(tmp_path / name)}
+    async with running() as emu:
+        await emu.execute("blockdev-add", driver="blkverify", node_name="v", **children)
+        with pytest.raises(ExecuteError, match="a daemon would have ended here"):
+            await emu.execute("human-monitor-command", command_line='qemu-io v "read 0 512"')
+        assert len(await emu.execute("query-named-block-nodes", flat=True)) == 3
+    assert "contents mismatch at offset 0" in capsys.readouterr().err
