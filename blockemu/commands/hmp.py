@@ -3,7 +3,14 @@
 from typing import Any
 
 from blockemu.backend import Backend
-from blockemu.commands import hmp_block, hmp_info, hmp_machine, hmp_media, hmp_migration
+from blockemu.commands import (
+    hmp_block,
+    hmp_info,
+    hmp_machine,
+    hmp_media,
+    hmp_migration,
+    hmp_throttling,
+)
 from blockemu.commands.backends import backend_of_device
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
@@ -140,4 +147,5 @@ COMMANDS = (
     *hmp_machine.COMMANDS,
     *hmp_media.COMMANDS,
     *hmp_migration.COMMANDS,
+    *hmp_throttling.COMMANDS,
 )

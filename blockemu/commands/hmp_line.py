@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from blockemu.commands.context import Context
+from blockemu.commands.hmp_expression import BadExpression, evaluate
 
 SPACE = " \t\n\v\f\r"
 LONGEST_STRING = 1023
@@ -43,8 +44,15 @@ class Rest:
     key: str
 
 
-Argument = Flag | Word | Rest
-Values = dict[str, str | bool]
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An integer expression."""
+
+    key: str
+
+
+Argument = Flag | Word | Rest | Number
+Values = dict[str, str | bool | int]
 Write = Callable[[str], None]
 
 
@@ -93,6 +101,8 @@ class Line:
                 values[argument.key] = ""
             elif isinstance(argument, Word):
                 values[argument.key] = self._word(f"{name}: {argument.what} expected\n")
+            elif isinstance(argument, Number):
+                values[argument.key] = self._number()
             else:
                 values[argument.key], self.at = self.text[self.at :], len(self.text)
         self.skip_space()
@@ -127,6 +137,13 @@ class Line:
             end = "\n" if letter else ""  # QEMU prints a NUL there, which ends the text
             raise BadLine(f"{name}: unsupported option -{letter}{end}")
         return True
+
+    def _number(self) -> int:
+        try:
+            value, self.at = evaluate(self.text, self.at)
+        except BadExpression as e:
+            raise BadLine(f"{e}\n") from e
+        return value
 
     def _word(self, expected: str) -> str:
         """Take a word (after get_str, monitor/hmp.c)."""

@@ -79,6 +79,45 @@ def test_limits_are_shown(both: Both) -> None:
     play(both, script, *DRIVES)
 
 
+NUMBERS = """
+1000 0 0 10 0 0
+0x10 010 8 0 0 0
+0 16 010 1+2*3 0 0
+(1+2)*3 0 0 7&3+1 0 0
+1|6^2 0 0 'a' 0 0
+-1 0 0 0 0 0
+~0 0 0 0 0 0
+100-10 0 0 17/5 0 0
+-17/-5 0 0 -17%5+9 0 0
+1 2 3 4 5 6
+18446744073709551615 0 0 0 0 0
+18446744073709551616 0 0 0 0 0
+9223372036854775807+1 0 0 0 0 0
+0x 0 0 0 0 0
+09 0 0 0 0 0
+x 0 0 0 0 0
+1 0 0
+(1 0 0 0 0 0
+'a 0 0 0 0 0
+1/0 0 0 0 0 0
+1 0 0 2 0 0 0
+$nope 0 0 0 0 0
+"""
+
+
+def test_the_human_monitor_reckons(both: Both) -> None:
+    def script(daemon: Daemon) -> None:
+        for numbers in NUMBERS.strip().splitlines():
+            for name in ("d", "dev"):
+                hmp(daemon, f"block_set_io_throttle {name} {numbers}")
+                hmp(daemon, "info block d")
+        hmp(daemon, "block_set_io_throttle nope 1 0 0 0 0 0")
+        hmp(daemon, "block_set_io_throttle")
+        hmp(daemon, "help block_set_io_throttle")
+
+    play(both, script, *DRIVES)
+
+
 @pytest.mark.parametrize("end", ["", "limits", "x-iops-total"])
 def test_a_drive_may_join_the_group_of_an_object(both: Both, end: str) -> None:
     def script(daemon: Daemon) -> None:
