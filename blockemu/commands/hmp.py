@@ -6,6 +6,7 @@ from blockemu.backend import Backend
 from blockemu.commands import (
     hmp_block,
     hmp_info,
+    hmp_jobs,
     hmp_machine,
     hmp_media,
     hmp_migration,
@@ -144,6 +145,7 @@ COMMANDS = (
     ),
     *hmp_block.COMMANDS,
     *hmp_info.COMMANDS,
+    *hmp_jobs.COMMANDS,
     *hmp_machine.COMMANDS,
     *hmp_media.COMMANDS,
     *hmp_migration.COMMANDS,
