@@ -358,7 +358,7 @@ async def img_create(
     kinds: dict[str, str] = {option.name: option.kind for option in options}
     texts: Texts = {}
     if options_text:
-        texts = parse_options(options_text, "", kinds, opener.services.warn)
+        texts = parse_options(options_text, "", kinds)
     if "size" not in texts:
         if size is not None:
             texts["size"] = str(size)

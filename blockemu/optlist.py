@@ -22,13 +22,14 @@ class HelpWanted(Exception):
 
 
 def parse_options(
-    text: str, implied: str, types: Mapping[str, str], warn: Callable[[str], None]
+    text: str, implied: str, types: Mapping[str, str], warn: Callable[[str], None] | None = None
 ) -> dict[str, str]:
     """Return the options in ``text``, the last one of each name; the first may omit its key.
 
     Raises:
         HelpWanted: the user asks for help.
-        QmpError: a name is unknown or a value does not fit; ``warn`` hears of bare flags.
+        QmpError: a name is unknown or a value does not fit; ``warn`` hears of bare flags, which
+            are good ones for an image to be made.
     """
     pairs = list(_pairs(text, implied))
     found: dict[str, str] = {}
@@ -38,7 +39,7 @@ def parse_options(
     for key, value, flag in pairs:
         if flag and key in ("help", "?"):
             raise HelpWanted
-        if flag:
+        if flag and warn is not None:
             warn(f"short-form boolean option '{flag}' deprecated\nPlease use {key}={value} instead")
         found[key] = value
         if key != "id":

@@ -26,6 +26,7 @@ from blockemu.perm import Role
 from blockemu.qmp_server.qapi import Size
 
 Map = NDArray[np.uint32]
+ENTRIES_AT_ONCE = 4 << 20  # of a new map: the largest takes 2 GiB
 
 
 class BlockdevOptionsVdi(NodeOptions, tag="vdi"):
@@ -279,12 +280,15 @@ async def _write_fresh(root: Edge, header: Header) -> None:
         await root.pwrite(0, header.pack())
     except OSError as e:
         raise HeaderNotWritten(errno=e.errno or 0) from e
-    blocks = header.blocks_in_image
-    entries = np.zeros(header.map_bytes // 4, "<u4")
-    entries[:blocks] = np.arange(blocks) if static else UNALLOCATED
+    blocks, most = header.blocks_in_image, header.map_bytes // 4
     try:
-        if blocks:
-            await root.pwrite(header.offset_bmap, entries.tobytes())
+        for first in range(0, most, ENTRIES_AT_ONCE):
+            entries = np.arange(first, min(first + ENTRIES_AT_ONCE, most), dtype="<u4")
+            inside = entries[: max(0, blocks - first)]
+            entries[len(inside) :] = 0  # up to the sector's end
+            if not static:
+                inside[:] = UNALLOCATED
+            await root.pwrite(header.offset_bmap + first * 4, entries.data.cast("B"))
     except OSError as e:
         raise MapNotWritten(errno=e.errno or 0) from e
     if static:

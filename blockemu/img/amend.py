@@ -109,11 +109,11 @@ def _texts(program: Program, driver: type[Node[Any]], text: str) -> dict[str, st
     """Read the options; say of those that are known to creation only that they are."""
     kinds: dict[str, str] = {option.name: option.kind for option in driver.amend_options or ()}
     try:
-        return parse_options(text, "", kinds, program.warn)
+        return parse_options(text, "", kinds)
     except QmpError as e:
         more: dict[str, str] = {o.name: o.kind for o in text_options(driver) or ()}
         try:
-            parse_options(text, "", more | kinds, lambda warning: None)
+            parse_options(text, "", more | kinds)
         except QmpError:
             pass
         else:

@@ -51,7 +51,7 @@ def read_options(
     """Return the options in a text, and the kinds of all there are."""
     options = all_text_options(program.emu.opener.drivers, fmt, filename)
     kinds: dict[str, str] = {option.name: option.kind for option in options}
-    return (parse_options(text, "", kinds, program.warn) if text else {}), kinds
+    return (parse_options(text, "", kinds) if text else {}), kinds
 
 
 def own_and_file_options(program: Program, fmt: str, text: str | None) -> dict[str, str]:
@@ -61,4 +61,4 @@ def own_and_file_options(program: Program, fmt: str, text: str | None) -> dict[s
     for option in text_options(drivers["file"]) or ():
         own.setdefault(option.name, option)
     kinds: dict[str, str] = {name: option.kind for name, option in own.items()}
-    return parse_options(text, "", kinds, program.warn) if text else {}
+    return parse_options(text, "", kinds) if text else {}

@@ -44,14 +44,18 @@ def pack_counts(counts: Counts, order: int) -> bytes:
 
 
 def first_free(block: Counts, local: int, want: int) -> tuple[int, int]:
-    """Return where the first free clusters are, from ``local`` on, and how many in a row."""
+    """Return where the first ``want`` free clusters in a row are, from ``local`` on, and how many.
+
+    There may be fewer at the block's end: the row may go on in the next block.
+    """
     if not block[local]:
         part = block[local : local + want]
         if want == 1 or not part.any():
             return local, len(part)
-    free = np.flatnonzero(block[local:] == 0)
-    if not len(free):
-        return local, 0
-    gaps = np.flatnonzero(np.diff(free[: want + 1]) != 1)
-    got = int(gaps[0]) + 1 if len(gaps) else min(len(free), want)
-    return local + int(free[0]), got
+    used = np.flatnonzero(block[local:])
+    before = np.concatenate(([-1], used))
+    rows = np.diff(before, append=len(block) - local) - 1
+    fits = rows >= want
+    fits[-1] = rows[-1] > 0
+    at = int(fits.argmax())
+    return local + int(before[at]) + 1, min(int(rows[at]), want) if fits[at] else 0

@@ -63,7 +63,8 @@ class Case:
     first_size: int = 0
     size: int = 0
     backing: bytes | None = None
-    backing_format: str = "raw"
+    below: str = "raw"  # the backing file's format; a chain is qcow2 over qcow2 over VDI
+    cut: int = 0  # bytes of the lower images of a chain
     snapshot: bool = False
     before: list[Op] = field(default_factory=list)
     after: list[Op] = field(default_factory=list)
@@ -131,7 +132,8 @@ class Case:
         length = rng.choice([self.size, rng.randrange(1, 2 * self.size >> 9) << 9])
         words = rng.randbytes(3)
         self.backing = bytes(b for w in words for b in bytes([w]) * (length // 3 + 1))[:length]
-        self.backing_format = rng.choice(["raw", "qcow2"])
+        self.below = rng.choice(["raw", "qcow2", "vdi", "chain", "chain"])
+        self.cut = rng.randrange(1, 2 * (length >> 9)) << 9
         some = self.backing[: self.size]
         self.model[: len(some)] = some
 
@@ -252,8 +254,9 @@ class Pair:
         case = self.case
         below: list[object] = []
         if case.backing is not None:
-            self._make_backing(case.backing, case.backing_format)
-            below = ["-b", self.folder / "base", "-F", case.backing_format]
+            self._make_backing(case.backing)
+            fmt = "qcow2" if case.below == "chain" else case.below
+            below = ["-b", self.folder / "base", "-F", fmt]
         for path in self.prepared:
             options = dict(case.options)
             if case.data_file:
@@ -262,12 +265,27 @@ class Pair:
             how = ["-q", "-f", "qcow2", "-o", listed, *below]
             run("qemu-img", "create", *how, path, case.first_size)
 
-    def _make_backing(self, data: bytes, form: str) -> None:
-        raw = self.folder / "base"
+    def _make_backing(self, data: bytes) -> None:
+        base, form = self.folder / "base", self.case.below
+        if form == "raw":
+            base.write_bytes(data)
+            return
+        raw = self.folder / "base.raw"
         raw.write_bytes(data)
-        if form == "qcow2":
-            raw = raw.rename(self.folder / "base.raw")
-            run("qemu-img", "convert", "-f", "raw", "-O", form, raw, self.folder / "base")
+        convert = ["qemu-img", "convert", "-f", "raw"]
+        if form != "chain":
+            run(*convert, "-O", form, raw, base)
+            return
+        # The lower ones are short or long, and do not hold what the one above them has itself.
+        cut = self.case.cut
+        part = self.folder / "part.raw"
+        part.write_bytes((data + data)[:cut])
+        run(*convert, "-O", "vdi", part, self.folder / "lowest")
+        part.write_bytes(bytes(b ^ 255 for b in data[: cut // 3]) + (data + data)[cut // 3 : cut])
+        over = ["-B", self.folder / "lowest", "-F", "vdi"]
+        run(*convert, "-O", "qcow2", *over, part, self.folder / "middle")
+        over = ["-B", self.folder / "middle", "-F", "qcow2"]
+        run(*convert, "-O", "qcow2", *over, raw, base)
 
     def divide(self) -> None:
         """Take the snapshot; from here on ours goes its own way."""

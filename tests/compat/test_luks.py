@@ -187,3 +187,62 @@ def test_a_machine_refuses_images_of_the_first_way(tmp_path: Path) -> None:
     real = run("qemu-system-x86_64", *SECRETS, *machine, cwd=tmp_path)
     assert "no longer supported in system emulators" in real
     assert told.partition(": ")[2] == real.partition(": ")[2]
+
+
+@pytest.mark.parametrize("maker", ["qemu", "blockemu"])
+def test_an_encrypted_chain_with_snapshots_and_bitmaps_goes_both_ways(
+    maker: str, tmp_path: Path
+) -> None:
+    """An encrypted overlay over an encrypted base over a LUKS volume, each with its own key."""
+    for name, fmt, backing, size in (
+        ("low", "luks", "", "640k"),
+        ("base", "qcow2", "low", "1M"),
+        ("top", "qcow2", "base", "1M"),
+    ):
+        secret, prefix = ("w", "encrypt.") if name == "base" else ("s", "encrypt.")
+        how = f"{prefix}format=luks,{prefix}key-secret={secret},{prefix}iter-time=10"
+        how = f"key-secret={secret},iter-time=10" if fmt == "luks" else f"{how},cluster_size=4k"
+        if backing:
+            how += f",backing_file={backing},backing_fmt={'luks' if backing == 'low' else 'qcow2'}"
+        made = run("blockemu-img", "create", *SECRETS, "-f", fmt, "-u", "-o", how, name, size,
+                   cwd=tmp_path)  # fmt: skip
+        assert made.startswith("Formatting"), made
+    low = (
+        "backing.backing.driver=luks,backing.backing.key-secret=s,backing.backing.file.filename=low"
+    )
+    base = "backing.driver=qcow2,backing.encrypt.key-secret=w,backing.file.filename=base"
+    top = "driver=qcow2,encrypt.key-secret=s,file.filename=top"
+    whole = [*SECRETS, "--image-opts", f"{top},{base},{low}"]
+    top_only = [*SECRETS, "--image-opts", top]
+    other = "blockemu" if maker == "qemu" else "qemu"
+
+    def io(program: str, image: list[str], *commands: str) -> str:
+        argv = [word for command in commands for word in ("-c", command)]
+        said = run(f"{program}-io", *image, *argv, cwd=tmp_path)
+        assert "Pattern" not in said, said
+        assert "ailed" not in said, said
+        return said
+
+    io(maker, [*SECRETS, "--image-opts", "driver=luks,key-secret=s,file.filename=low"],
+       "write -q -P 1 0 640k")  # fmt: skip
+    io(other, [*SECRETS, "--image-opts", f"{base.replace('backing.', '')},"
+       f"{low.replace('backing.backing', 'backing')}"], "write -q -P 2 100k 50k")  # fmt: skip
+    io(maker, whole, "write -q -P 3 120k 1000", "write -q -z 200k 40k")
+    assert not run(f"{maker}-img", "snapshot", "-c", "one", *whole, cwd=tmp_path)
+    assert not run(f"{other}-img", "bitmap", "--add", *top_only, "b", cwd=tmp_path)
+    io(other, whole, "write -q -P 4 121k 30000", "write -q -P 5 900k 10k")
+    reads = (
+        "read -P 1 0 100k", "read -P 2 100k 20k", "read -P 3 120k 1000", "read -P 4 121k 30000",
+        "read -P 0 200k 40k", "read -P 1 240k 400k", "read -P 0 640k 260k", "read -P 5 900k 10k",
+    )  # fmt: skip
+    for program in (maker, other):
+        io(program, whole, *reads)
+        checked = run("qemu-img", "check", *whole, cwd=tmp_path)
+        assert checked.startswith("No errors were found"), checked
+    told = [run(f"{program}-img", "info", "-U", "top", cwd=tmp_path) for program in (maker, other)]
+    assert told[0] == told[1]
+    assert "one" in told[0]
+    assert "name: b" in told[0]
+    assert not run(f"{maker}-img", "bitmap", "--remove", *top_only, "b", cwd=tmp_path)
+    assert not run(f"{other}-img", "snapshot", "-a", "one", *whole, cwd=tmp_path)
+    io(maker, whole, "read -P 3 120k 1000", "read -P 2 125k 25k", "read -P 0 900k 10k")

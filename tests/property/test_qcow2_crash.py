@@ -350,6 +350,14 @@ def test_a_crash_leaves_a_sound_image_with_all_that_was_flushed(kind):
     assert states >= STATES
 
 
+def test_there_are_more_than_twenty_thousand_states():
+    total = 0
+    for kind in IMAGES:
+        story = asyncio.run(workload(kind, seed=1, steps=STEPS))
+        total += sum(1 for _ in crashes(story.before, story.disk.log, BOUND, random.Random(2)))
+    assert total > 20_000
+
+
 def test_the_look_at_states_finds_what_is_wrong():
     story = asyncio.run(workload("tiny-clusters", seed=1, steps=20))
     last, promise = story.disk.content, story.promises[-1]

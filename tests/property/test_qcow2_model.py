@@ -1,4 +1,4 @@
-"""An image against a bytearray: random requests, closed and opened again, refcounts recounted."""
+"""An image against a bytearray: random requests and snapshots, opened again, refcounts recounted."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
+from blockemu import snapshots
 from blockemu.backend import Backend
 from blockemu.check import Fix
 from blockemu.emulator import Emulator
 from blockemu.images.qcow2 import new_image
+from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.node import Write
 from blockemu.perm import Perm
 
@@ -51,6 +59,9 @@ class Machine(RuleBasedStateMachine):
         folder = Path(self.folder.name)
         self.path, self.plans = folder / "image", plans
         self.model = bytearray(SIZE)
+        self.kept: dict[str, bytes] = {}  # what snapshots hold, by id
+        self.one_user = kind.get("refcount_order") == 0  # clusters cannot be shared
+        self.old = kind.get("version") == 2
         self.cluster = 1 << kind["cluster_bits"]
         if backed:
             base = folder / "base"
@@ -106,6 +117,8 @@ class Machine(RuleBasedStateMachine):
             prealloc = "off"
         if self.node.backing is not None and length > len(self.model):
             return  # what is new may show the backing file
+        if self.kept and self.old:
+            return  # version 2 knows no sizes of snapshots
         old = len(self.model)
         self.do(self.backend.truncate(length, prealloc=prealloc))
         self.model[length:] = bytes(max(0, length - old))
@@ -116,10 +129,33 @@ class Machine(RuleBasedStateMachine):
             self.model[old : old + rest] = seen
 
     @rule()
+    def take_snapshot(self) -> None:
+        if self.one_user or len(self.kept) > 3:
+            return
+        new = Snapshot("", "s", 0, 0, 0, 0, 0, 0, 0, None)
+        made = self.do(snapshots.create(self.node, new))
+        self.kept[made.id] = bytes(self.model)
+
+    @precondition(lambda self: getattr(self, "kept", None))
+    @rule(which=st.integers(0, 3))
+    def apply_snapshot(self, which: int) -> None:
+        ident = sorted(self.kept)[which % len(self.kept)]
+        self.do(snapshots.goto(self.node, ident))
+        self.model = bytearray(self.kept[ident])
+
+    @precondition(lambda self: getattr(self, "kept", None))
+    @rule(which=st.integers(0, 3))
+    def delete_snapshot(self, which: int) -> None:
+        ident = sorted(self.kept)[which % len(self.kept)]
+        self.do(snapshots.delete(self.node, ident, None))
+        del self.kept[ident]
+
+    @rule()
     def reopen(self) -> None:
         self.do(self.emulator.graph.remove(self.backend))
         self.do(self.open())
         self.do(self.recount())
+        assert {s.id for s in snapshots.listed(self.node)} == set(self.kept)
 
     async def recount(self) -> None:
         """Nothing leaks, nothing is counted too low."""

@@ -189,3 +189,21 @@ def test_more_iterations_than_a_header_can_tell_are_refused():
         iterations_for(4_300_000, "sha256", 20, 1_000_000)
     with pytest.raises(FormatError, match="PBKDF iterations 4294967295 must be less than"):
         pbkdf2("sha256", b"p", b"s", 2**32 - 1, 20)
+
+
+def test_a_wrong_guess_takes_what_the_header_says_and_no_more(monkeypatch):
+    header, _, material = header_with_key(Spec())
+    asked = []
+
+    def counted(digest, secret, salt, iterations, size):
+        asked.append(iterations)
+        return pbkdf2(digest, secret, salt, iterations, size)
+
+    monkeypatch.setattr("blockemu.images.luks.keyslots.pbkdf2", counted)
+    slot = header.slots[0]
+    view = memoryview(material)
+    assert open_slot(header, Spec(), slot, b"wrong", view, make_cipher) is None
+    assert asked == [slot.iterations, header.digest_iterations]
+    endless = replace(slot, iterations=2**32 - 1)  # QEMU's limit: no guess goes on for hours
+    with pytest.raises(FormatError, match="must be less than"):
+        open_slot(header, Spec(), endless, b"wrong", view, make_cipher)
