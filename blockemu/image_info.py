@@ -15,6 +15,11 @@ from blockemu.schema.images import ImageInfo, SnapshotInfo
 SNAPSHOT_TITLES = f"{'ID':<10}{'TAG':<17}{'VM SIZE':>8}{'DATE':>20}{'VM CLOCK':>13}{'ICOUNT':>11}"
 
 
+def virtual_size(node: Node[Any]) -> int:
+    """Return a node's size in bytes, whole sectors: the last one need not be whole in the file."""
+    return -(-node.length // 512) * 512
+
+
 def describe_chain(
     node: Node[Any], *, flat: bool, hide_implicit: bool = False
 ) -> tuple[ImageInfo, int]:
@@ -37,7 +42,7 @@ def describe_image(node: Node[Any], below: ImageInfo | None = None) -> ImageInfo
     return ImageInfo(
         filename=node.full_filename,
         format=node.driver,
-        virtual_size=-(-node.length // 512) * 512,
+        virtual_size=virtual_size(node),
         actual_size=node.allocated_size(),
         encrypted=more.get("encrypted"),
         dirty_flag=bool(more.get("dirty-flag")) if size is not None else None,

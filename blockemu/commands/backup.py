@@ -13,6 +13,7 @@ from blockemu.creation import img_create
 from blockemu.dirty import ALLOW_READONLY, DirtyBitmap
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
+from blockemu.image_info import virtual_size
 from blockemu.jobs.backup import BackupJob, BackupSettings, create_backup
 from blockemu.jobs.group import Group
 from blockemu.node import Node
@@ -161,7 +162,7 @@ class BackupToFile(BackupAction):
                 fmt,
                 base_filename=base.full_filename if base is not None else None,
                 base_fmt=base.driver if base is not None else None,
-                size=source.length,
+                size=virtual_size(source),
                 flags=replace(source.flags, no_backing=sync is MirrorSyncMode.NONE),
                 quiet=False,
             )

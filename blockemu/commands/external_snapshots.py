@@ -11,6 +11,7 @@ from blockemu.commands.context import Context
 from blockemu.creation import img_create
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
+from blockemu.image_info import virtual_size
 from blockemu.node import Node
 from blockemu.node_options import Options
 from blockemu.perm import Perm
@@ -173,7 +174,7 @@ class SnapshotToFile(Snapshot):
                 fmt,
                 base_filename=old.full_filename,
                 base_fmt=old.driver,
-                size=old.length,
+                size=virtual_size(old),
                 flags=replace(old.flags, no_backing=True),
                 quiet=False,
             )

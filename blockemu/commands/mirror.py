@@ -11,6 +11,7 @@ from blockemu.commands.external_snapshots import flags_of
 from blockemu.creation import img_create
 from blockemu.emulator import Emulator
 from blockemu.errors import InvalidParameterValue, NoSuchNode, QmpError
+from blockemu.image_info import virtual_size
 from blockemu.jobs.mirror import MirrorSettings
 from blockemu.jobs.mirror_start import start_mirror
 from blockemu.node import Node
@@ -208,7 +209,7 @@ async def _open_target(
             fmt,
             base_filename=base.full_filename if base is not None else None,
             base_fmt=base.driver if base is not None else None,
-            size=source.length,
+            size=virtual_size(source),
             flags=replace(source.flags, no_backing=True),
             quiet=False,
         )
