@@ -77,7 +77,7 @@ def migrate(
     """
     migration = context.emu.migration
     if resume:
-        migration.resume(uri, lambda name: take_named_fd(context, name))
+        migration.resume()
     else:
         migration.start(uri, lambda name: take_named_fd(context, name), block=bool(blk or inc))
 
@@ -112,7 +112,7 @@ def migrate_recover(context: Context, *, uri: str) -> None:
 
     @uri: where to wait
     """
-    context.emu.migration.recover(uri, lambda name: _take_fd(context, name))
+    context.emu.migration.recover()
 
 
 @command(since="3.0", oob=True)

@@ -45,6 +45,12 @@ class NothingPaused(QmpError):
     template = "Cannot resume if there is no paused migration"
 
 
+class NoRecovery(QmpError):
+    """There is no memory, of which the rest could still be sent."""
+
+    template = "Postcopy recovery cannot work without RAM"
+
+
 class Waiting(QmpError):
     """The machine has not come yet."""
 
@@ -202,13 +208,14 @@ class Manager:
                 return
         await leaving.run()
 
-    def resume(self, uri: str, take_fd: TakeFd) -> None:
-        """Go on with a migration that has lost its way."""
+    def resume(self) -> None:
+        """Refuse to go on with a migration that has lost its way.
+
+        Pages are what QEMU would ask the other side about; bitmaps it drops there as well.
+        """
         if self.leaving.status is not S.POSTCOPY_PAUSED:
             raise NothingPaused
-        place = parse(uri)
-        if place is None:
-            raise InvalidParameterValue("uri", "a valid migration protocol")
+        raise NoRecovery
 
     def start_postcopy(self) -> None:
         """Let the machine run there as soon as it can."""
@@ -303,11 +310,9 @@ class Manager:
         self._listeners.clear()
         self._addresses.clear()
 
-    def recover(self, uri: str, take_fd: TakeFd) -> None:
-        """Wait for a stream that goes on where another was cut."""
-        if self.coming.status is not S.POSTCOPY_PAUSED:
-            raise NotPaused
-        self.wait_for(uri, take_fd)
+    def recover(self) -> None:
+        """Refuse to wait for the rest of a stream: who lost one has dropped its bitmaps."""
+        raise NotPaused
 
     # What queries tell
 

@@ -56,7 +56,6 @@ MOST_PACKAGED: Final = 1 << 24  # bytes
 
 REPLY_SHUT: Final = 1  # messages of the return path
 REPLY_PONG: Final = 2
-REPLY_RESUME_ACK: Final = 6
 
 RUN_STATE_BYTES: Final = 100
 PAGE: Final = 4096
