@@ -1,4 +1,4 @@
-"""A machine that begins as what another program sends (``-incoming``)."""
+"""A machine that begins as another was: one that comes (``-incoming``), or a snapshot."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,12 @@ class CannotCome(QmpError):
     """(URI, why)."""
 
     template = "-incoming {}: {}"
+
+
+class NotRestored(QmpError):
+    """(why): there is no such machine to begin as."""
+
+    template = "{}"
 
 
 def prepare(emu: "Emulator", name: str, *, paused: bool, comes: bool) -> None:
@@ -42,3 +48,17 @@ def wait_for(daemon: "Daemon", uri: str, program: str) -> None:
         daemon.emu.migration.start_incoming(uri, numbered_fd)
     except QmpError as e:
         raise CannotCome(uri, e) from e
+
+
+async def restore(daemon: "Daemon", snapshot: str) -> None:
+    """Let the machine begin as a snapshot has it, if one is named (``-loadvm``).
+
+    Raises:
+        NotRestored: it cannot.
+
+    """
+    if snapshot:
+        try:
+            await daemon.emu.migration.snapshots.load(snapshot)
+        except QmpError as e:
+            raise NotRestored(e) from e

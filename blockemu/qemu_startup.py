@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO
 
 from blockemu.arguments import Option
-from blockemu.arrival import CannotCome, prepare, wait_for
+from blockemu.arrival import CannotCome, NotRestored, prepare, restore, wait_for
 from blockemu.chardev_options import OPTIONS, make_chardev
 from blockemu.chardevs import Chardev
 from blockemu.errors import MissingParameter, QmpError
@@ -82,12 +82,6 @@ class InvalidFd(QmpError):
     template = "fd is not valid or already in use"
 
 
-class NotYet(QmpError):
-    """An option of qemu-system-x86_64's that is still to come."""
-
-    template = "not supported yet"
-
-
 class MachineStartup(Startup):
     """Takes the options in phases, then serves until told to end."""
 
@@ -108,6 +102,7 @@ class MachineStartup(Startup):
         self._stepped = False
         self._temporary = False
         self._machine = DEFAULT
+        self._snapshot = ""  # what the machine begins as
         self._incoming = ""  # where the machine comes from, if it does
         self._humans: list[Chardev] = []
         self._qtest: Chardev | None = None
@@ -133,7 +128,7 @@ class MachineStartup(Startup):
             import asyncio  # start-up: after the greeting
 
             return asyncio.run(self._live())
-        except CannotCome as e:
+        except (CannotCome, NotRestored) as e:
             raise Refused(str(e)) from e
         except Done:
             return 0
@@ -202,11 +197,11 @@ class MachineStartup(Startup):
     def _expect(self, value: str) -> None:
         self._incoming = value
 
+    def _restore(self, value: str) -> None:
+        self._snapshot = value
+
     def _identify(self, value: str) -> None:
         self._identity.take(self._where.split(" ")[0].lstrip("-"), value, self._warn)
-
-    def _refuse(self, value: str) -> None:
-        raise NotYet
 
     _CHECKS: ClassVar[Mapping[str, "Callable[[MachineStartup, str], None]"]] = {
         "machine": _check_machine,
@@ -217,7 +212,7 @@ class MachineStartup(Startup):
         "S": _pause,
         "incoming": _expect,
         **dict.fromkeys(IDENTIFYING, _identify),
-        "loadvm": _refuse,
+        "loadvm": _restore,
         "snapshot": _make_temporary,
     }
 
@@ -347,6 +342,7 @@ class MachineStartup(Startup):
             await self._open_images(daemon)
             pidfile = self._write_pidfile()
             await self._plug_in(daemon)
+            await restore(daemon, self._snapshot)
             wait_for(daemon, self._incoming, self._name)
             if self._background is not None:
                 self._background.ready()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compat.daemon import Blockemu, Both, Daemon, System
+from compat.daemon import Blockemu, Both, Daemon, System, image
 
 EMPTY = ["-machine", "none", "-nodefaults", "-display", "none"]
 SIZE = 64 << 20
@@ -284,3 +284,23 @@ def test_a_machine_that_waits_is_answered_alike(both: Both) -> None:
         daemon("query-migrate")
 
     both(script, "-incoming", "defer", oracle=Real, ours=Ours)
+
+
+@KINDS
+def test_a_machine_goes_on_from_a_snapshot(
+    tmp_path: Path, program: Callable[[str], str], sender: Kind, receiver: Kind
+) -> None:
+    program("qemu-system-x86_64")
+    disk = tmp_path / "disk.qcow2"
+    image("create", "-f", "qcow2", str(disk), "8M", cwd=tmp_path)
+    drive = ("-drive", f"if=none,id=d,format=qcow2,file={disk}")
+    with sender(tmp_path / "one", *drive) as daemon:
+        assert daemon("human-monitor-command", {"command-line": "savevm tag"}) == ""
+        assert daemon.stop() == 0
+    with receiver(tmp_path / "other", *drive, "-loadvm", "tag") as daemon:
+        assert daemon("query-status")["status"] == "running"
+        assert daemon("human-monitor-command", {"command-line": "loadvm tag"}) == ""
+        assert daemon("human-monitor-command", {"command-line": "delvm tag"}) == ""
+        listed = daemon("human-monitor-command", {"command-line": "info snapshots"})
+        assert listed == "There is no snapshot available.\r\n"
+        assert daemon.stop() == 0
