@@ -45,6 +45,12 @@ class NothingPaused(QmpError):
     template = "Cannot resume if there is no paused migration"
 
 
+class NoTls(QmpError):
+    """Streams go in clear text, so none goes that was to be encrypted."""
+
+    template = "TLS creds support requires GNUTLS"
+
+
 class NoRecovery(QmpError):
     """There is no memory, of which the rest could still be sent."""
 
@@ -176,6 +182,7 @@ class Manager:
             raise blockers[-1]
         if block:
             self.capabilities.change([MigrationCapabilityStatus(capability=C.BLOCK, state=True)])
+        self._check_plain()
         leaving = self.leaving = Leaving(self)
         leaving.begin()
         try:
@@ -189,6 +196,10 @@ class Manager:
             leaving.fail(None)
             raise InvalidParameterValue("uri", "a valid migration protocol")
         self.emu.keep(self._run(leaving, place))
+
+    def _check_plain(self) -> None:
+        if self.parameters.values.tls_creds:
+            raise NoTls
 
     def _open(self, place: Place, take_fd: TakeFd, *, reading: bool) -> Channel | None:
         """Return what needs no waiting."""
@@ -262,6 +273,7 @@ class Manager:
 
     def wait_for(self, uri: str, take_fd: TakeFd) -> None:
         """Wait for a stream (qemu_start_incoming_migration)."""
+        self._check_plain()
         self.emu.emit(Migration(status=S.SETUP))
         place = parse(uri)
         if place is None:

@@ -5,12 +5,14 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qemu.qmp import ExecuteError
 
 from blockemu.bitmap import Bitmap
 from blockemu.migration import bitmap_wire, sections, wire
 from blockemu.migration.load import Load, Settings
 from blockemu.migration.wire import Input
 from blockemu.schema.run_state import RunState
+from blockemu.testing import running
 
 MACHINE = Settings("none", postcopy_ram=False, validate_uuid=False)
 
@@ -187,3 +189,11 @@ def test_sparse_bitmaps_cost_what_is_set():
         bits.mark(spot * 512, 512)
     parts = list(bitmap_wire.Chunks(bits).parts(1 << 20))
     assert len(parts) <= 2 * len(spots) + 2
+
+
+async def test_what_was_to_be_encrypted_is_not_sent_in_clear_text():
+    async with running() as emu:
+        await emu.execute("migrate-set-parameters", tls_creds="tls0")
+        with pytest.raises(ExecuteError, match="TLS creds support requires GNUTLS"):
+            await emu.execute("migrate", uri="exec:cat")
+        assert await emu.execute("query-migrate") == {}
