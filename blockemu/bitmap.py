@@ -253,10 +253,8 @@ class Bitmap:
 
     def extents(self, start: int = 0, end: int | None = None) -> tuple[Positions, Positions]:
         """Return where the dirty areas of a range begin and end: two arrays of int64, in bytes."""
-        parts = list(self.chunks(start, end, 1 << 62))
-        if parts:
-            return parts[0]
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        nothing = np.empty(0, np.int64), np.empty(0, np.int64)
+        return next(self.chunks(start, end, 1 << 62), nothing)
 
     def chunks(
         self, start: int = 0, end: int | None = None, step: int = STEP << 6
@@ -318,11 +316,14 @@ class Bitmap:
         ``size`` is a power of two and at least a word's.
         """
         per = size // 8
-        found = [
-            np.flatnonzero(self.words[first:end]) // per + first // per
-            for first, end in self._parts(max(STEP, per), per)
-        ]
-        return distinct(np.concatenate(found)) if found else np.empty(0, np.int64)
+        found = [np.empty(0, np.int64)]
+        for first, end in self._parts(max(STEP, per), per):
+            rows, rest = divmod(end - first, per)
+            used = self.words[first : end - rest].reshape(rows, per).any(axis=1)
+            found.append(np.flatnonzero(used) + first // per)
+            if rest and self.words[end - rest : end].any():
+                found.append(np.array([end // per], np.int64))
+        return distinct(np.concatenate(found))
 
     def stored(self, parts: Positions, size: int) -> memoryview:
         """Return a copy of some parts of the stored bits, in a row, each of ``size`` bytes."""

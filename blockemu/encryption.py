@@ -94,6 +94,15 @@ class Encryption:
         with self._context() as cipher:
             cipher.encrypt(offset // SECTOR, data, into)
 
+    def together(
+        self, pieces: list[tuple[int, memoryview]], *, encrypting: bool
+    ) -> list[memoryview]:
+        """Return what becomes of whole sectors at several of the disk's offsets."""
+        with self._context() as cipher:
+            return cipher.together(
+                [(offset // SECTOR, data) for offset, data in pieces], encrypting=encrypting
+            )
+
     async def decrypt(self, offset: int, data: memoryview) -> None:
         """Decrypt in place."""
         if len(data) <= INLINE:
@@ -114,8 +123,11 @@ class Encryption:
 class EncryptedLeaf(Leaf):
     """What a leaf holds from ``start`` on, decrypted; requests are whole sectors.
 
-    Saves small requests the way through coroutines (``make bench``: LUKS, 4 KiB).
+    Saves small requests the way through coroutines, and all that came together are worked on in one
+    go (``make bench``: LUKS, 4 KiB).
     """
+
+    late = True
 
     __slots__ = ("_below", "_encryption", "_start", "inline_writes")
 
@@ -152,6 +164,31 @@ class EncryptedLeaf(Leaf):
         into = new_buffer(len(buf))
         self._encryption.encrypt_now(offset, buf, into)
         self._below.write_now(self._start + offset, into)
+
+    def read_late(self, offset: int, buf: memoryview) -> bool:
+        """Read what is in memory, encrypted as it is."""
+        return self._below.read_now(self._start + offset, buf)
+
+    def finish(self, pieces: list[tuple[int, memoryview]]) -> None:
+        """Decrypt in place."""
+        if len(pieces) == 1:
+            self._encryption.decrypt_now(*pieces[0])
+            return
+        done = self._encryption.together(pieces, encrypting=False)
+        for (_, buf), data in zip(pieces, done, strict=True):
+            buf[:] = data
+
+    def prepare(self, pieces: list[tuple[int, memoryview]]) -> list[memoryview]:
+        """Encrypt."""
+        if len(pieces) == 1:
+            into = new_buffer(len(pieces[0][1]))
+            self._encryption.encrypt_now(*pieces[0], into)
+            return [into]
+        return self._encryption.together(pieces, encrypting=True)
+
+    def write_prepared(self, offset: int, buf: memoryview) -> None:
+        """Write what is encrypted."""
+        self._below.write_now(self._start + offset, buf)
 
     def recall(self) -> None:
         """Take back what the leaf below has lent."""

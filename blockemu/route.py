@@ -30,6 +30,7 @@ class Leaf(ABC):
 
     __slots__ = ("_loans", "writing")
     inline_writes: bool = True  # whether write_now is fit for the event loop's thread
+    late: bool = False  # whether many reads or writes are cheaper together: see ``read_late``
 
     def __init__(self) -> None:
         self._loans: dict[object, Callable[[], None]] = {}
@@ -46,6 +47,22 @@ class Leaf(ABC):
     @abstractmethod
     def write_now(self, offset: int, buf: memoryview) -> None:
         """Write all of ``buf``, on any thread; what is lent is recalled already."""
+
+    def read_late(self, offset: int, buf: memoryview) -> bool:
+        """Do as ``read_now``, but leave what can be done for many at once to ``finish``."""
+        return self.read_now(offset, buf)
+
+    def finish(self, pieces: list[tuple[int, memoryview]]) -> None:
+        """Finish what ``read_late`` put into buffers, by their offsets."""
+        raise NotImplementedError
+
+    def prepare(self, pieces: list[tuple[int, memoryview]]) -> list[memoryview]:
+        """Return what ``write_prepared`` is to be given for data to be written."""
+        return [data for _, data in pieces]
+
+    def write_prepared(self, offset: int, buf: memoryview) -> None:
+        """Do as ``write_now``."""
+        self.write_now(offset, buf)
 
     def window(self, offset: int, length: int) -> memoryview | None:
         """Return the very bytes, if they are in memory and keep still; None if that is not sure."""

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from blockemu.backend import Backend
@@ -135,6 +135,8 @@ class Connection:
             self.close()
 
     def _finish_batch(self, route: Route, need: int) -> None:
+        if self._writes and all(leaf.late and leaf.inline_writes for leaf, _, _ in self._writes):
+            self._write_together(route)
         self._flush()
         if self._writes:
             self._write_on_thread(route)
@@ -243,7 +245,11 @@ class Connection:
         """Carry out a planned write, or leave it for the thread."""
         segments, commit = planned
         at = code = 0
-        inline = all(leaf is not None and leaf.inline_writes for leaf, _, _ in segments)
+        first = segments[0][0]
+        late = len(segments) == 1 and first is not None and first.late
+        inline = not late and all(
+            leaf is not None and leaf.inline_writes for leaf, _, _ in segments
+        )
         try:
             for leaf, host, size in segments:
                 assert leaf is not None
@@ -274,6 +280,23 @@ class Connection:
             self._out.append(reply)
         else:
             self._out.pack(wire.SIMPLE, wire.SIMPLE_MAGIC, 0, cookie)
+
+    def _write_together(self, route: Route) -> None:
+        """Carry out writes, a segment each, that are cheaper together."""
+        writes, after = self._writes, self._after
+        self._writes, self._after = [], []
+        ready: dict[Leaf, Iterator[memoryview]] = {}
+        for leaf in {leaf for leaf, _, _ in writes}:
+            pieces = [(host, part) for to, host, part in writes if to is leaf]
+            ready[leaf] = iter(leaf.prepare(pieces))
+        for (leaf, host, _), (cookie, offset, length, commit) in zip(writes, after, strict=True):
+            code = 0
+            try:
+                leaf.recall()
+                leaf.write_prepared(host, next(ready[leaf]))
+            except OSError as e:
+                code = e.errno or errno.EIO
+            self._written(cookie, offset, length, commit, code, route)
 
     def _write_on_thread(self, route: Route) -> None:
         """Take the batch's writes to a thread together: one hop, however many."""

@@ -33,6 +33,7 @@ class Outgoing:
         self._out: list[memoryview] = []
         self._lent: dict[int, tuple[Leaf, int]] = {}  # windows in ``_out``, by id: where from
         self._lenders: set[Leaf] = set()
+        self._late: dict[Leaf, list[tuple[int, memoryview]]] = {}  # in the arena, to be finished
         self._key = object()
         self.sending = False
 
@@ -46,6 +47,7 @@ class Outgoing:
 
     def rewind(self, mark: Mark) -> None:
         """Forget what was queued since ``mark``."""
+        self._finish_late()
         self._used, self._queued, count = mark
         for piece in self._out[count:]:
             self._lent.pop(id(piece), None)
@@ -62,7 +64,12 @@ class Outgoing:
     def payload(self, leaf: Leaf, host: int, size: int) -> bool:
         """Queue bytes of a file; False: they are not at hand."""
         if size <= SMALL and self._used + size + _HEADS < ARENA:
-            if not leaf.read_now(host, self._arena[self._used : self._used + size]):
+            part = self._arena[self._used : self._used + size]
+            if leaf.late:
+                if not leaf.read_late(host, part):
+                    return False
+                self._late.setdefault(leaf, []).append((host, part))
+            elif not leaf.read_now(host, part):
                 return False
             self._used += size
             return True
@@ -82,6 +89,7 @@ class Outgoing:
 
     def flush(self) -> None:
         """Send as much as the socket takes.  Raises OSError when the client is gone."""
+        self._finish_late()
         if self.sending:
             return
         try:
@@ -105,6 +113,13 @@ class Outgoing:
             return
         self._used = self._queued = 0
         self.sending = self._stream.unsent
+
+    def _finish_late(self) -> None:
+        """Have leaves do for all reads what they put off: the arena is about to be sent."""
+        if self._late:
+            for leaf, pieces in self._late.items():
+                leaf.finish(pieces)
+            self._late.clear()
 
     def last_words(self) -> None:
         """Send what can still be sent when the connection is about to end."""

@@ -10,7 +10,7 @@ cache.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -40,7 +40,9 @@ class BlockCipher(Protocol):
 
 
 MakeCipher = Callable[[str, bytes], BlockCipher]  # (algorithm, key)
-Vectors = Callable[[int, int], Bytes]  # (first sector, how many): rows of a block's bytes
+Numbers = NDArray[np.uint64]
+Vectors = Callable[[Numbers], Bytes]  # of sectors, by their numbers: rows of a block's bytes
+Piece = tuple[int, memoryview]  # first sector, whole sectors
 
 
 class SectorCipher(ABC):
@@ -57,6 +59,27 @@ class SectorCipher(ABC):
         """Decrypt from ``sector`` on, likewise."""
         self._run(sector, source, into, False)
 
+    def together(self, pieces: Sequence[Piece], *, encrypting: bool) -> list[memoryview]:
+        """Return what becomes of pieces from here and there, all worked on at once.
+
+        Sixteen of 4 KiB take little longer than one.
+        """
+        data = np.frombuffer(b"".join(piece for _, piece in pieces), np.uint64)
+        out = np.empty(len(data), np.uint64)
+        counts = [len(piece) // SECTOR for _, piece in pieces]
+        ends = np.cumsum(counts)
+        lead = np.array([first for first, _ in pieces], np.int64) - (ends - counts)
+        numbers = (np.repeat(lead, counts) + np.arange(ends[-1])).astype(np.uint64)
+        for at in range(0, len(numbers), CHUNK):
+            part = slice(at * 64, (at + CHUNK) * 64)
+            vectors = self._vectors(numbers[at : at + CHUNK])
+            self._chunk(vectors, data[part], out[part], encrypting)
+        view = out.data.cast("B")
+        return [
+            view[(end - count) * SECTOR : end * SECTOR]
+            for end, count in zip(ends.tolist(), counts, strict=True)
+        ]
+
     def _run(self, sector: int, source: memoryview, into: memoryview, encrypting: bool) -> None:
         whole = len(source) // SECTOR * SECTOR
         step = CHUNK * SECTOR
@@ -64,9 +87,9 @@ class SectorCipher(ABC):
             end = min(at + step, whole)
             data = np.frombuffer(source[at:end], np.uint64)
             out = np.frombuffer(into[at:end], np.uint64)
-            self._chunk(
-                self._vectors(sector + at // SECTOR, len(data) // 64), data, out, encrypting
-            )
+            first = sector + at // SECTOR
+            numbers = np.arange(first, first + len(data) // 64, dtype=np.uint64)
+            self._chunk(self._vectors(numbers), data, out, encrypting)
         if whole < len(source):  # nothing that follows a block has a part in it
             last = bytearray(SECTOR)
             last[: len(source) - whole] = source[whole:]
@@ -194,9 +217,9 @@ class Ctr(SectorCipher):
 def _plain64(block_bytes: int) -> Vectors:
     """Return IVs that are the sector's number, little-endian."""
 
-    def vectors(first: int, count: int) -> Bytes:
-        made = np.zeros((count, block_bytes // 8), np.uint64)
-        made[:, 0] = np.arange(first, first + count, dtype=np.uint64)
+    def vectors(numbers: Numbers) -> Bytes:
+        made = np.zeros((len(numbers), block_bytes // 8), np.uint64)
+        made[:, 0] = numbers
         return made.view(np.uint8)
 
     return vectors
@@ -205,9 +228,9 @@ def _plain64(block_bytes: int) -> Vectors:
 def _plain(block_bytes: int) -> Vectors:
     """Return the low 32 bits of the number only: they begin anew after 2 TiB."""
 
-    def vectors(first: int, count: int) -> Bytes:
-        made = np.zeros((count, block_bytes // 8), np.uint64)
-        made[:, 0] = np.arange(first, first + count, dtype=np.uint64) & np.uint64(0xFFFFFFFF)
+    def vectors(numbers: Numbers) -> Bytes:
+        made = np.zeros((len(numbers), block_bytes // 8), np.uint64)
+        made[:, 0] = numbers & np.uint64(0xFFFFFFFF)
         return made.view(np.uint8)
 
     return vectors
@@ -217,10 +240,11 @@ def _essiv(block_bytes: int, salted: BlockCipher) -> Vectors:
     """Return the number encrypted by a key that is the volume key's hash."""
     plain = _plain64(block_bytes)
 
-    def vectors(first: int, count: int) -> Bytes:
-        out = np.empty(count * block_bytes + SLACK, np.uint8)
-        salted.encrypt(plain(first, count), out)
-        return out[: count * block_bytes].reshape(count, block_bytes)
+    def vectors(numbers: Numbers) -> Bytes:
+        size = len(numbers) * block_bytes
+        out = np.empty(size + SLACK, np.uint8)
+        salted.encrypt(plain(numbers), out)
+        return out[:size].reshape(len(numbers), block_bytes)
 
     return vectors
 

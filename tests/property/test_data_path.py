@@ -19,14 +19,10 @@ from fakes import Machine
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from luks_volumes import luks_volume
 
 from blockemu.backend import Backend
 from blockemu.bitmap import Bitmap
-from blockemu.ciphers import make_cipher
-from blockemu.images.luks.algorithms import Spec
-from blockemu.images.luks.header import SALT, SECTOR, new_header
-from blockemu.images.luks.keyslots import fill_slot, set_digest
-from blockemu.images.luks.sectors import sector_cipher
 from blockemu.images.qcow2.new import new_image
 from blockemu.node import Limits
 from blockemu.perm import Perm
@@ -59,24 +55,6 @@ def image(folder: Path, kind: str) -> tuple[dict[str, Any], bytearray]:
     base.write_bytes(content[:short])
     path.write_bytes(new_image(SIZE, backing_file=str(base), backing_format="raw"))
     return {"driver": "qcow2", "file": file}, content[:short] + bytes(SIZE - short)
-
-
-def luks_volume(content: bytearray) -> bytes:
-    """Return an encrypted volume whose passphrase is "pass"."""
-    rng, spec, rounds = random.Random(4), Spec(), 1000
-    key = rng.randbytes(spec.key_bytes)
-    header = new_header(spec, "", bytes(SALT))
-    set_digest(header, spec, key, rounds)
-    slot, material = fill_slot(
-        spec, header.slots[0], b"pass", key, rounds, bytes(SALT), make_cipher, rng.randbytes
-    )
-    header.slots[0] = slot
-    volume = bytearray(header.payload_offset + SIZE)
-    for at, data in ((0, header.pack()), (slot.offset * SECTOR, material)):
-        volume[at : at + len(data)] = data
-    disk = memoryview(volume)[header.payload_offset :]
-    sector_cipher(spec, key, make_cipher).encrypt(0, memoryview(content), disk)
-    return bytes(volume)
 
 
 KINDS = ["raw", "window", "empty", "backed", "luks"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from luks_volumes import luks_volume
 
 from blockemu import sockets
 from blockemu.clocks import Clocks, SteppedClock
@@ -28,6 +30,7 @@ from blockemu.nbd.lost import EndOfFile
 from blockemu.nbd.server import Negotiation, Refused, Session
 from blockemu.nbd.steps import Handshake, Receive, Send, StartTls
 from blockemu.schema.exports import BlockExportOptionsNbd, BlockExportRemoveMode
+from blockemu.schema.objects import SecretProperties
 
 SECOND = 1_000_000_000
 SIZE = 1 << 20
@@ -407,6 +410,44 @@ def test_a_write_is_carried_out_though_the_client_leaves_at_once() -> None:
             await served.until(lambda: served.clients == 0)
             disk = (Path(served.path).parent / "disk").read_bytes()
             assert disk[1233:1240] == b"\5" + last[:5] + b"\5"
+
+    run(scenario)
+
+
+def test_requests_to_an_encrypted_disk_that_come_together_are_each_whole() -> None:
+    disk = bytearray(random.Random(1).randbytes(SIZE))
+
+    async def scenario(served: Served) -> None:
+        image = Path(served.path).with_name("encrypted")
+        image.write_bytes(luks_volume(disk))
+        served.emu.objects.add(SecretProperties(id="s", data="pass"))
+        file = {"driver": "file", "filename": str(image)}
+        options = {"driver": "luks", "node-name": "l", "key-secret": "s", "file": file}
+        node = await served.emu.opener.open(options)
+        node.monitor_owned = True
+        await served.emu.exports.add(
+            BlockExportOptionsNbd(id="l", node_name="l", name="encrypted", writable=True)
+        )
+        enter = option(wire.OPT_STRUCTURED_REPLY) + option(
+            wire.OPT_GO, named(b"encrypted", b"\0\0")
+        )
+        heard = []
+        for places in ([(8192, 4096), (0, 512), (65536, 1024)], [(512, 512)]):
+            with await served.connect() as sock:
+                writes = [(at, random.Random(at).randbytes(size)) for at, size in places]
+                said = b"".join(request(wire.CMD_WRITE, at, len(d)) + d for at, d in writes)
+                for at, data in writes:
+                    disk[at : at + len(data)] = data
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(sock, GREET + enter + said + request(wire.CMD_DISC, 0, 0))
+                heard.append(replies(after_go(await rest(sock))))
+        assert heard == [[(-1, 7, bytes(4))] * 3, [(-1, 7, bytes(4))]]
+        with await served.connect() as sock:
+            wanted = [(0, 4096), (8192, 4096), (65536, 512), (69632, 32768), (512, 512), (7, 9)]
+            said = b"".join(request(wire.CMD_READ, at, size) for at, size in wanted)
+            await loop.sock_sendall(sock, GREET + enter + said + request(wire.CMD_DISC, 0, 0))
+            got = {body for _, _, body in replies(after_go(await rest(sock)))}
+        assert got == {struct.pack(">Q", at) + disk[at : at + size] for at, size in wanted}
 
     run(scenario)
 

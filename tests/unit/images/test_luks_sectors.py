@@ -101,6 +101,17 @@ def test_more_than_a_chunk_comes_back_in_place_and_is_what_its_parts_are(spec):
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.cipher}-{s.mode_text}")
+def test_pieces_worked_on_together_are_what_each_is_alone(spec):
+    key = os.urandom(spec.key_bytes)
+    cipher = sector_cipher(spec, key, make_cipher)
+    places = [(9, 1), (1 << 40, 8), (3, CHUNK + 5), (0, 2), (10, 1)]
+    pieces = [(first, os.urandom(count * SECTOR)) for first, count in places]
+    for alone, encrypting in ((encrypted, True), (decrypted, False)):
+        got = cipher.together([(at, memoryview(d)) for at, d in pieces], encrypting=encrypting)
+        assert got == [alone(spec, key, at, data) for at, data in pieces]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.cipher}-{s.mode_text}")
 def test_what_ends_within_a_sector_is_the_beginning_of_one(spec):
     key, data = os.urandom(spec.key_bytes), os.urandom(2 * SECTOR)
     short = data[: SECTOR + 256]
