@@ -29,8 +29,7 @@ async def put_away(node: "Qcow2") -> int:
     if not node.image.writable:
         return code
     # QEMU has two caches, and empties them in turn.
-    tables = ("L2 table",) if node.image.mapping.dirty else ()
-    for cache in (*tables, "refcount block"):
+    for cache in ("L2 table", "refcount block"):
         try:
             await node.writeback.close()
             return code
