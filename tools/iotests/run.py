@@ -1,6 +1,6 @@
 """Run QEMU's own tests on our programs.
 
-python tools/iotests/run.py                    all, qcow2 and raw; writes the document
+python tools/iotests/run.py                    all, with all of our programs; writes the document
 python tools/iotests/run.py -f raw -d 001 002  two, with what differs
 python tools/iotests/run.py --real             all, QEMU's programs only: to compare with
 python tools/iotests/run.py --check            what must pass; fails if one does not
@@ -26,14 +26,15 @@ from sandbox import (
     Result,
     Setup,
     all_tests,
-    available,
     default_machine,
     launchers,
     run_test,
+    together,
 )
 
 BUILD = ROOT / "build" / "iotests"  # two checkouts may be tested at once
-FORMAT_HELP = "image format, with @PROTOCOL if it lies behind one: raw@nbd (qcow2 and raw)"
+FORMATS = ["qcow2", "raw", "raw@nbd", "luks"]
+FORMAT_HELP = f"image format, with @PROTOCOL if it lies behind one ({', '.join(FORMATS)})"
 PATIENCE = {True: 600, False: 120}  # seconds for a test: a check may not fail for want of time
 
 
@@ -79,7 +80,7 @@ def arguments() -> argparse.ArgumentParser:
         "-o",
         "--ours",
         action="append",
-        help=f"programs joined by +: {', '.join(PROGRAMS)} (each alone, and all together)",
+        help=f"programs joined by +: {', '.join(PROGRAMS)} (all)",
     )
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("-t", "--timeout", type=float, help="seconds for a test")
@@ -103,9 +104,8 @@ def chosen(args: argparse.Namespace, folder: Path, known: dict[Case, Result]) ->
     unknown = set(args.tests) - set(tests)
     if unknown:
         raise SystemExit(f"no such test: {' '.join(sorted(unknown))}")
-    formats = args.format or ["qcow2", "raw"]
-    programs = available()
-    sets = [""] if args.real else args.ours or [*programs, "+".join(programs)]
+    formats = args.format or FORMATS
+    sets = [""] if args.real else [together(ours) for ours in args.ours or ["+".join(PROGRAMS)]]
     cases = [
         Case(ours, fmt, test) for fmt in formats for ours in sets for test in args.tests or tests
     ]

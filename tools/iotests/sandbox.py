@@ -104,10 +104,13 @@ def launchers(ours: list[str], folder: Path) -> dict[str, str]:
     return programs
 
 
-def available() -> list[str]:
-    """Return the short names of the programs that there are of ours."""
-    files = {short: module.replace(".", "/") for short, (_, _, module) in PROGRAMS.items()}
-    return [short for short, file in files.items() if (ROOT / f"{file}.py").is_file()]
+def together(ours: str) -> str:
+    """Return short names joined by ``+`` in the order that results have them in."""
+    given = ours.split("+")
+    unknown = [short for short in given if short not in PROGRAMS]
+    if unknown:
+        raise SystemExit(f"no such program: {' '.join(unknown)}")
+    return "+".join(short for short in PROGRAMS if short in given)
 
 
 def default_machine(qemu: str) -> str:
