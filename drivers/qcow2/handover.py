@@ -28,8 +28,11 @@ async def put_away(node: "Qcow2") -> int:
         print(text, file=sys.stderr, flush=True)
     if not node.image.writable:
         return code
-    # QEMU has two caches, and empties them in turn.
-    for cache in ("L2 table", "refcount block"):
+    # QEMU has two caches, and empties them in turn.  Where it does not know where metadata is, it
+    # refuses to write, which concerns a cache only if something in it has changed.
+    refused = node.image.overlap.unusable and not node.image.mapping.dirty
+    tables = () if refused else ("L2 table",)
+    for cache in (*tables, "refcount block"):
         try:
             await node.writeback.close()
             return code

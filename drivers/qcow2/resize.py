@@ -158,6 +158,7 @@ class Resizer:
             entries = -(-entries * 3 // 2)
         if entries > len(self.image.mapping.l1):
             await self.grow_l1(entries)
+            await self.writeback.flush()
 
     async def _preallocate(self, old: int, length: int, mode: str, *, filled: bool) -> None:
         """Allocate clusters for what is new, and room for them in the file.
