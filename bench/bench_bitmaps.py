@@ -154,8 +154,11 @@ def kept(report: Report, title: str, bits: int, pattern: str) -> None:
         folder = Path(name)
         asyncio.run(make(folder / "made", bits, [pattern]))
         sessions = {program: stack.enter_context(Session(program)) for program in (REAL, OURS)}
-        for program in sessions:
+        asyncio.run(make(folder / "other", 1 << 10, []))
+        for program, session in sessions.items():
             shutil.copyfile(folder / "made", folder / program)
+            session.open("other", folder / "other")  # what any image takes is not counted below
+            session("blockdev-del", node_name="other")
 
         def load(program: str) -> Sample:
             session = sessions[program]

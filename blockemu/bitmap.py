@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from blockemu.bitpages import Contents, empty
+from blockemu.bitpages import HUGE, Contents, empty, expect, expect_pages, merge
 from blockemu.bitwords import FULL, STEP, Positions, Words, changes, fold, popcount, spread, steps
 from blockemu.images.distinct import distinct
 
@@ -33,7 +33,7 @@ class Bitmap:
     """
 
     __slots__ = (
-        "_grid",
+        "_held",
         "_page",
         "_part",
         "_summary",
@@ -122,17 +122,18 @@ class Bitmap:
 
     def take(self) -> Contents:
         """Clear all bits and return what was there, for ``restore``; costs next to nothing."""
-        old = Contents(self.length, self.words, self._touched, self.count, self._page, self._grid)
+        old = self._contents()
         self._install(empty(self.length, self.shift))
         return old
 
     def contents(self) -> Contents:
         """Return a copy of what is there, for ``restore``."""
         new = empty(self.length, self.shift)
+        if new.pages is not None and self._touched is not None:
+            expect_pages(new, self._touched)
+            new.pages[:] = self._touched
         for first, end in self._spans():
             new.words[first:end] = self.words[first:end]
-        if new.pages is not None and self._touched is not None:
-            new.pages[:] = self._touched
         return replace(new, count=self.count)
 
     def restore(self, contents: Contents) -> None:
@@ -157,7 +158,7 @@ class Bitmap:
             return
         by = self.shift - other.shift
         if by == 0 and self._touched is not None and other._touched is not None:
-            self._merge_pages(other)
+            self.count = merge(self._contents(), other._contents())
         elif by == 0 and not self.count:
             for first, end in other._spans():
                 self.words[first:end] = other.words[first:end]
@@ -178,26 +179,6 @@ class Bitmap:
                 part = other.words[first:end]
                 if part.any():
                     self._or(first << -by, spread(part, -by))
-
-    def _merge_pages(self, other: "Bitmap") -> None:
-        """Merge the pages that another bitmap of this size has written to, and only these."""
-        assert self._touched is not None
-        assert other._touched is not None
-        pages = np.flatnonzero(other._touched)
-        step = max(1, STEP >> self._page)
-        parts = (pages[at : at + step] for at in range(0, pages.size, step))
-        if not self.count:
-            for some in parts:
-                self._grid[some] = other._grid[some]
-            self.count = other.count
-        else:
-            for some in parts:
-                old = self._grid[some]
-                new = other._grid[some]
-                new |= old
-                self._grid[some] = new
-                self.count += popcount(new.reshape(-1)) - popcount(old.reshape(-1))
-        self._touched |= other._touched
 
     def resize(self, length: int) -> None:
         """Follow the disk to a new size; what is new is clean, what is gone is forgotten."""
@@ -348,9 +329,11 @@ class Bitmap:
         self.words = contents.words
         self.bits = contents.words.view(np.uint8).data
         self.count = contents.count
-        self._grid, self._page = contents.grid, contents.page
-        self._touched = contents.pages
+        self._held, self._page, self._touched = contents, contents.page, contents.pages
         self._summary = None if contents.pages is None else contents.pages.data
+
+    def _contents(self) -> Contents:
+        return replace(self._held, length=self.length, count=self.count)
 
     def _serial(self, offset: int, length: int) -> tuple[int, int]:
         end = offset + length
@@ -395,6 +378,8 @@ class Bitmap:
         if end & 63:
             self._assign_small(stop * 64, end, value)
         if value:
+            if stop - start >= HUGE:
+                expect(self._held.memory, start, stop)
             part = self.words[start:stop]
             self.count += part.size * 64 - popcount(part)
             part[:] = FULL
@@ -434,6 +419,8 @@ class Bitmap:
                 self.count += popcount(both) - popcount(old)
                 self._touched[(where + at) >> self._page] = 1
                 return
+            if new.size == STEP:
+                expect(self._held.memory, at, at + STEP)
         fresh = new & ~current
         gained = popcount(fresh)
         if gained:

@@ -287,10 +287,11 @@ def dirty_pairs(bitmap: DirtyBitmap, offset: int, length: int) -> Pairs:
     edges = np.empty(2 * len(starts) + 2, np.int64)
     edges[0], edges[-1] = offset, offset + length
     edges[1:-1:2], edges[2:-1:2] = starts, ends
-    edges = edges.clip(offset, offset + length)
-    state = np.zeros(len(edges) - 1, np.int64)
-    state[1::2] = 1
-    return _joined(np.diff(edges), state)
+    pairs = np.zeros((len(edges) - 1, 2), np.uint32)
+    pairs[:, 0] = edges[1:] - edges[:-1]
+    pairs[1::2, 1] = 1
+    first, last = pairs[0, 0] == 0, pairs[-1, 0] == 0  # clean runs of no length, at either end
+    return pairs[int(first) : len(pairs) - int(last)]
 
 
 def _few_runs(bits: Bitmap, offset: int, end: int) -> list[tuple[int, bool]] | None:

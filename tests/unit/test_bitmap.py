@@ -149,6 +149,36 @@ def test_a_thousand_bits_of_a_thousand_million_take_less_than_20_mib() -> None:
     assert resident() - before < 20 << 20
 
 
+def test_what_is_dense_in_one_place_and_sparse_elsewhere_takes_little_memory() -> None:
+    length, granularity = 64 * TIB, 65536
+    source, target = Bitmap(length, granularity), Bitmap(length, granularity)
+    dense = np.full(1 << 18, 1 << 63 | 1, np.uint64)  # one huge page of the machine's
+    where = 3 * dense.nbytes * 8 * granularity
+    source.deserialise(where, dense.nbytes * 8 * granularity, dense.view(np.uint8).data)
+    for offset in np.random.default_rng(1).integers(0, length, 500).tolist():
+        source.mark(offset, 1)
+    before = resident()
+    target.merge(source)
+    copied = source.copy()
+    assert resident() - before < 20 << 20
+    assert target.count == copied.count == source.count == popcount(source.words)
+    assert target.sha256() == copied.sha256() == source.sha256()
+
+
+def test_a_merge_of_pages_in_a_row_and_of_such_that_are_not_loses_none() -> None:
+    length = 512 * SUMMARY_FROM
+    one, other = Bitmap(length, 512), Bitmap(length, 512)
+    page = 512 << 15  # bytes of the disk
+    for at in (0, 1, 2, 5, 300, 301, 302, 303, 2047):
+        one.mark(at * page + 512 * at, 1024)
+    for at in (1, 4, 5, 6, 302, 1000, 2047):
+        other.mark(at * page + 512, 2048)
+    both = one.words | other.words
+    one.merge(other)
+    assert (one.words == both).all()
+    assert one.count == popcount(both)
+
+
 def test_the_largest_disk_can_have_a_bitmap_and_what_can_not_is_refused() -> None:
     largest = (1 << 63) - (1 << 30)
     bitmap = Bitmap(largest, 65536)
