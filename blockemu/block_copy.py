@@ -10,7 +10,9 @@ How long a piece is::
                             user can see it in a job's offset; 16 MiB once the kernel has copied
                             one, if that was asked for (``copy_range``)
     both ends plain files   16 MiB: the kernel copies, that much in one go, scattered or not, and
-                            two goes at a time, so that a guest's write never waits for much
+                            two goes at a time, so that a guest's write never waits for much;
+                            1 GiB of zeroes where they are a matter of the target's mapping, so
+                            that a large disk takes no longer than what is on it
     else                    1 MiB, through a buffer
 
 That the kernel copies cannot be seen from outside, so it does wherever it can; ``copy_range`` is
@@ -20,10 +22,9 @@ only about the length of pieces.
 import asyncio
 import errno
 import os
-from bisect import bisect_right
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ import numpy as np
 from blockemu.bitmap import Bitmap
 from blockemu.buffers import new_buffer
 from blockemu.clocks import Clock
-from blockemu.eager import Routine
+from blockemu.eager import Routine, Workers
 from blockemu.edge import Edge
-from blockemu.extents import ALLOCATED, ZERO, Extents
+from blockemu.extents import ALLOCATED, ZERO, KnownZeroes
 from blockemu.node import Node, Write
 from blockemu.offload import CannotOffload, offload
 from blockemu.pool import Pool
@@ -47,8 +48,10 @@ STEP = 16 << 20  # bytes that the kernel copies in one go
 AT_ONCE = 2  # such goes under way
 BUNDLE = 64  # pieces in one go
 AHEAD = 1 << 30  # bytes of the source whose status is found out in one go
-BREATH = 256  # pieces after which others get a turn, if nothing had to be waited for
+BREATH = 128  # pieces after which others get a turn, if nothing had to be waited for
+BREATH_BYTES = 32 << 20  # or bytes, of what costs by the byte
 WORKERS = 64
+COMPRESSING = 4  # pieces being compressed, which is all that the pool's threads can do
 WINDOW = 1 << 16  # clusters that ``reset_unallocated`` looks at in one go; whole words of bits
 DEFAULT_CLUSTER = 1 << 16
 
@@ -109,27 +112,6 @@ class Piece:
     waiters: "list[asyncio.Future[None]]" = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Where a stretch of the source reads as zeroes: runs, which are looked up one at a time."""
-
-    starts: list[int]
-    status: list[int]
-    end: int
-
-    @classmethod
-    def of(cls, batch: Extents) -> "Known":
-        """Keep of some runs whether they are zero."""
-        zero = replace(batch, status=batch.status & np.uint8(ZERO)).merged(ignore_host=True)
-        return cls(zero.start.tolist(), zero.status.tolist(), zero.end)
-
-    def at(self, start: int, length: int) -> tuple[int, int]:
-        """Return the status somewhere, and how much of a length it holds for."""
-        row = bisect_right(self.starts, start)
-        end = self.starts[row] if row < len(self.starts) else self.end
-        return self.status[row - 1], min(end - start, length)
-
-
 class BlockCopy:
     """A copy in progress from ``source`` to ``target``, both held by the caller."""
 
@@ -152,7 +134,7 @@ class BlockCopy:
         self._pieces: dict[Piece, None] = {}
         self._in_flight = 0  # bytes
         self._can_offload = True
-        self._known: Known | None = None
+        self._known: KnownZeroes | None = None
         self._copied_range = False  # whether the kernel has copied a piece
         longest = min(source.node.limits.max_transfer, target.node.limits.max_transfer)
         self._longest = max(longest // self.cluster_size * self.cluster_size, self.cluster_size)
@@ -233,7 +215,7 @@ class BlockCopy:
         """Take pieces until none is left; return whether there were any."""
         workers = Workers(call.max_workers)
         bundle: list[Piece] = []
-        found = 0
+        found = effort = 0
         offset, end = start, start + length
         try:
             while offset < end and not call.cancelled and not call.error:
@@ -252,13 +234,19 @@ class BlockCopy:
                     await self._pause(call, delay)
                     continue
                 else:
-                    self.limit.delay(piece.end - piece.start)
+                    if status & ZERO:
+                        self._lengthen(piece, end, call)
+                    size = piece.end - piece.start
+                    self.limit.delay(size)
+                    if size > BUFFER or not status & ZERO:
+                        effort += size
                     bundle.append(piece)
                     if status & ZERO or not self._may_grow(bundle):
                         await self._begin(bundle, status, call, workers)
                         bundle = []
                 offset = piece.end
-                if not found % BREATH:
+                if not found % BREATH or effort >= BREATH_BYTES:
+                    effort = 0
                     await asyncio.sleep(0)
             if bundle:
                 await self._begin(bundle, 0, call, workers)
@@ -279,7 +267,7 @@ class BlockCopy:
             await self._begin(bundle[:-1], 0, call, workers)
             bundle = bundle[-1:]
         size = sum(piece.end - piece.start for piece in bundle)
-        await workers.slot(AT_ONCE if size > BUFFER and not status & ZERO else WORKERS)
+        await workers.slot(WORKERS if status & ZERO else self._at_once(size))
         if call.error:
             for piece in bundle:
                 self._end(piece, good=False)
@@ -287,6 +275,17 @@ class BlockCopy:
             workers.start(self._zero(bundle[0], call))
         else:
             workers.start(self._move(bundle, call))
+
+    def _at_once(self, size: int) -> int:
+        """Return how many goes of this size may be under way.
+
+        More would make others wait, for threads, the processor and memory, and not go faster.
+        """
+        if size > BUFFER:
+            return AT_ONCE
+        if self.write_flags & Write.COMPRESSED and not self.limit.limited and self._plain():
+            return COMPRESSING
+        return WORKERS
 
     def _take(self, offset: int, end: int, call: Call) -> Piece | None:
         most = self._chunk()
@@ -306,6 +305,28 @@ class BlockCopy:
         self._pieces[piece] = None
         return piece
 
+    def _lengthen(self, piece: Piece, end: int, call: Call) -> None:
+        """Let a piece of zeroes reach as far as is known, where neither length nor time tell."""
+        known, at = self._known, piece.end
+        if (
+            known is None
+            or call.max_chunk
+            or self._chunk() < STEP
+            or not self._maps_zeroes()
+            or not known.starts[0] <= at < min(known.end, end, self.length)
+        ):
+            return
+        status, length = known.at(at, min(end, self.length, piece.start + AHEAD) - at)
+        if at + length < self.length:
+            length = length // self.cluster_size * self.cluster_size
+        if not status & ZERO or length <= 0 or self.bitmap.next_dirty(at, 1) is None:
+            return
+        clean = self.bitmap.next_zero(at, length)
+        length = length if clean is None else clean - at
+        self.bitmap.reset(at, length)
+        piece.end = -(-(at + length) // self.cluster_size) * self.cluster_size
+        self._in_flight += piece.end - at
+
     def _chunk(self) -> int:
         """Return how long a piece may be."""
         if self.limit.limited and self.write_flags & Write.COMPRESSED:
@@ -319,6 +340,10 @@ class BlockCopy:
     def _plain(self) -> bool:
         """Whether no node in between could tell one big piece from many small ones."""
         return self.source.route.readable_in_files and self.target.route.writable_in_files
+
+    def _maps_zeroes(self) -> bool:
+        """Whether zeroes are a matter of the target's mapping: its bytes lie anywhere in a file."""
+        return self.target.node.unmaps_zeroes and self.target.route.linear is None
 
     async def _classify(self, piece: Piece, call: Call) -> int:
         """Return the status at the beginning of a piece; cut the piece to what it is true of."""
@@ -366,7 +391,7 @@ class BlockCopy:
                     batch = await anext(batches)
             except OSError:  # as of a snapshot that does not have all that lies ahead
                 return await status_above(self.source, start, length, mask=ZERO)
-            known = self._known = Known.of(batch)
+            known = self._known = KnownZeroes.of(batch)
         return known.at(start, length)
 
     async def _zero(self, piece: Piece, call: Call) -> None:
@@ -447,38 +472,6 @@ class BlockCopy:
 
 class ReadFailed(OSError):
     """The source failed, not the target."""
-
-
-class Workers:
-    """So many coroutines at a time, each run at once as far as it goes without waiting."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._busy = 0
-        self._error: BaseException | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-
-    async def slot(self, most: int) -> None:
-        """Wait until one more may start, ``most`` at a time."""
-        while self._busy >= min(most, self._most):
-            await asleep(self._waiters)
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine."""
-        self._busy += 1
-        Routine(work, self._ended).start()
-
-    def _ended(self, error: BaseException | None) -> None:
-        self._busy -= 1
-        self._error = self._error or error
-        wake(self._waiters)
-
-    async def finished(self) -> None:
-        """Wait for all; raises what one of them raised."""
-        while self._busy:
-            await asleep(self._waiters)
-        if self._error is not None:
-            raise self._error
 
 
 def is_fleecing(source: Edge, target: Edge) -> bool:

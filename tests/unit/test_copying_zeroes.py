@@ -1,0 +1,180 @@
+"""How a copy treats what is empty on large disks, and how much of it is under way at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import CLUSTER, KIB, MIB, Machine
+
+from blockemu.bitmap import Bitmap
+from blockemu.block_copy import COMPRESSING, BlockCopy, Call
+from blockemu.drivers.qcow2 import Qcow2
+from blockemu.drivers.qcow2.compressor import Compressor
+from blockemu.edge import Edge
+from blockemu.perm import Perm, Role
+from blockemu.transaction import Transaction
+
+GIB = 1 << 30
+
+
+def edge_to(machine: Machine, disk: Any) -> Edge:
+    edge = Edge("test", None, Role.NONE, Perm.ALL)
+    with Transaction() as transaction:
+        machine.emu.graph.attach(edge, disk, transaction)
+    return edge
+
+
+class Sparse:
+    """A raw disk with a little data, and a new qcow2 image for it."""
+
+    def __init__(self, folder: Path, size: int, data: dict[int, int]) -> None:
+        self.size, self.source, self.target = size, folder / "s", folder / "d"
+        with self.source.open("wb") as file:
+            file.truncate(size)
+            for offset, length in data.items():
+                file.seek(offset)
+                file.write(os.urandom(length))
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", str(self.target), str(size)]
+        subprocess.run(create, check=True)
+
+    async def open(self, machine: Machine) -> None:
+        for name, kind, path in (("s", "raw", self.source), ("d", "qcow2", self.target)):
+            file = {"driver": "file", "filename": str(path)}
+            await machine("blockdev-add", driver=kind, node_name=name, file=file)
+        machine.news()
+
+    def check(self) -> None:
+        subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", self.target], check=True)
+        names = ["-f", "raw", "-F", "qcow2", self.source, self.target]
+        subprocess.run(["qemu-img", "compare", "-q", *names], check=True)
+
+
+@pytest.fixture(autouse=True)
+def _programs(program: Callable[[str], str]) -> None:
+    program("qemu-img")
+
+
+@pytest.fixture
+def zeroed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Offsets and lengths that qcow2 images were asked to zero."""
+    asked: list[tuple[int, int]] = []
+    real = Qcow2.write_zeroes
+
+    async def spy(self: Qcow2, offset: int, length: int, flags: int) -> None:
+        asked.append((offset, length))
+        await real(self, offset, length, flags)
+
+    monkeypatch.setattr(Qcow2, "write_zeroes", spy)
+    return asked
+
+
+async def test_steps_over_nothing_are_large(tmp_path: Path, zeroed: list[tuple[int, int]]) -> None:
+    disk = Sparse(tmp_path, 20 * GIB, {5 * MIB: MIB, 7 * GIB + 3 * CLUSTER: 5})
+    async with Machine() as machine:
+        await disk.open(machine)
+        await machine("blockdev-backup", job_id="j", device="s", target="d", sync="full")
+        await machine.until("j null")
+        size = disk.size // KIB
+        assert f"COMPLETED {size}/{size}K" in machine.news()
+    disk.check()
+    assert len(zeroed) <= 2 * 20 + 2
+    assert max(length for _, length in zeroed) == GIB
+    assert sum(length for _, length in zeroed) == disk.size - MIB - CLUSTER
+
+
+@pytest.mark.parametrize("limit", [{"speed": 1 << 40}, {"x_perf": {"max-chunk": MIB}}])
+async def test_steps_are_small_where_they_can_be_seen(
+    tmp_path: Path, zeroed: list[tuple[int, int]], limit: dict[str, Any]
+) -> None:
+    disk = Sparse(tmp_path, 48 * MIB, {5 * MIB: MIB})
+    async with Machine() as machine:
+        await disk.open(machine)
+        await machine("blockdev-backup", job_id="j", device="s", target="d", sync="full", **limit)
+        await machine.until("j null")
+    disk.check()
+    assert max(length for _, length in zeroed) == MIB
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_only_what_is_dirty_is_zeroed(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    size = 100 * MIB + 3 * 512
+    disk = Sparse(tmp_path, size, {rng.randrange(100) * MIB + 512: 70 * KIB for _ in range(5)})
+    async with Machine() as machine:
+        await disk.open(machine)
+        source, target = (edge_to(machine, machine.emu.graph.nodes[name]) for name in "sd")
+        old = memoryview(b"\xff" * MIB)
+        for offset in range(0, size, MIB):
+            await target.pwrite(offset, old[: size - offset])
+        bitmap = Bitmap(size, CLUSTER)
+        for _ in range(6):
+            first = rng.randrange(size // CLUSTER)
+            length = min(rng.choice((CLUSTER, 20 * MIB, 60 * MIB)), size - first * CLUSTER)
+            bitmap.mark(first * CLUSTER, length)
+        dirty = bitmap.copy()
+        copy = BlockCopy(source, target, bitmap, machine.emu.pool, machine.clock)
+        length = -(-size // CLUSTER) * CLUSTER
+        copy.start(0, length, call := Call())
+        await call.wait()
+        assert not call.error
+        assert not bitmap.count
+        expected = disk.source.read_bytes()
+        found = bytearray(size)
+        await target.pread(0, memoryview(found))
+        for at in range(0, size, CLUSTER):
+            end = min(at + CLUSTER, size)
+            wanted = expected[at:end] if dirty.get(at) else bytes(old[: end - at])
+            assert found[at:end] == wanted, at
+
+
+async def test_few_pieces_are_compressed_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = most = 0
+    real = Compressor.pwrite
+
+    async def spy(self: Compressor, offset: int, buf: memoryview) -> None:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0)
+        await real(self, offset, buf)
+        busy -= 1
+
+    monkeypatch.setattr(Compressor, "pwrite", spy)
+    disk = Sparse(tmp_path, 24 * MIB, {0: 24 * MIB})
+    async with Machine() as machine:
+        await disk.open(machine)
+        options = {"job_id": "j", "device": "s", "target": "d", "sync": "full"}
+        await machine("blockdev-backup", compress=True, **options)
+        await machine.until("j null")
+    disk.check()
+    assert most == COMPRESSING
+
+
+async def test_others_get_a_turn_while_nothing_has_to_be_waited_for() -> None:
+    async with Machine() as machine:
+        size = 200 * MIB
+        for name in "sd":
+            await machine("blockdev-add", driver="null-co", node_name=name, size=size)
+        nodes = machine.emu.graph.nodes
+        bitmap = Bitmap(size, CLUSTER)
+        bitmap.mark(0, size)
+        copy = BlockCopy(
+            edge_to(machine, nodes["s"]), edge_to(machine, nodes["d"]), bitmap,
+            machine.emu.pool, machine.clock,
+        )  # fmt: skip
+        copy.start(0, size, call := Call())
+        turns = 0
+        while not call.finished:
+            turns += 1
+            assert (size - bitmap.dirty_bytes) <= turns * (32 * MIB)
+            await asyncio.sleep(0)
+        assert turns >= size // (32 * MIB)
