@@ -18,12 +18,14 @@ async def load_state(backend: Backend, offset: int, buf: bytearray) -> None:
 
 
 async def save_state(backend: Backend, offset: int, data: bytes | bytearray) -> None:
-    """Write to the VM state (after bdrv_co_writev_vmstate, block/io.c)."""
+    """Write to the VM state, durably if there is no write cache (after blk_save_vmstate)."""
     await backend.enter()
     try:
         await _keeper(backend).save_vmstate(offset, memoryview(data))
     finally:
         backend.leave()
+    if not backend.write_cache:
+        await backend.flush()
 
 
 def _keeper(backend: Backend) -> Node[Any]:

@@ -84,8 +84,6 @@ class Blocks:
         if host >> 63:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         raw = memoryview(bytearray(self.geometry.cluster_size))
-        if file.node.debug is not None:
-            await file.node.debug("refblock_load")
         await file.pread(host, raw)
         if index not in self.blocks:  # else another request was faster, and may have changed it
             self.make_room(self.most_blocks - 1)

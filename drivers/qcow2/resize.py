@@ -127,7 +127,9 @@ class Resizer:
 
     async def _grow_l1(self, length: int) -> None:
         """Give the L1 table a larger place, and write it there."""
-        entries = self.image.geometry.l1_entries(length)
+        await self._grow_to(self.image.geometry.l1_entries(length))
+
+    async def _grow_to(self, entries: int) -> None:
         if entries > len(self.image.mapping.l1):
             await self.grow_l1(entries)
             await self.writeback.flush()
@@ -142,6 +144,7 @@ class Resizer:
         if entries > MAX_L1_BYTES // 8:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         await image.tell("l1_grow_alloc_table")
+        await self.writer.stepwise.tell_allocation()
         # Not beyond the end: a device, or what an NBD server has, does not grow.
         first = await refcounts.take_row(image.geometry.clusters(entries * 8), image.file)
         l1 = np.zeros(entries, np.uint64)
@@ -156,9 +159,7 @@ class Resizer:
         entries = max(1, len(self.image.mapping.l1))
         while entries < needed:
             entries = -(-entries * 3 // 2)
-        if entries > len(self.image.mapping.l1):
-            await self.grow_l1(entries)
-            await self.writeback.flush()
+        await self._grow_to(entries)
 
     async def _preallocate(self, old: int, length: int, mode: str, *, filled: bool) -> None:
         """Allocate clusters for what is new, and room for them in the file.

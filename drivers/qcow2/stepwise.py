@@ -5,13 +5,16 @@ since it happens in memory and is written by a flush:
 
 - ``refblock_alloc_write``, ``refblock_alloc_hookup``, ``refblock_alloc_write_table`` and
   ``refblock_alloc_switch_table`` come when a flush writes new refcount blocks or a moved table
-- ``l1_grow_write_table`` and ``l1_grow_activate_table``, too
+- ``reftable_grow`` and ``refblock_alloc_write_blocks`` come before any block is written by a flush
+  that writes a moved table
 - ``cluster_free`` of what a write replaces comes at the flush after it, and so does a second
   ``refblock_update_part``
 
-Not told at all: ``reftable_grow``, ``refblock_alloc_write_blocks``, ``l1_shrink_free_l2_clusters``,
-``empty_image_prepare``, ``reftable_update``, ``vmstate_load``, ``vmstate_save``, ``cor_write``; and
-``refblock_update``, which QEMU does not tell either.
+- ``refblock_load`` comes when clusters are taken only, not when some are let go of
+
+Not told at all: ``l1_shrink_free_l2_clusters``, ``empty_image_prepare``, ``reftable_update``,
+``vmstate_load``, ``vmstate_save``, ``cor_write``; and ``refblock_update``, which QEMU does not tell
+either.
 """
 
 from contextlib import suppress
@@ -64,6 +67,9 @@ class Stepwise:
         """Tell of events before clusters are taken; load what QEMU loads between them."""
         image, refcounts = self.image, self.image.refcounts
         await image.tell("cluster_alloc")
+        found = None
         with suppress(Unaligned):  # that is told when they are taken
-            await refcounts.block(refcounts.cursor // refcounts.per, image.file)
+            found = await refcounts.block(refcounts.cursor // refcounts.per, image.file)
         await image.tell("refblock_alloc")
+        if found is not None:
+            await image.tell("refblock_load")

@@ -39,6 +39,7 @@ WRITTEN: Final = {  # what the writes are that events tell of
     "l1_grow_write_table": frozenset({"active L1 table"}),
     "l1_update": frozenset({"active L1 table"}),
 }
+GROWTH: Final = ("reftable_grow", "refblock_alloc_write_blocks")  # before a moved table's blocks
 
 
 class Writeback:
@@ -147,6 +148,8 @@ class Writeback:
                     await image.barrier()
                 written |= bool(parts)
                 for event in before_tables if parts is stages[2] else ():
+                    await image.tell(event)
+                for event in GROWTH if undo[2] and parts is stages[0] else ():
                     await image.tell(event)
                 for event, offset, data in parts:
                     await image.tell(event)

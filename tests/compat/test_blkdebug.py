@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_an_error_once_at_an_event_of_qcow2_is_met_alike(both: Both, event: str)
     assert_same(both, "q.img", node("qcow2", "q.img", **{"inject-error": [rule]}), SCRIPT)
 
 
-@pytest.mark.parametrize("event", [event for event in EVENTS.split() if event != "refblock_load"])
+@pytest.mark.parametrize("event", EVENTS.split())
 def test_errors_from_an_event_of_qcow2_on_are_met_alike(both: Both, event: str) -> None:
     rule = {"event": event, "errno": 28}
     assert_same(both, "q.img", node("qcow2", "q.img", **{"inject-error": [rule]}), SCRIPT)
@@ -139,6 +140,50 @@ def test_requests_are_held_and_resumed_alike(tmp_path: Path, driver: str, filena
         told.append((done.returncode, RATES.sub("RATES", done.stdout), done.stderr))
     assert told[1] == told[0]
     assert "Suspended request 'A'" in told[0][1]
+
+
+GROWTH = {  # what is written so that tables grow, and at which events
+    "write -b 0 64k": (
+        "l1_update l1_grow_alloc_table l1_grow_write_table l1_grow_activate_table l2_update "
+        "l2_alloc_write cluster_alloc refblock_load refblock_update_part write_aio"
+    ),
+    "write 0 9M": (
+        "refblock_alloc_hookup refblock_alloc_write refblock_alloc_write_blocks reftable_grow "
+        "refblock_alloc_write_table refblock_alloc_switch_table"
+    ),
+}
+
+
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize(
+    ("line", "event"), [(line, event) for line in GROWTH for event in GROWTH[line].split()]
+)
+def test_an_error_while_tables_grow_is_met_alike(
+    tmp_path: Path, line: str, event: str, *, once: bool
+) -> None:
+    run = "import sys; from blockemu.io_cli import main; sys.exit(main())"
+    told = []
+    for name, program in (("real", ["qemu-io"]), ("ours", [sys.executable, "-c", run])):
+        folder = tmp_path / name
+        folder.mkdir()
+        image("create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "q.img", "32M", cwd=folder)
+        top = {"driver": "qcow2", "file.driver": "blkdebug", "file.image.filename": "q.img"}
+        rule = {"event": event, "errno": "28", "once": "on" if once else "off"}
+        top |= {f"file.inject-error.0.{key}": value for key, value in rule.items()}
+        options = ",".join(f"{key}={value}" for key, value in top.items())
+        done = subprocess.run(
+            [*program, "--cache", "writethrough", "-c", line, "--image-opts", options],
+            cwd=folder, capture_output=True, text=True, timeout=DEADLINE, check=False,
+        )  # fmt: skip
+        errors = re.sub(r"^.*?: ", "", done.stderr, flags=re.MULTILINE)
+        told.append((done.returncode, RATES.sub("RATES", done.stdout), errors))
+        checked = subprocess.run(
+            ["qemu-img", "check", "--output=json", "q.img"],
+            cwd=folder, capture_output=True, text=True, timeout=DEADLINE, check=False,
+        )  # fmt: skip
+        assert "corruptions" not in json.loads(checked.stdout)
+    assert told[1] == told[0]
+    assert "No space left on device" in "".join(told[0][1:])
 
 
 def test_options_are_judged_and_shown_alike(both: Both) -> None:
