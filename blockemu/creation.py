@@ -13,10 +13,11 @@ from blockemu.create_options import BlockdevDriver, CreationOptions, TextOption,
 from blockemu.errors import HostError, QmpError
 from blockemu.images.errors import FormatError
 from blockemu.node import Flags, Node
-from blockemu.opening import Drivers, Opener
+from blockemu.opening import Opener
 from blockemu.optlist import number, parse_options, size
 from blockemu.paths import combine, has_protocol, is_absolute
 from blockemu.perm import Perm
+from blockemu.probing import Drivers
 from blockemu.qmp_server.qapi import dump
 
 SECTOR: Final = 512

@@ -12,7 +12,7 @@ from blockemu.chain import cow_child, skip_filters
 from blockemu.errors import QmpError, Wrapped
 from blockemu.node import Node
 from blockemu.paths import combine, has_protocol, is_absolute
-from blockemu.probing import Drivers, probe
+from blockemu.probing import Drivers, of_protocol, probe, probe_device
 
 __all__ = [
     "dirname",
@@ -79,17 +79,15 @@ def find_protocol(filename: str, drivers: Drivers, *, allow_prefix: bool = True)
         UnknownProtocol: no driver has it.
 
     """
-    best, tag = 0, "file"
-    for name, driver in drivers.items():
-        score = driver.probe_device(filename) if hasattr(driver, "probe_device") else 0
-        if score > best:
-            best, tag = score, name
-    if best or not allow_prefix or not has_protocol(filename):
-        return tag
+    device = probe_device(filename, drivers)
+    if device is not None:
+        return device
+    if not allow_prefix or not has_protocol(filename):
+        return "file"
     protocol = filename.partition(":")[0]
-    for name, driver in drivers.items():
-        if protocol in driver.protocols:
-            return name
+    tag = of_protocol(protocol, drivers)
+    if tag is not None:
+        return tag
     raise UnknownProtocol(protocol)
 
 

@@ -119,7 +119,7 @@ def _version(name: str) -> str:
 
 def main() -> int:
     """Run the program; return its exit status."""
-    prepare()
+    prepare(tool=True)
     name = os.path.basename(sys.argv[0])  # noqa: PTH119
     if name in ("img_cli.py", "__main__.py", "-c"):
         name = "blockemu-img"

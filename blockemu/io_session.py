@@ -17,6 +17,7 @@ from blockemu.io_input import Lines
 from blockemu.io_output import StandardOutput
 from blockemu.optlist import parse_any
 from blockemu.perm import Perm
+from blockemu.process import settle
 from blockemu.qemu_io.commands import COMMANDS
 from blockemu.qemu_io.interpreter import Interpreter, Output
 from blockemu.qemu_io.options import Options, Warn
@@ -93,6 +94,7 @@ class Session:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self._image_opts = settings.image_opts
         try:
+            settle()
             return asyncio.run(self._run(settings))
         finally:
             with suppress(OSError):

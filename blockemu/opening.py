@@ -7,7 +7,6 @@ generated names show it: file child, probing, name, driver, backing child.
 
 import errno
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from blockemu.node_options import (
     without,
 )
 from blockemu.perm import Perm, Role
+from blockemu.probing import Drivers
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import InvalidInput, Unexpected, members, visit
 from blockemu.services import Services
@@ -40,7 +40,6 @@ from blockemu.transaction import Transaction
 if TYPE_CHECKING:
     from blockemu.edge import Edge
 
-Drivers = Mapping[str, type[Node[Any]]]
 EMPTY_BACKING = 'Use of "backing": "" is deprecated; use "backing": null instead'
 PROBE_SIZE = 512  # bytes of the file that a format is guessed from
 

@@ -6,18 +6,31 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from typing import Final
 
 from blockemu.errors import QmpError, Wrapped
 
+OBJECTS: Final = 50_000  # that are made before it is looked for garbage
+KEPT: Final = 4 << 20  # bytes
 
-def prepare() -> None:
-    """Set the interpreter up for a program of ours."""
+
+def prepare(*, tool: bool = False) -> None:
+    """Set the interpreter up for a program of ours; a tool calls ``settle`` later."""
     sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
     # Imports make tens of thousands of objects that stay: looking at them for garbage, again and
     # again, is a tenth of a start (``make bench``: start-up, images).
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(200_000 if tool else OBJECTS, 20, 20)
     # numpy is for its arrays here: threads for linear algebra only cost time at the start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def settle() -> None:
+    """Set the interpreter up for a tool's work, when what that takes is imported."""
+    gc.freeze()  # modules stay: collections need not look at them (``make bench``: images)
+    gc.set_threshold(OBJECTS, 20, 20)
+    # glibc hands freed memory back, and has it mapped and cleared anew at the next request, above
+    # twice the size of the largest block that was freed: without one, each pair of tables.
+    bytes(KEPT)
 
 
 class PidFileError(QmpError):

@@ -2,30 +2,88 @@
 
 A driver of another distribution announces its module by an entry point of the group
 ``blockemu.drivers``; importing the module makes its classes known, as it does for those here.
+
+``LATE`` lets a driver of this folder wait until somebody uses it: a tool that opens one image needs
+two of them, and importing all took a fifth of its start.  What is not listed is imported at once.
 """
 
 import os
 import sys
 from functools import cache
 from importlib import import_module
-from pkgutil import iter_modules
-from typing import Any
+from typing import Any, Final
 
 from blockemu.blockdev_options import BLOCKDEV
 from blockemu.node import Node
-from blockemu.probing import Drivers
+from blockemu.probing import Catalog, Late
 
 if __name__ != "blockemu.drivers":
     raise ImportError(f"import blockemu.drivers, not {__name__}")
 
 ENTRY_POINTS = "blockemu.drivers"
+UNBUILT = "unbuilt"  # options only
+LATE: Final[dict[str, Late]] = {
+    "blkdebug": Late("blkdebug", protocols=("blkdebug",)),
+    "blklogwrites": Late("blklogwrites"),
+    "blkverify": Late("blkverify", protocols=("blkverify",)),
+    "bochs": Late("bochs", magic=(0, b"Bochs Virtual HD Image"), probes=("probe",)),
+    "compress": Late("compress"),
+    "copy-before-write": Late("copy_before_write"),
+    "copy-on-read": Late("copy_on_read"),
+    "file": Late("file", protocols=("file",)),
+    "host_device": Late("host_device", protocols=("host_device",), probes=("probe_device",)),
+    "host_cdrom": Late("host_device", protocols=("host_cdrom",), probes=("probe_device",)),
+    "luks": Late("luks", magic=(0, b"LUKS\xba\xbe"), probes=("probe",)),
+    "nbd": Late("nbd", protocols=("nbd", "nbd+tcp", "nbd+unix")),
+    "null-co": Late("null", protocols=("null-co",)),
+    "null-aio": Late("null", protocols=("null-aio",)),
+    "preallocate": Late("preallocate"),
+    "qcow2": Late("qcow2", magic=(0, b"QFI\xfb"), probes=("probe",)),
+    "quorum": Late("quorum"),
+    "raw": Late("raw", probes=("probe",)),
+    "snapshot-access": Late("snapshot_access"),
+    "throttle": Late("throttle"),
+    "vdi": Late("vdi", magic=(64, b"\x7f\x10\xda\xbe"), probes=("probe",)),
+}
 
 
 @cache
-def load_drivers() -> Drivers:
-    """Import all drivers and return them by their names in ``BlockdevOptions``."""
-    modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
-    return {tag: node for module in (*modules, *_foreign()) for tag, node in drivers_of(module)}
+def load_drivers() -> Catalog:
+    """Return all drivers by their names in ``BlockdevOptions``; those here are imported late."""
+    late = {UNBUILT} | {entry.module for entry in LATE.values()}
+    modules = (_module(name) for name in module_names() if name not in late)
+    there = {tag: node for module in (*modules, *_foreign()) for tag, node in drivers_of(module)}
+    return Catalog(LATE, _load, there)
+
+
+@cache
+def import_all() -> Catalog:
+    """Import all drivers and all options: what introspection shows, and QMP's clients may use."""
+    for name in module_names():
+        _module(name)
+    return load_drivers()
+
+
+def module_names() -> list[str]:
+    """Return the names of the modules in this folder, sorted."""
+    names = {name.removesuffix(".py") for path in __path__ for name in _listed(path)}
+    return sorted(name for name in names if name.isidentifier() and not name.startswith("__"))
+
+
+def _import_options(tag: str) -> None:
+    """Import where the options of a driver are, if it is one of ours."""
+    _module(LATE[tag].module if tag in LATE else UNBUILT)
+
+
+BLOCKDEV.late = _import_options
+
+
+def _module(name: str) -> Any:
+    return import_module(f"{__name__}.{name}")
+
+
+def _load(tag: str) -> type[Node[Any]]:
+    return dict(drivers_of(_module(LATE[tag].module)))[tag]
 
 
 def drivers_of(module: object) -> list[tuple[str, type[Node[Any]]]]:
@@ -55,10 +113,14 @@ def _announces_drivers(folder: str) -> bool:
     """Tell whether a distribution installed in ``folder`` may have entry points for us."""
     mark = f"[{ENTRY_POINTS}]".encode()
     try:
-        names = os.listdir(folder)  # noqa: PTH208 (pathlib takes longer to import than this)
+        names = _listed(folder)
     except OSError:
         return False
     return any(mark in _read(folder, name) for name in names if name.endswith("-info"))
+
+
+def _listed(folder: str) -> list[str]:
+    return os.listdir(folder)  # noqa: PTH208 (pathlib takes longer to import than this)
 
 
 def _read(folder: str, distribution: str) -> bytes:

@@ -6,7 +6,7 @@ microseconds a type: annotations are looked at when a type is first used.
 """
 
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar, dataclass_transform
@@ -107,6 +107,13 @@ class Union:
         self.name = name
         self.discriminator = discriminator
         self.cases: dict[str, type[Struct]] = {}
+        self.late: Callable[[str], object] | None = None  # imports where a case is declared
+
+    def find(self, tag: str) -> "type[Struct] | None":
+        """Return the case of a tag, None if there is none."""
+        if tag not in self.cases and self.late is not None:
+            self.late(tag)
+        return self.cases.get(tag)
 
     def declare_empty(self, base: "type[Struct]", lives: Mapping[str, Life]) -> None:
         """Add cases without members of their own, for tags that have none yet."""

@@ -415,7 +415,7 @@ class _UnionVisitor:
             _text(tag)
         if not isinstance(tag, str):
             raise WrongType("string")
-        struct = self.union.cases.get(tag)
+        struct = self.union.find(tag)
         if struct is None or not self.profile.knows(struct.life):
             raise NotAccepted(tag)
         if not self.profile.quiet and self.mode != OUTPUT:

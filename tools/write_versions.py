@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from blockemu.commands import load
-from blockemu.drivers import load_drivers
 from blockemu.qmp_server.introspect import schema
 from blockemu.qmp_server.outline import Outline, outline
 from blockemu.qmp_server.profile import POLICIES, VERSIONS, Profile
@@ -36,7 +35,6 @@ imitated.
 
 def outlines() -> dict[str, Outline]:
     """Return the outline of each version."""
-    load_drivers()
     registry = load()
     return {name: outline(schema(registry, Profile.parse(name)), REFERENCES) for name in VERSIONS}
 

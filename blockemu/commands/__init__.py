@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 def load() -> "Registry":
     """Import all families; return their commands, and the events of ``blockemu.schema``."""
     from blockemu import schema
+    from blockemu.drivers import import_all
     from blockemu.qmp_server import control
     from blockemu.qmp_server.dispatch import Registry
 
+    import_all()  # their options are the commands' arguments
     registry = Registry()
     registry.collect(control)
     for package in (schema, importlib.import_module(__name__)):

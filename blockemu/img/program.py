@@ -31,6 +31,7 @@ from blockemu.io_output import StandardOutput
 from blockemu.node import Flags
 from blockemu.optlist import parse_any
 from blockemu.perm import Perm
+from blockemu.process import settle
 from blockemu.qmp_server.errors import ProtocolError
 
 NOTHING: Mapping[str, Any] = {}
@@ -100,6 +101,7 @@ class Program:
         """Run the command; return the exit status."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         module = import_module(f"blockemu.img.{self.command}")
+        settle()
         try:
             return asyncio.run(self._run(module.run(self, argv)))
         finally:

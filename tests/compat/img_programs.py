@@ -14,8 +14,8 @@ from pathlib import Path
 SERVER = """
 import json, os, sys, traceback
 import blockemu.block_copy, blockemu.img.program, blockemu.img_cli
-from blockemu.drivers import load_drivers
-load_drivers()
+from blockemu.drivers import import_all
+import_all()
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
