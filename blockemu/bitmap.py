@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from blockemu.bitpages import HUGE, Contents, empty, expect, expect_pages, merge
+from blockemu.bitpages import HUGE, Contents, empty, expect, expect_pages, gather, merge, used_parts
 from blockemu.bitwords import FULL, STEP, Positions, Words, changes, fold, popcount, spread, steps
 from blockemu.images.distinct import distinct
 
@@ -289,7 +289,7 @@ class Bitmap:
             self._assign(start * 64, min(stop * 64, self.size), False)
             part = words[start - first : stop - first]
             if part.any():
-                self._or(start, part)
+                self._or(start, part, clean=True)
 
     def stored_parts(self, size: int) -> Positions:
         """Return which parts of the stored bits, of ``size`` bytes each, have any set.
@@ -297,24 +297,33 @@ class Bitmap:
         ``size`` is a power of two and at least a word's.
         """
         per = size // 8
+        if self._touched is not None and per >> self._page:
+            return used_parts(self._held, per)
         found = [np.empty(0, np.int64)]
         for first, end in self._parts(max(STEP, per), per):
             rows, rest = divmod(end - first, per)
-            used = self.words[first : end - rest].reshape(rows, per).any(axis=1)
+            used = np.bitwise_or.reduce(self.words[first : end - rest].reshape(rows, per), axis=1)
             found.append(np.flatnonzero(used) + first // per)
             if rest and self.words[end - rest : end].any():
                 found.append(np.array([end // per], np.int64))
         return distinct(np.concatenate(found))
 
-    def stored(self, parts: Positions, size: int) -> memoryview:
-        """Return a copy of some parts of the stored bits, in a row, each of ``size`` bytes."""
+    def stored(self, parts: Positions, size: int, room: Words) -> memoryview:
+        """Copy some parts of the stored bits, in a row, each of ``size`` bytes, to ``room``.
+
+        Returns what of it they take.
+        """
         per = size // 8
-        rows = np.zeros((len(parts), per), np.uint64)
-        whole = self.words[: self.words.size // per * per].reshape(-1, per)
-        inside = parts < len(whole)
-        rows[inside] = whole[parts[inside]]
-        tail = self.words[whole.size :]
-        rows[~inside, : tail.size] = tail
+        rows = room[: len(parts) * per].reshape(-1, per)
+        if self._touched is not None and per >> self._page:
+            gather(self._held, parts, rows)
+        else:
+            whole = self.words[: self.words.size // per * per].reshape(-1, per)
+            inside = int(np.searchsorted(parts, len(whole)))
+            np.take(whole, parts[:inside], axis=0, out=rows[:inside], mode="clip")
+            rows[inside:] = 0
+            tail = self.words[whole.size :]
+            rows[inside:, : tail.size] = tail
         return rows.view(np.uint8).reshape(-1).data
 
     def sha256(self) -> str:
@@ -326,9 +335,8 @@ class Bitmap:
     def _install(self, contents: Contents) -> None:
         self.length = contents.length
         self.size = -(-contents.length >> self.shift)
-        self.words = contents.words
+        self.words, self.count = contents.words, contents.count
         self.bits = contents.words.view(np.uint8).data
-        self.count = contents.count
         self._held, self._page, self._touched = contents, contents.page, contents.pages
         self._summary = None if contents.pages is None else contents.pages.data
 
@@ -352,9 +360,10 @@ class Bitmap:
                 yield first, end
             return
         base = first >> self._page
-        turns = np.flatnonzero(
-            np.diff(self._touched[base : self._page_count(end)], prepend=0, append=0)
-        )
+        touched = self._touched[base : self._page_count(end)]
+        if not touched.any():
+            return
+        turns = np.flatnonzero(np.diff(touched, prepend=0, append=0))
         if turns.size > 2 * FEW:  # what lies close together comes in one go
             near = np.flatnonzero(np.diff(turns)[1::2] < turns[-1] // FEW)
             turns = np.delete(turns, np.concatenate((near * 2 + 1, near * 2 + 2)))
@@ -404,24 +413,28 @@ class Bitmap:
             if self._touched is not None and value:
                 self._touched[first >> (self._page + 6) : ((end - 1) >> (self._page + 6)) + 1] = 1
 
-    def _or(self, at: int, new: Words) -> None:
-        """Set what is set in ``new``, from word ``at`` on, and count it."""
+    def _or(self, at: int, new: Words, *, clean: bool = False) -> None:
+        """Set what is set in ``new``, from word ``at`` on, and count it; ``clean``: none is yet."""
         current = self.words[at : at + new.size]
         new = new[: current.size]
         if at + new.size == self.words.size and self.size & 63:
             new = new.copy()
             new[-1] &= np.uint64((1 << (self.size & 63)) - 1)
         if self._touched is not None:
-            where = np.flatnonzero(new)
+            where = np.flatnonzero(new != 0)
             if where.size << 3 < new.size:  # touches no more memory than it must
-                old = current[where]
-                current[where] = both = old | new[where]
-                self.count += popcount(both) - popcount(old)
+                values = new[where]
+                if not clean:
+                    old = current[where]
+                    self.count -= popcount(old)
+                    values |= old
+                current[where] = values
+                self.count += popcount(values)
                 self._touched[(where + at) >> self._page] = 1
                 return
             if new.size == STEP:
                 expect(self._held.memory, at, at + STEP)
-        fresh = new & ~current
+        fresh = new if clean else new & ~current
         gained = popcount(fresh)
         if gained:
             current |= fresh

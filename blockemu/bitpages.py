@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from blockemu.bitwords import STEP, Words, popcount
+from blockemu.bitwords import STEP, Positions, Words, popcount
+from blockemu.images.distinct import distinct
 
 SUMMARY_FROM = 1 << 26  # bits from which pages are noted
 PAGE = 9  # log2 of the words in a page: one of the machine's, unless that would be too many pages
@@ -69,8 +70,7 @@ def merge(into: Contents, other: Contents) -> int:
     step, count = max(1, STEP >> into.page), into.count
     for at in range(0, pages.size, step):
         some = pages[at : at + step]
-        first, end = int(some[0]), int(some[-1]) + 1
-        rows = slice(first, end) if end - first == some.size else some
+        rows = _rows(some)
         new = other.grid[rows]
         if into.count:
             old = into.grid[rows]
@@ -79,6 +79,38 @@ def merge(into: Contents, other: Contents) -> int:
         into.grid[rows] = new
     into.pages[:] |= other.pages
     return count if into.count else other.count
+
+
+def used_parts(held: Contents, per: int) -> Positions:
+    """Return which parts, of ``per`` words each and no less than a page's, have any bit set."""
+    assert held.pages is not None
+    pages, step = np.flatnonzero(held.pages), max(1, STEP >> held.page)
+    found = [np.empty(0, np.int64)]
+    for at in range(0, pages.size, step):
+        some = pages[at : at + step]
+        found.append(some[np.bitwise_or.reduce(held.grid[_rows(some)], axis=1) != 0])
+    return distinct(np.concatenate(found) // (per >> held.page))
+
+
+def gather(held: Contents, parts: Positions, into: Words) -> None:
+    """Copy parts to rows of ``into``, each of as many words as a part, no less than a page's.
+
+    Pages that nothing was written to are not looked at: the machine would have to get memory for
+    them, which takes longer than all the rest.
+    """
+    assert held.pages is not None
+    per = into.shape[1] >> held.page
+    pages = parts[:, None] * per + np.arange(per)
+    within = pages < held.pages.size
+    some = within & (held.pages[np.where(within, pages, 0)] != 0)
+    into[:] = 0
+    into.reshape(*pages.shape, -1)[some] = held.grid[pages[some]]
+
+
+def _rows(some: Positions) -> Positions | slice:
+    """Return an index of rows that makes a view if they are in a row, else copies."""
+    first, end = int(some[0]), int(some[-1]) + 1
+    return slice(first, end) if end - first == some.size else some
 
 
 def expect(memory: mmap.mmap | None, first: int, end: int) -> None:

@@ -68,7 +68,7 @@ def changes(words: Words, before: int) -> Positions:
     turned[1:] |= words[:-1] >> np.uint64(63)
     turned[0] |= np.uint64(before)
     turned ^= words
-    where = np.flatnonzero(turned)
+    where = np.flatnonzero(turned != 0)  # of words themselves it takes five times as long
     if where.size * _DENSE > words.size:
         return _positions(turned)
     found = _positions(turned[where])

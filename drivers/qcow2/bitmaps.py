@@ -34,10 +34,9 @@ if TYPE_CHECKING:
     from blockemu.dirty import BitmapSet
     from blockemu.drivers.qcow2.writeback import Writeback
 
-AT_ONCE: Final = 2 << 20  # bytes of a bitmap that are read or written by one request
+AT_ONCE: Final = 512 << 10  # bytes of a bitmap read or written by one request, few for the cache
 MANY: Final = MAX_BITMAP_DIRECTORY // 1048 - 1  # fewer always fit, even with the longest names
 _CLUSTER = np.uint64(CLUSTER)
-_ZEROES, _ONES, _DATA = 0, 1, 2  # what an entry of a table stands for
 
 
 @dataclass
@@ -129,29 +128,39 @@ class StoredBitmaps:
             raise wrong.UnreadableBitmap(stored.name, _why(e)) from e
 
     async def _read_bits(self, table: Table, into: Bitmap) -> None:
-        """Read run by run: entries of zeroes, of ones, or of clusters in a row."""
+        """Read run by run: entries of ones, or of clusters in a row, whatever is between them."""
         covers, size = into.serial_coverage(1 << self.bits), 1 << self.bits
         offsets = (table & _CLUSTER).astype(np.int64)
-        kinds = np.where(
-            offsets, _DATA, np.where(table & np.uint64(codec.ALL_ONES), _ONES, _ZEROES)
-        )
-        breaks = (np.diff(kinds) != 0) | ((kinds[1:] == _DATA) & (np.diff(offsets) != size))
-        firsts = np.concatenate(([0], np.flatnonzero(breaks) + 1, [len(table)])).tolist()
-        most = max(1, AT_ONCE >> self.bits)
-        for first, end in pairwise(firsts):
-            if kinds[first] == _ONES:
-                start, stop = first * covers, min(end * covers, into.length)
-                into.mark(start, stop - start)
-            elif kinds[first] == _DATA:
-                for at in range(first, end, most):
-                    start = at * covers
-                    length = min(min(at + most, end) * covers, into.length) - start
-                    raw = await self._pread(int(offsets[at]), into.serial_size(start, length))
-                    into.deserialise(start, length, raw)
+        ones = (offsets == 0) & (table & np.uint64(codec.ALL_ONES) != 0)
+        turns = np.flatnonzero(np.diff(ones, prepend=False, append=False))
+        for first, end in turns.reshape(-1, 2).tolist():
+            start, stop = first * covers, min(end * covers, into.length)
+            into.mark(start, stop - start)
+        data = np.flatnonzero(offsets)
+        hosts, most = offsets[data], max(1, AT_ONCE >> self.bits)
+        runs = np.flatnonzero(np.diff(hosts) != size) + 1
+        room = memoryview(bytearray(min(most, len(data)) * size))
+        for first, end in pairwise([0, *runs.tolist(), len(data)]):
+            for at in range(first, end, most):
+                await self._read_row(int(hosts[at]), data[at : min(at + most, end)], into, room)
+
+    async def _read_row(self, host: int, entries: I64, into: Bitmap, room: memoryview) -> None:
+        """Read clusters in a row, whose entries in the table need not be."""
+        covers, size = into.serial_coverage(1 << self.bits), 1 << self.bits
+        last = int(entries[-1]) * covers
+        rest = into.serial_size(last, min(covers, into.length - last))
+        got = room[: (len(entries) - 1) * size + rest]
+        await self._pread(host, got)
+        runs = np.flatnonzero(np.diff(entries) != 1) + 1
+        for first, end in pairwise([0, *runs.tolist(), len(entries)]):
+            start = int(entries[first]) * covers
+            length = min((end - first) * covers, into.length - start)
+            raw = got[first * size :][: into.serial_size(start, length)]
+            into.deserialise(start, length, raw)
 
     async def _table(self, offset: int, entries: int) -> Table:
         """Read a table; raise OSError EINVAL if it makes no sense."""
-        raw = await self._pread(offset, entries * 8)
+        await self._pread(offset, raw := bytearray(entries * 8))
         table: Table = np.frombuffer(raw, ">u8").astype(np.uint64)
         try:
             codec.check_table(table, 1 << self.bits)
@@ -159,12 +168,10 @@ class StoredBitmaps:
             raise _invalid() from None
         return table
 
-    async def _pread(self, offset: int, length: int) -> memoryview:
-        if offset + length > MAX_LENGTH:
+    async def _pread(self, offset: int, room: bytearray | memoryview) -> None:
+        if offset + len(room) > MAX_LENGTH:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        raw = memoryview(bytearray(length))
-        await self.image.file.pread(offset, raw)
-        return raw
+        await self.image.file.pread(offset, room)
 
     def _table_size(self, bits: Bitmap) -> int:
         return self.image.geometry.clusters(bits.serial_size(0, bits.length) if bits.length else 0)
@@ -314,13 +321,15 @@ class StoredBitmaps:
             raise wrong.NoMemory
         table: Table = np.zeros(size, np.uint64)
         parts, at = bitmap.bits.stored_parts(1 << self.bits), 0
+        most = min(len(parts), max(1, AT_ONCE >> self.bits))
+        room = np.empty(most << self.bits >> 3, np.uint64)
         while at < len(parts):
-            want = min(len(parts) - at, max(1, AT_ONCE >> self.bits))
+            want = min(len(parts) - at, most)
             first, got = await self._take(want, name)
             plan.taken.append((first, got, Discard.ALWAYS))
             some = parts[at : at + got]
             table[some] = np.arange(first, first + got) << self.bits
-            await self._write(first, bitmap.bits.stored(some, 1 << self.bits), name)
+            await self._write(first, bitmap.bits.stored(some, 1 << self.bits, room), name)
             at += got
         count = image.geometry.clusters(size * 8)
         try:
