@@ -12,12 +12,20 @@ class Bus:
     """A bus: its name, its kind, and what sits on it."""
 
     def __init__(
-        self, name: str, kind: str, *, most: int = 0, hotplug: bool = True, plain: bool = False
+        self,
+        name: str,
+        kind: str,
+        *,
+        most: int = 0,
+        hotplug: bool = True,
+        plain: bool = False,
+        standard: bool = False,
     ) -> None:
         self.name = name
         self.kind = kind
         self.most = most  # devices it takes; 0: any number
         self.hotplug = hotplug
+        self.standard = standard  # behind a bridge whose own controller plugs devices (SHPC)
         self.plain = plain  # its controller knows nothing of I/O threads
         self.devices: list[Device] = []
 
@@ -40,6 +48,7 @@ class Device(Object):
         self.graph: Graph | None = None  # where the nodes are that it may be put on
         self.child_bus: Bus | None = None
         self.leaving = False
+        self.stays = False  # whoever asks it to leave
 
     @property
     def owner(self) -> Object:

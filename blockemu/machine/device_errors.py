@@ -90,6 +90,29 @@ class NeedsMedium(QmpError):
     template = "Device needs media, but drive is empty"
 
 
+class NoChassis(QmpError):
+    """A bridge whose slots could not be told from another's."""
+
+    template = (
+        "Bridge chassis not specified. Each bridge is required to be assigned a unique chassis "
+        "id > 0."
+    )
+
+
+class BadSlot(QmpError):
+    """A slot that a bridge's controller has not (shpc_device_plug_common): its number."""
+
+    template = (
+        "Unsupported PCI slot {} for standard hotplug controller. Valid slots are between 1 and 31."
+    )
+
+
+class Expects(QmpError):
+    """A value that is not of the property's type: (property, type)."""
+
+    template = "Parameter '{}' expects {}"
+
+
 class NotADevice(QmpError):
     """The path leads to something else."""
 

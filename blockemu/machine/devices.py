@@ -1,7 +1,8 @@
 """Devices on buses, and the backends they use (after softmmu/qdev-monitor.c, hw/block/block.c)."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from blockemu.backend import Backend, drained
@@ -16,6 +17,7 @@ from blockemu.graph import Graph
 from blockemu.jobs.registry import Jobs
 from blockemu.machine.device import Bus, Device, class_of, inner_of
 from blockemu.machine.device_errors import (
+    BadSlot,
     BusFull,
     BusNotFound,
     DriveAutomatic,
@@ -25,28 +27,28 @@ from blockemu.machine.device_errors import (
     NeedsMedium,
     NoBackend,
     NoBus,
+    NoChassis,
     NoHotplug,
     NoIothreads,
     NoSuchProperty,
-    NotAccepted,
     NotADevice,
     UnknownDevice,
     UnplugPending,
     WrongBus,
 )
-from blockemu.machine.error_policies import POLICIES, apply_policies
+from blockemu.machine.error_policies import apply_policies
+from blockemu.machine.property_values import check_value, slot
 from blockemu.machine.types import BY_NAME, DeviceType, Drive
 from blockemu.optlist import IDENTIFIER_HINT, is_identifier, is_on
 from blockemu.perm import Perm
 from blockemu.permissions import want
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import Struct
+from blockemu.qmp_server.scalars import parse_unsigned
 from blockemu.qom import Container, NoSuchObject, Object, Tree
 from blockemu.schema.devices import DeviceDeleted
 from blockemu.threads import IothreadFixed, roots_around
 
-_BOOLS = ("on", "off", "yes", "no", "y", "n", "true", "false")
-_VALUES = {"OnOffAuto": ("on", "off", "auto"), "BlockdevOnError": POLICIES}
 _SPECIAL = ("driver", "id", "bus")
 
 
@@ -62,13 +64,14 @@ class Devices:
         self.started = False  # from then on devices are plugged in while the machine is on
         self.automatic: set[Backend] = set()  # drives that the machine connects by itself
         self._anonymous = 0
-        self._scsi = 0
+        self._numbered: Counter[str] = Counter()  # buses without an id, by kind
         self._removing = asyncio.Lock()  # one leaves after another
         self.reset_hooks: list[Callable[[Device | None], None]] = []  # None: all are reset
 
     def furnish(self, buses: list[Bus]) -> None:
         """Give the machine its buses, and devices their folders."""
         self.buses = buses
+        self._numbered["PCI"] = sum(bus.name == "pci.0" for bus in buses)
         for name in ("unattached", "peripheral", "peripheral-anon"):
             _folder(self._qom.container("machine"), name)
 
@@ -156,7 +159,11 @@ class Devices:
         await self._start(device, options)
         if model.makes:
             plain = "iothread" not in model.properties
-            device.child_bus = Bus(self._bus_name(device), model.makes, plain=plain)
+            bridge = model.makes == "PCI"
+            device.stays = bridge and not self.started
+            device.child_bus = Bus(
+                self._bus_name(device), model.makes, plain=plain, standard=bridge and self.started
+            )
             self.buses.append(device.child_bus)
         return device
 
@@ -178,6 +185,7 @@ class Devices:
         try:
             self._set_properties(device, options)
             self._realise(device)
+            self._check_slot(device)
             device.bus.devices.append(device)
             self._check_iothread(device)
         except BaseException:
@@ -187,7 +195,7 @@ class Devices:
 
     def _bus(self, model: DeviceType, name: str | None) -> Bus:
         if name is None:
-            fits = (b for b in reversed(self.buses) if b.kind == model.bus and not b.full)
+            fits = (b for b in self._from_roots() if b.kind == model.bus and not b.full)
             found = next(fits, None)
             if found is None:
                 raise NoBus(model.bus, model.name)
@@ -201,11 +209,20 @@ class Devices:
             raise BusFull(name)
         return found
 
+    def _from_roots(self) -> Iterator[Bus]:
+        """Yield each bus before those behind it, the youngest first (qbus_find_recursive)."""
+        behind = {d.child_bus for bus in self.buses for d in bus.devices}
+        for bus in reversed(self.buses):
+            if bus not in behind:
+                yield from _with_buses_behind(bus)
+
     def _bus_name(self, device: Device) -> str:
+        kind = device.model.makes
         if device.id:
-            return f"{device.id}.0"
-        self._scsi += 1
-        return f"scsi.{self._scsi - 1}"
+            return device.id if kind == "PCI" else f"{device.id}.0"
+        taken = self._numbered[kind]
+        self._numbered[kind] += 1
+        return f"{kind.lower()}.{taken}"
 
     def _place(self, device: Device, folder: str) -> None:
         machine = self._qom.container("machine")
@@ -233,10 +250,7 @@ class Devices:
             value = options[name]
             if kind is None:
                 raise NoSuchProperty(device.model.name, name)
-            if kind == "bool" and value not in _BOOLS:
-                raise InvalidParameterValue(name, "'on' or 'off'")
-            if value not in _VALUES.get(kind, (value,)):
-                raise NotAccepted(name, value)
+            check_value(name, kind, value)
             device.values[name] = value
             if name == "drive" and value:
                 self._attach(device, value)
@@ -263,6 +277,9 @@ class Devices:
     def _realise(self, device: Device) -> None:
         """Check the drive and take the permissions (blkconf_apply_backend_options)."""
         kind, backend = device.model.drive, device.backend
+        bridge = device.model.makes == "PCI"
+        if bridge and not parse_unsigned(device.values.get("chassis_nr", "0")):
+            raise NoChassis
         if kind is Drive.NONE:
             return
         has_tray = kind is Drive.MEDIUM or is_on(device.values.get("removable"))
@@ -286,6 +303,14 @@ class Devices:
         backend.reset_io_status()
         if kind is Drive.FLOPPY:
             backend.media_hooks.append(lambda loaded: self._floppy_changed(device, loaded))
+
+    def _check_slot(self, device: Device) -> None:
+        """Refuse the first slot behind a bridge that was plugged in, which is the default."""
+        if device.bus.standard and slot(device.values.get("addr", "0")) == 0:
+            inner = device.child("virtio-backend")
+            if inner is not None:
+                self._emit(DeviceDeleted(path=inner.path))
+            raise BadSlot(0)
 
     def _floppy_changed(self, device: Device, loaded: bool) -> None:
         """Want of the disk what it gives; of none, nothing (fd_change_cb, hw/block/fdc.c)."""
@@ -325,7 +350,7 @@ class Devices:
         if not device.bus.hotplug:
             raise NoHotplug(device.bus.name)
         device.leaving = True
-        if device.bus.kind == "PCI":
+        if device.bus.kind == "PCI" and not device.bus.standard:
             return None
         await self._let_go(device)
         return lambda: self.remove(device)
@@ -364,7 +389,7 @@ class Devices:
         """Let those go that were waiting for it."""
         self._was_reset(None)
         for bus in list(self.buses):
-            for device in [d for d in bus.devices if d.leaving]:
+            for device in [d for d in bus.devices if d.leaving and not d.stays]:
                 await self._let_go(device)
                 await self.remove(device)
 
@@ -411,6 +436,13 @@ class Devices:
             (device.owner.path if key == old else key): each
             for key, each in self._graph.backends.items()
         }
+
+
+def _with_buses_behind(bus: Bus) -> Iterator[Bus]:
+    yield bus
+    for device in reversed(bus.devices):
+        if device.child_bus is not None:
+            yield from _with_buses_behind(device.child_bus)
 
 
 def _folder(machine: Object, name: str) -> Object:

@@ -14,8 +14,11 @@ def describe_devices(text: str) -> str:
     if model is not None:
         rows = sorted(f"  {key}=<{kind}>" for key, kind in model.properties.items())
         return "\n".join([f"{model.name} options:", *rows]) + "\n"
-    rows = sorted([_row(each) for each in TYPES] + [f'name "{x}", bus virtio-bus' for x in _INNER])
-    return "\n".join(["Storage devices:", *rows]) + "\n"
+    rows = [_row(each) for each in TYPES if each.makes != "PCI"]
+    rows += [f'name "{x}", bus virtio-bus' for x in _INNER]
+    bridges = [_row(each) for each in TYPES if each.makes == "PCI"]
+    parts = (("Controller/Bridge/Hub devices:", bridges), ("Storage devices:", rows))
+    return "\n\n".join("\n".join([title, *sorted(rows)]) for title, rows in parts) + "\n"
 
 
 def _row(each: DeviceType) -> str:

@@ -63,6 +63,17 @@ bool: multifunction x-pcie-extcap-init x-pcie-lnksta-dllla
 str: failover_pair_id romfile
     """
 )
+PCI_BRIDGE: Final = _table(
+    """
+uint32: acpi-index bus-reserve rombar romsize
+int32: addr
+uint8: chassis_nr
+size: io-reserve mem-reserve pref32-reserve pref64-reserve
+OnOffAuto: msi
+bool: multifunction shpc x-pcie-extcap-init x-pcie-lnksta-dllla
+str: failover_pair_id romfile
+    """
+)
 SCSI_HD: Final = BLOCK | _table(
     """
 uint32: channel cyls heads lcyls lheads lsecs lun scsi-id secs
