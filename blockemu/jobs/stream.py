@@ -66,6 +66,7 @@ class StreamJob(BlockJob):
         self.base_overlay = base_overlay
         self.was_read_only = False
         self.careful = False  # whether to go by the steps that QEMU takes
+        self.known_end = 0  # up to where there is something to be fetched from where the job is
         self.filter: CopyOnRead | None = None
         self.backend: Backend | None = None
 
@@ -113,6 +114,8 @@ class StreamJob(BlockJob):
         """Return whether anything is to be fetched there, and how much is alike."""
         assert self.filter is not None
         limited = self.limit.limited or self.careful
+        if not limited and offset < self.known_end:  # what a guest wrote since is not fetched
+            return True, min(self.known_end - offset, LONG)
         most = min(STEP if limited else AHEAD, length - offset)
         edge = self.filter.file
         while edge.node is not image and edge.node.filtered is not None:
@@ -123,7 +126,10 @@ class StreamJob(BlockJob):
         found, size = await is_allocated_above(
             edge, offset, size, self.base_overlay, one_run=limited
         )
-        return found, min(size, STEP if limited else LONG) if found else size
+        if not found:
+            return False, size
+        self.known_end = offset + size
+        return True, min(size, STEP if limited else LONG)
 
     # The end
 
