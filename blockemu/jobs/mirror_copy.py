@@ -113,17 +113,15 @@ class MirrorCopy:
         while self.in_flight:
             await self.slot()
 
-    async def free(self, start: int, end: int, before: Request | None = None) -> None:
-        """Wait until nothing overlaps a range, but what came later than ``before``."""
+    async def free(self, start: int, end: int) -> None:
+        """Wait until nothing that is under way overlaps a range; who waits is in nobody's way."""
         size = self.granularity
         start, end = start // size * size, -(-end // size) * size
-        while not self.error and (other := self._overlapping(start, end, before)) is not None:
+        while not self.error and (other := self._overlapping(start, end)) is not None:
             await asleep(other.waiters)
 
-    def _overlapping(self, start: int, end: int, before: Request | None = None) -> Request | None:
+    def _overlapping(self, start: int, end: int) -> Request | None:
         for request in self._requests:
-            if request is before:
-                return None
             if request.start < end and start < request.end:
                 return request
         return None
@@ -319,10 +317,10 @@ class MirrorCopy:
             await self._write_one(self.source, offset, data, length, flags, kind)
             return
         copy = memoryview(bytes(data)) if data is not None else None  # both must get the same
+        await self.free(offset, offset + length)
         request = Request(offset, offset + length, in_slot=False)
         self._requests[request] = None
         try:
-            await self.free(offset, offset + length, before=request)
             await self._write_one(self.source, offset, copy, length, flags, kind)
             await self._sync(offset, copy, length, flags, kind)
         finally:
