@@ -258,15 +258,23 @@ class Refcounts(Blocks):
 
         There will be blocks for ``more`` clusters, too.
         """
-        start = self._end()
-        _, blocks = self.geometry.refcount_sizes(start + count + more)
-        lacking = [i for i in range(start // self.per, blocks) if not self.exists(i)]
-        size = max(len(self.table), blocks) * 8
-        clusters = self._table_clusters(size)
+        start, lacking, clusters = self._beyond(count, more)
         self._move_table(start + len(lacking), clusters)
         first = self._add_blocks(start, lacking, clusters)
         self._set_ones(first, first + count)
         return first
+
+    def place_beyond(self, count: int, more: int) -> int:
+        """Return which clusters ``move_beyond`` would take."""
+        start, lacking, clusters = self._beyond(count, more)
+        return start + len(lacking) + clusters
+
+    def _beyond(self, count: int, more: int) -> tuple[int, list[int], int]:
+        """Return where blocks would begin, which ones, and how many clusters the table has then."""
+        start = self._end()
+        _, blocks = self.geometry.refcount_sizes(start + count + more)
+        lacking = [i for i in range(start // self.per, blocks) if not self.exists(i)]
+        return start, lacking, self._table_clusters(max(len(self.table), blocks) * 8)
 
     async def take_row(self, count: int, file: Edge) -> int:
         """Take clusters in a row, the first that are free within a block; return the first.

@@ -179,31 +179,30 @@ class Resizer:
             if end > image.data.fresh_length():
                 await image.data.truncate(end, exact=False)
             return
-        host, end = 0, length
+        host, end, count = 0, length, last - first
+        tables = -(-count // geometry.l2_size) + 1
         if not geometry.data_file:
             await self.writeback.flush()
             await refcounts.block(refcounts.last_block, image.file)
-            tables = -(-(last - first) // geometry.l2_size) + 1
-            host = refcounts.move_beyond(last - first, tables)
-            await self.writeback.flush()  # the table's old place can be used again
-            end = host + last - first << bits
-            refcounts.reserved = refcounts.fresh  # the mode tells what the file gets
+            end = refcounts.place_beyond(count, tables) + count << bits
         if end > image.data.fresh_length():
-            grow = "off" if mode == "metadata" else mode
-            try:
-                await image.data.truncate(end, exact=False, prealloc=grow)
-            except (QmpError, OSError) as e:
-                if not geometry.data_file:
-                    image.freed.add_range(host, last - first, Discard.OTHER)
-                if isinstance(e, QmpError) and mode != "metadata":
-                    code = e.errno if isinstance(e, OSError) else None
-                    raise Failed(
-                        "Failed to resize underlying file", e, errno=code or errno.EINVAL
-                    ) from e
-                raise
+            await self._grow_file(end, "off" if mode == "metadata" else mode)
+        if not geometry.data_file:
+            host = refcounts.move_beyond(count, tables)
+            refcounts.reserved = refcounts.fresh  # the mode tells what the file gets
+            await self.writeback.flush()  # the table's old place can be used again
         used = await self._map_new(first, last, host, filled=filled)
         if not geometry.data_file:
             image.freed.add_range(host + used, last - first - used, Discard.NEVER)
+
+    async def _grow_file(self, end: int, mode: str) -> None:
+        try:
+            await self.image.data.truncate(end, exact=False, prealloc=mode)
+        except QmpError as e:
+            if mode == "off":
+                raise
+            code = e.errno if isinstance(e, OSError) else None
+            raise Failed("Failed to resize underlying file", e, errno=code or errno.EINVAL) from e
 
     async def _fill_last(self, old: int, length: int) -> None:
         """See that the last cluster so far, which is only partly new, has a place."""

@@ -17,17 +17,23 @@ SIZE = 4 << 20
 
 @contextmanager
 def running(folder: Path, *argv: str, socket: str = "s.sock") -> Iterator[None]:
-    """Run a server in the foreground until its socket is there, and end it afterwards."""
+    """Run a server in the foreground; give it when it listens, and end it afterwards."""
     process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE
-        while not (folder / socket).exists():
+        while not listens(folder / socket):
             assert process.poll() is None, argv
             assert time.monotonic() < deadline, argv
         yield
     finally:
         process.terminate()
         process.wait(PATIENCE)
+
+
+def listens(path: Path) -> bool:
+    """Tell whether anybody listens at a socket: the file is there somewhat earlier."""
+    lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+    return any(line[3] == "00010000" and line[-1] == str(path) for line in lines)
 
 
 def qemu_nbd(folder: Path, *options: str, name: str = "disk") -> list[str]:
