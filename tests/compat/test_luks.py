@@ -27,7 +27,12 @@ def run(program: str, *arguments: str, cwd: Path) -> str:
     path = BIN / program if program.startswith("blockemu") else program
     for _ in range(20):
         done = subprocess.run(
-            [str(path), *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+            [str(path), *arguments],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         if CLOCK not in done.stderr:
             break
