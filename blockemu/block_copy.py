@@ -256,9 +256,8 @@ class BlockCopy:
 
     def _may_grow(self, bundle: list[Piece]) -> bool:
         """Whether more pieces may go along with these, because the kernel is to copy them."""
-        if self._chunk() <= BUFFER or len(bundle) >= BUNDLE:
-            return False
-        return sum([piece.end - piece.start for piece in bundle]) < STEP
+        size = sum(piece.end - piece.start for piece in bundle)
+        return self._chunk() > BUFFER and len(bundle) < BUNDLE and size < STEP
 
     async def _begin(
         self, bundle: list[Piece], status: int, call: Call, workers: "Workers"

@@ -4,7 +4,6 @@ import errno
 import os
 from collections.abc import Sequence
 
-from blockemu.buffers import new_buffer
 from blockemu.edge import Edge
 from blockemu.pool import Pool
 from blockemu.route import Commit, Segment, Segments
@@ -12,8 +11,6 @@ from blockemu.sysfile import FileLeaf
 
 # What copy_file_range says of two files between which it never will copy.
 NEVER = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
-
-LITTLE = 512  # bytes whose reading brings in the table that says where they are
 
 
 class CannotOffload(Exception):
@@ -31,7 +28,7 @@ async def offload(
         CannotOffload: there is no point in trying again.
 
     """
-    if not await _readable(source, ranges):
+    if not all(_in_files(_plan(source, *each)) for each in ranges):
         return False
     good = False
     places: list[Segment] = []
@@ -71,21 +68,6 @@ async def _copy(
     finally:
         for leaf in leaves:
             leaf.writing -= 1
-
-
-async def _readable(source: Edge, ranges: Sequence[tuple[int, int]]) -> bool:
-    """Tell whether all of it is found in files; tables that are not at hand are read first."""
-    for offset, length in ranges:
-        plan = _plan(source, offset, length)
-        if plan is None and source.route.read is not None:
-            try:
-                await source.pread(offset, new_buffer(min(length, LITTLE)))
-            except OSError:  # who reads it through a buffer will tell
-                return False
-            plan = _plan(source, offset, length)
-        if not _in_files(plan):
-            return False
-    return True
 
 
 def _plan(source: Edge, offset: int, length: int) -> Segments | None:
