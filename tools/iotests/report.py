@@ -16,7 +16,7 @@ WHY = 110  # characters of a reason that are shown
 HEAD = """\
 # Compatibility: QEMU's own tests
 
-Made by `make iotests` on {date}; do not edit.
+Written by `tools/iotests`, from the results kept of one run or several, on {date}; do not edit.
 
 QEMU {version}'s test suite, taken unmodified from Debian's source package, with our programs in
 place of QEMU's: "ours" says which.  All other programs that a test runs are QEMU's own.  A test
