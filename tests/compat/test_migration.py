@@ -132,7 +132,12 @@ def test_bitmaps_arrive_after_the_machine(
         assert [sha(both.other, name) for name in "abc"] == held
         active = "MIGRATIONpostcopy-active"
         assert heard(both.one) == [*LEFT[:2], active, *LEFT[2:]]
-        assert heard(both.other) == [CAME[0], active, *CAME[1:]]
+        # A thread of QEMU's tells the end while its main loop lets the machine run.
+        if "RESUME" not in heard(both.other):
+            both.other.wait("RESUME")
+        begun, ended = heard(both.other)[:2], heard(both.other)[2:]
+        assert begun == [CAME[0], active]
+        assert ended == CAME[1:] or (receiver is Real and ended == CAME[:0:-1])
         assert both.one.stop() == both.other.stop() == 0
 
 
