@@ -1,7 +1,11 @@
 """What can be wrong with bitmaps that an image stores, or is to store; in QEMU's words."""
 
+import errno
+import os
+
 from blockemu.errors import QmpError
 from blockemu.images.qcow2 import bitmaps as codec
+from blockemu.images.qcow2.extensions import HeaderFullError
 
 
 class UnreadableTable(QmpError):
@@ -170,3 +174,16 @@ class CannotWrite(QmpError):
     """(name, why)."""
 
     template = "Failed to write bitmap '{}' to file: {}"
+
+
+def invalid() -> OSError:
+    """Return the error of what makes no sense on disk."""
+    return OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def why(e: Exception) -> str:
+    """Return what the C library says of an error."""
+    if isinstance(e, HeaderFullError):
+        return os.strerror(errno.ENOSPC)
+    code = e.errno if isinstance(e, OSError) else None
+    return os.strerror(code or errno.EINVAL)

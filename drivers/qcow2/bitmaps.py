@@ -8,35 +8,26 @@ Whatever is new is written and flushed before the header tells of it, and what i
 after that, so a crash leaks clusters at worst.
 """
 
-import errno
-import os
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from blockemu.bitmap import Bitmap
 from blockemu.dirty import BitmapExists, DirtyBitmap, bitmaps_of
 from blockemu.drivers.qcow2 import bitmap_errors as wrong
-from blockemu.drivers.qcow2.freed import I64, Discard
+from blockemu.drivers.qcow2.bitmap_clusters import BitmapClusters, Taken
+from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
-from blockemu.edge import MAX_LENGTH
 from blockemu.errors import QmpError, Wrapped
 from blockemu.images.qcow2 import bitmaps as codec
-from blockemu.images.qcow2.bitmaps import AUTO, CLUSTER, IN_USE, StoredBitmap
+from blockemu.images.qcow2.bitmaps import AUTO, IN_USE, StoredBitmap
 from blockemu.images.qcow2.constants import BITMAPS, MAX_BITMAP_DIRECTORY, MAX_BITMAPS
 from blockemu.images.qcow2.extensions import BitmapsExtension, HeaderFullError
-from blockemu.images.qcow2.tables import Table
 from blockemu.perm import Perm
 
 if TYPE_CHECKING:
     from blockemu.dirty import BitmapSet
     from blockemu.drivers.qcow2.writeback import Writeback
 
-AT_ONCE: Final = 512 << 10  # bytes of a bitmap read or written by one request, few for the cache
 MANY: Final = MAX_BITMAP_DIRECTORY // 1048 - 1  # fewer always fit, even with the longest names
-_CLUSTER = np.uint64(CLUSTER)
 
 
 @dataclass
@@ -50,7 +41,7 @@ class Plan:
     stored: list[StoredBitmap]
     live: dict[int, DirtyBitmap] = field(default_factory=dict)
     replaced: list[tuple[int, int]] = field(default_factory=list)
-    taken: list[tuple[int, int, Discard]] = field(default_factory=list)  # clusters: first, count
+    taken: Taken = field(default_factory=list)
 
     @property
     def changed(self) -> list[int]:
@@ -65,6 +56,7 @@ class StoredBitmaps:
         self.image = image
         self.writeback = writeback
         self.bits = image.geometry.cluster_bits
+        self.clusters = BitmapClusters(image)
 
     @property
     def live(self) -> "BitmapSet":
@@ -109,72 +101,11 @@ class StoredBitmaps:
             bitmap.set_inconsistent()
             return bitmap
         try:
-            await self._read(stored, bitmap.bits)
+            await self.clusters.read(stored, bitmap.bits)
         except BaseException:
             bitmap.release()
             raise
         return bitmap
-
-    async def _read(self, stored: StoredBitmap, into: Bitmap) -> None:
-        try:
-            table = await self._table(stored.table_offset, stored.table_size)
-        except OSError as e:
-            raise wrong.UnreadableTable(stored.name, _why(e)) from e
-        try:
-            if len(table) != self._table_size(into):
-                raise _invalid()
-            await self._read_bits(table, into)
-        except OSError as e:
-            raise wrong.UnreadableBitmap(stored.name, _why(e)) from e
-
-    async def _read_bits(self, table: Table, into: Bitmap) -> None:
-        """Read run by run: entries of ones, or of clusters in a row, whatever is between them."""
-        covers, size = into.serial_coverage(1 << self.bits), 1 << self.bits
-        offsets = (table & _CLUSTER).astype(np.int64)
-        ones = (offsets == 0) & (table & np.uint64(codec.ALL_ONES) != 0)
-        turns = np.flatnonzero(np.diff(ones, prepend=False, append=False))
-        for first, end in turns.reshape(-1, 2).tolist():
-            start, stop = first * covers, min(end * covers, into.length)
-            into.mark(start, stop - start)
-        data = np.flatnonzero(offsets)
-        hosts, most = offsets[data], max(1, AT_ONCE >> self.bits)
-        runs = np.flatnonzero(np.diff(hosts) != size) + 1
-        room = memoryview(bytearray(min(most, len(data)) * size))
-        for first, end in pairwise([0, *runs.tolist(), len(data)]):
-            for at in range(first, end, most):
-                await self._read_row(int(hosts[at]), data[at : min(at + most, end)], into, room)
-
-    async def _read_row(self, host: int, entries: I64, into: Bitmap, room: memoryview) -> None:
-        """Read clusters in a row, whose entries in the table need not be."""
-        covers, size = into.serial_coverage(1 << self.bits), 1 << self.bits
-        last = int(entries[-1]) * covers
-        rest = into.serial_size(last, min(covers, into.length - last))
-        got = room[: (len(entries) - 1) * size + rest]
-        await self._pread(host, got)
-        runs = np.flatnonzero(np.diff(entries) != 1) + 1
-        for first, end in pairwise([0, *runs.tolist(), len(entries)]):
-            start = int(entries[first]) * covers
-            length = min((end - first) * covers, into.length - start)
-            raw = got[first * size :][: into.serial_size(start, length)]
-            into.deserialise(start, length, raw)
-
-    async def _table(self, offset: int, entries: int) -> Table:
-        """Read a table; raise OSError EINVAL if it makes no sense."""
-        await self._pread(offset, raw := bytearray(entries * 8))
-        table: Table = np.frombuffer(raw, ">u8").astype(np.uint64)
-        try:
-            codec.check_table(table, 1 << self.bits)
-        except codec.BadTable:
-            raise _invalid() from None
-        return table
-
-    async def _pread(self, offset: int, room: bytearray | memoryview) -> None:
-        if offset + len(room) > MAX_LENGTH:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        await self.image.file.pread(offset, room)
-
-    def _table_size(self, bits: Bitmap) -> int:
-        return self.image.geometry.clusters(bits.serial_size(0, bits.length) if bits.length else 0)
 
     # Reopening
 
@@ -232,13 +163,13 @@ class StoredBitmaps:
             await self._write_header()
             directory = codec.pack_directory(marked, image.length, 1 << self.bits)
             if ext is None or len(directory) != ext.directory_size:
-                raise _invalid()
+                raise wrong.invalid()
             await image.file.pwrite(ext.directory_offset, directory)
             await self._write_header()
             image.header.autoclear_features |= BITMAPS
             await self._write_header()
         except (OSError, HeaderFullError, codec.BadEntry) as e:
-            raise error(_why(e)) from e
+            raise error(wrong.why(e)) from e
         image.bitmaps = marked
 
     # Storing
@@ -260,7 +191,9 @@ class StoredBitmaps:
             image.node.storing_bitmaps = True
             try:
                 for i in plan.changed:
-                    plan.stored[i] = await self._store_one(plan, plan.stored[i], plan.live[i])
+                    plan.stored[i] = await self.clusters.write(
+                        plan.stored[i], plan.live[i].bits, plan.taken
+                    )
                 await self._write_directory(plan.stored)
             except BaseException:
                 for taken in plan.taken:
@@ -269,7 +202,7 @@ class StoredBitmaps:
             finally:
                 image.node.storing_bitmaps = False
             for offset, entries in plan.replaced:
-                await self._free(offset, entries)
+                await self.clusters.free(offset, entries)
         if release:
             for bitmap in plan.live.values():
                 if bitmap.successor is None and not bitmap.busy:
@@ -310,56 +243,6 @@ class StoredBitmaps:
         plan.live = dict(sorted(plan.live.items()))
         return plan
 
-    async def _store_one(
-        self, plan: Plan, stored: StoredBitmap, bitmap: DirtyBitmap
-    ) -> StoredBitmap:
-        """Write the bits and the table to new clusters."""
-        image, name, size = self.image, stored.name, self._table_size(bitmap.bits)
-        if size > codec.MAX_TABLE or size << self.bits > codec.MAX_BYTES:
-            raise wrong.TooBig(name)
-        if not size:
-            raise wrong.NoMemory
-        table: Table = np.zeros(size, np.uint64)
-        parts, at = bitmap.bits.stored_parts(1 << self.bits), 0
-        most = min(len(parts), max(1, AT_ONCE >> self.bits))
-        room = np.empty(most << self.bits >> 3, np.uint64)
-        while at < len(parts):
-            want = min(len(parts) - at, most)
-            first, got = await self._take(want, name)
-            plan.taken.append((first, got, Discard.ALWAYS))
-            some = parts[at : at + got]
-            table[some] = np.arange(first, first + got) << self.bits
-            await self._write(first, bitmap.bits.stored(some, 1 << self.bits, room), name)
-            at += got
-        count = image.geometry.clusters(size * 8)
-        try:
-            first = await image.refcounts.take_row(count, image.file)
-        except OSError as e:
-            raise wrong.NoClusters(name, _why(e)) from e
-        plan.taken.append((first, count, Discard.OTHER))
-        await self._write(first, memoryview(table.byteswap().tobytes()), name)
-        return replace(stored, table_offset=first << self.bits, table_size=size)
-
-    async def _take(self, want: int, name: str) -> tuple[int, int]:
-        image = self.image
-        try:
-            while (taken := image.refcounts.take(want)) is None:
-                await image.ready()
-        except OSError as e:
-            raise wrong.NoClusters(name, _why(e)) from e
-        return taken[:2]
-
-    async def _write(self, first: int, data: memoryview, name: str) -> None:
-        host = first << self.bits
-        try:
-            await self.image.check_overlap(host, len(data))
-        except OSError as e:
-            raise wrong.Overlaps(_why(e)) from e
-        try:
-            await self.image.file.pwrite(host, data)
-        except OSError as e:
-            raise wrong.CannotWrite(name, _why(e)) from e
-
     async def _write_directory(self, bitmaps: list[StoredBitmap]) -> None:
         """Write a directory to new clusters and have the header tell of it.
 
@@ -393,7 +276,7 @@ class StoredBitmaps:
             image.extensions.bitmaps, header.autoclear_features = old, features
             if new is not None:
                 image.freed.add_range(new.directory_offset >> self.bits, count, Discard.OTHER)
-            raise wrong.CannotUpdateExtension(_why(e)) from e
+            raise wrong.CannotUpdateExtension(wrong.why(e)) from e
         image.bitmaps = bitmaps
         if old is not None:
             clusters = image.geometry.clusters(old.directory_size)
@@ -407,19 +290,6 @@ class StoredBitmaps:
             await self.writeback.flush()
         await image.write_header()
         await image.file.flush()
-
-    async def _free(self, offset: int, entries: int) -> None:
-        """Let go of a table and of what it points to; not if it makes no sense."""
-        try:
-            table = await self._table(offset, entries)
-        except OSError:
-            return
-        freed, hosts = self.image.freed, (table & _CLUSTER).astype(np.int64)
-        clusters: I64 = hosts[hosts != 0] >> self.bits
-        freed.add(clusters, Discard.ALWAYS)
-        freed.add_range(
-            offset >> self.bits, self.image.geometry.clusters(entries * 8), Discard.OTHER
-        )
 
     # Commands
 
@@ -473,7 +343,7 @@ class StoredBitmaps:
         if stored is None:
             return
         await self._write_directory([each for each in self.image.bitmaps if each is not stored])
-        await self._free(stored.table_offset, stored.table_size)
+        await self.clusters.free(stored.table_offset, stored.table_size)
 
     def check_resize(self) -> None:
         """Raise QmpError if a bitmap could not follow the disk to another size.
@@ -485,15 +355,3 @@ class StoredBitmaps:
             if bitmap is None:
                 raise wrong.BitmapsNotLoaded
             bitmap.check()
-
-
-def _invalid() -> OSError:
-    return OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
-
-def _why(e: Exception) -> str:
-    """Return what the C library says of an error."""
-    if isinstance(e, HeaderFullError):
-        return os.strerror(errno.ENOSPC)
-    code = e.errno if isinstance(e, OSError) else None
-    return os.strerror(code or errno.EINVAL)

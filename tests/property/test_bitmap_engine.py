@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from blockemu import bitmap, bitpages
+from blockemu import bitpages, bits
 from blockemu.bitmap import Bitmap
 
 SHIFT = 9
@@ -39,7 +39,7 @@ class Engine(RuleBasedStateMachine):
     def start(self, length: int, shift: int) -> None:
         self._patches = []
         if self.summary:
-            few = (bitpages, "SUMMARY_FROM", 256), (bitpages, "PAGE", 1), (bitmap, "FEW", 2)
+            few = (bitpages, "SUMMARY_FROM", 256), (bitpages, "PAGE", 1), (bits, "FEW", 2)
             for module, name, value in few:
                 self._patches.append(patch.object(module, name, value))
                 self._patches[-1].start()
