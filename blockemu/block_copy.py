@@ -412,7 +412,7 @@ class BlockCopy:
         ranges = [(p.start, min(p.end, self.length) - p.start) for p in bundle]
         left = bundle[::-1]
         try:
-            done = await self._offload(ranges)
+            done = await self._offload(ranges, call)
             for start, size in ranges:
                 if not done:
                     await self._through_buffers(start, size)
@@ -423,11 +423,12 @@ class BlockCopy:
             for piece in left:
                 self._end(piece, good=False)
 
-    async def _offload(self, ranges: list[tuple[int, int]]) -> bool:
+    async def _offload(self, ranges: list[tuple[int, int]], call: Call) -> bool:
         if self.write_flags or not self._can_offload:
             return False
+        pool = self._pool if call.ignore_speed else self._pool.background
         try:
-            done = await offload(self.source, self.target, ranges, self._pool)
+            done = await offload(self.source, self.target, ranges, pool)
         except CannotOffload:
             done = self._can_offload = False
         except OSError:  # making room failed, for one of the ranges; by itself, each says so

@@ -104,7 +104,7 @@ class CommitJob(BlockJob):
                 copy, size = await self._look(offset, length)
                 if copy:
                     reading = False
-                    pool = None if self._in_steps else self.emu.pool
+                    pool = None if self._in_steps else self.emu.pool.background
                     await copy_range(self.top, self.base, offset, size, pool)
             except OSError as e:
                 if size > STEP:

@@ -300,7 +300,7 @@ class MirrorCopy:
 
     async def _offload(self, start: int, size: int) -> bool:
         try:
-            return await offload(self.source, self.target, [(start, size)], self._pool)
+            return await offload(self.source, self.target, [(start, size)], self._pool.background)
         except CannotOffload:
             self._can_offload = False
         except OSError:  # the way through a buffer will meet it, too, and tell

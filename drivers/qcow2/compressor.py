@@ -14,7 +14,6 @@ import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
-from blockemu.drivers.qcow2.reader import SHARE
 from blockemu.drivers.qcow2.refcounts import AtHeader
 from blockemu.drivers.qcow2.writer import Writer
 from blockemu.images.qcow2.compression import COMPRESS
@@ -23,6 +22,7 @@ from blockemu.images.qcow2.tables import Table, compressed_entries
 from blockemu.requests import Request
 
 BATCH: Final = 2 << 20  # bytes that are compressed before any of them is written
+SHARE: Final = 256 << 10  # bytes of clusters that one thread takes in one go, some 5 ms of work
 _OFFSET: Final = np.uint64(OFFSET)
 
 
@@ -62,7 +62,7 @@ class Compressor:
             parts[-1] = memoryview(bytes(parts[-1]).ljust(size, b"\0"))
         compress = COMPRESS[self.image.header.compression_type]
         share = max(1, SHARE >> self.bits)
-        packed = await self.image.node.pool.map(compress, parts, share=share)
+        packed = await self.image.node.pool.background.map(compress, parts, share=share)
         first = offset >> self.bits
         for fits, group in groupby(enumerate(packed), lambda pair: pair[1] is not None):
             found = list(group)
