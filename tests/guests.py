@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fakes import CLUSTER, Disk, Machine
 
 from blockemu.backend import Backend
 from blockemu.node import Node
+
+HANGS = 60  # seconds after which a history is taken to hang
 
 
 class Guest:
@@ -41,6 +44,10 @@ class Guest:
 
         graph.insert_above = watched  # type: ignore[method-assign]
 
+    async def run(self) -> None:
+        """Live the whole history."""
+        raise NotImplementedError
+
     def write(self) -> None:
         """Begin a request."""
         self.writes.append(asyncio.create_task(self._write()))
@@ -64,3 +71,16 @@ class Guest:
         await asyncio.gather(*self.writes, *self.commands)
         self.writes.clear()
         self.commands.clear()
+
+
+async def live(kind: Callable[[Machine, int], Guest], seeds: Iterable[int]) -> None:
+    """Live a history of a kind from each seed; what goes wrong tells its seed."""
+    for seed in seeds:
+        async with Machine() as machine:
+            history = kind(machine, seed)
+            try:
+                async with asyncio.timeout(HANGS):
+                    await history.run()
+            except BaseException as e:
+                e.add_note(f"history {seed}")
+                raise

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from compat.programs import Ran
+
 # Imports once, then forks for each run: starting anew takes ten times longer.
 SERVER = """
 import json, os, sys, traceback
@@ -37,15 +39,6 @@ for line in sys.stdin:
             os._exit(status)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a run came to."""
-
-    status: int
-    output: str
-    errors: str
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from planned import planned_write
+
 from blockemu.backend import Backend
 from blockemu.emulator import Emulator
 from blockemu.node import Node, Write
@@ -145,24 +147,6 @@ async def carry_out(backend: Backend, op: Op, *, plans: bool) -> None:
             await backend.pread(op.offset, bytearray(op.length))
         case "flush":
             await backend.flush()
-
-
-def planned_write(backend: Backend, offset: int, data: memoryview) -> bool:
-    """Write by a plan, if there is one."""
-    plan = backend.route.write
-    found = plan(offset, len(data)) if plan is not None else None
-    if found is None:
-        return False
-    segments, commit = found
-    at = 0
-    for leaf, host, length in segments:
-        assert leaf is not None
-        leaf.recall()
-        leaf.write_now(host, data[at : at + length])
-        at += length
-    if commit is not None:
-        commit(True)
-    return True
 
 
 async def ours(path: Path, ops: list[Op], *, discard: str = "unmap", plans: bool = True) -> None:

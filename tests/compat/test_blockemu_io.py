@@ -6,72 +6,28 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from compat.programs import Pair
 
-LAUNCHER = "#!{python}\nimport sys\nfrom blockemu.io_cli import main\nsys.exit(main())\n"
 SPEED = re.compile(r"ops; .* ops/sec\)")
 MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a run came to."""
-
-    status: int
-    output: str
-    errors: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Both programs, each in a folder of its own, under the same name."""
-
-    programs: dict[str, Path]
-    folders: dict[str, Path]
-
-    def run(self, who: str, *argv: str, stdin: str = "") -> Ran:
-        done = subprocess.run(
-            [self.programs[who], *argv],
-            cwd=self.folders[who],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        output = SPEED.sub("ops; SPEED", done.stdout)
-        return Ran(done.returncode, output, done.stderr)
-
-    def same(self, *argv: str, stdin: str = "") -> Ran:
-        """Run both; fail unless they agree, and return what both did."""
-        real, ours = (self.run(who, *argv, stdin=stdin) for who in ("real", "ours"))
-        assert ours == real
-        return ours
 
 
 @pytest.fixture
 def pair(tmp_path: Path, program: Callable[[str], str]) -> Pair:
     """Give both programs, with images raw (1 MiB of 0xaa), empty.qcow2 and top.qcow2 on it."""
-    real, img = Path(program("qemu-io")), program("qemu-img")
-    launcher = tmp_path / "bin" / "qemu-io"
-    launcher.parent.mkdir()
-    launcher.write_text(LAUNCHER.format(python=sys.executable))
-    launcher.chmod(0o755)
-    folders = {}
-    for who in ("real", "ours"):
-        folders[who] = folder = tmp_path / who
-        folder.mkdir()
+    img = program("qemu-img")
+    pair = Pair.made(tmp_path, program("qemu-io"), "blockemu.io_cli", masked={SPEED: "ops; SPEED"})
+    for folder in pair.folders.values():
         (folder / "raw").write_bytes(b"\xaa" * MIB)
         create = [img, "create", "-q", "-f", "qcow2"]
         subprocess.run([*create, "empty.qcow2", "1M"], cwd=folder, check=True)
         backing = ["-b", "raw", "-F", "raw", "top.qcow2"]
         subprocess.run([*create, *backing], cwd=folder, check=True)
-    return Pair({"real": real, "ours": launcher}, folders)
+    return pair
 
 
 ARGUMENTS = [

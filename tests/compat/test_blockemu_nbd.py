@@ -7,82 +7,27 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from compat.nbd_fakes import FakeServer, Gone, Peer, block_sizes, info, meta
+from compat.programs import PATIENCE, Pair, Ran
 
 from blockemu.nbd import wire
 
-LAUNCHER = "#!{python}\nimport sys\nfrom blockemu.nbd_cli import main\nsys.exit(main())\n"
 SPEED = re.compile(r"\S+ sec \(.*\)|nbd\S*\?socket=\S+|\"uri\".*")
-PATIENCE = 60.0  # seconds; a hang is a failure
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a run came to."""
-
-    status: int
-    output: str
-    errors: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Both programs, under one name, in one folder each."""
-
-    programs: dict[str, Path]
-    folders: dict[str, Path]
-
-    def run(self, who: str, *argv: str, **environment: str) -> Ran:
-        done = subprocess.run(
-            [self.programs[who], *argv],
-            cwd=self.folders[who],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            check=False,
-            timeout=PATIENCE,
-            env=environment or None,
-        )
-        folder = str(self.folders[who])
-        return Ran(
-            done.returncode,
-            done.stdout.replace(folder, "DIR"),
-            done.stderr.replace(str(self.programs[who]), "PROGRAM").replace(folder, "DIR"),
-        )
-
-    def same(self, *argv: str) -> Ran:
-        """Run both; fail unless they agree, and return what both did.  ``DIR`` is their folder."""
-        real, ours = (
-            self.run(who, *(word.replace("DIR", str(self.folders[who])) for word in argv))
-            for who in ("real", "ours")
-        )
-        assert ours == real
-        return ours
 
 
 @pytest.fixture
 def pair(tmp_path: Path, program: Callable[[str], str]) -> Pair:
     """Give both programs, with an image of zeroes beside them."""
-    folders = {who: tmp_path / who for who in ("real", "ours")}
-    programs = {who: folder / "bin" / "qemu-nbd" for who, folder in folders.items()}
-    for who, folder in folders.items():
-        (folder / "bin").mkdir(parents=True)
+    pair = Pair.made(tmp_path, program("qemu-nbd"), "blockemu.nbd_cli")
+    for folder in pair.folders.values():
         (folder / "raw").write_bytes(bytes(1 << 20))
-        if who == "real":
-            programs[who].symlink_to(program("qemu-nbd"))
-        else:
-            programs[who].write_text(LAUNCHER.format(python=sys.executable))
-            programs[who].chmod(0o755)
-    return Pair(programs, folders)
+    return pair
 
 
 REFUSED = [

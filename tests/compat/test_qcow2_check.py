@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import pytest
+from compat.qcow2_bytes import Bytes
 from compat.qcow2_checks import compare, ours, theirs
 from compat.qcow2_images import Op, create, qemu_io, run
 
@@ -21,37 +21,6 @@ IMAGES = {
     "subclusters": "cluster_size=16k,extended_l2=on",
     "data-file": "cluster_size=4k,DATA",
 }
-
-
-class Bytes:
-    """An image's bytes, to be meddled with."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data = bytearray(path.read_bytes())
-
-    def word(self, at: int) -> int:
-        return int(struct.unpack_from(">Q", self.data, at)[0])
-
-    def poke(self, at: int, value: int) -> None:
-        struct.pack_into(">Q", self.data, at, value)
-        self.path.write_bytes(self.data)
-
-    @property
-    def cluster(self) -> int:
-        return 1 << self.data[23]
-
-    @property
-    def l1(self) -> int:
-        return self.word(40)
-
-    @property
-    def l2(self) -> int:
-        return self.word(self.l1) & 0x00FFFFFFFFFFFE00
-
-    @property
-    def reftable(self) -> int:
-        return self.word(48)
 
 
 DAMAGE = {

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+from compat.qcow2_bytes import Bytes
 from compat.qcow2_images import Op, carry_out, create, guest, qemu_io
 
 COPIED = 1 << 63
 MEGA = 1 << 20
-
-
-class Image:
-    """An image's bytes, to be meddled with."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with path.open("rb") as file:
-            self.data = file.read(MEGA)  # all metadata is in there
-
-    def word(self, at: int) -> int:
-        return int(struct.unpack_from(">Q", self.data, at)[0])
-
-    @property
-    def l1(self) -> int:
-        return self.word(40)
-
-    @property
-    def l2(self) -> int:
-        return self.word(self.l1) & 0x00FFFFFFFFFFFE00
-
-    def poke(self, at: int, *values: int, code: str = "Q") -> None:
-        with self.path.open("r+b") as file:
-            file.seek(at)
-            file.write(struct.pack(f">{len(values)}{code}", *values))
 
 
 def l2_entry(value: int) -> tuple[str, object]:
@@ -119,10 +94,10 @@ async def test_corruption_is_told_as_by_qemu(tmp_path, program, capfd, case):
             for path in a, b:
                 create(path, options)
                 qemu_io(path, [Op("write", 0, 128 << 10, 1)])
-                meddle(Image(path))
+                meddle(Bytes(path))
             real = theirs(a, op, read_only=read_only)
             assert await ours(b, op, capfd, read_only=read_only) == real
-            assert Image(b).word(72) == Image(a).word(72)
+            assert Bytes(b).word(72) == Bytes(a).word(72)
 
 
 @pytest.mark.parametrize("mode", ["none", "cached"])
@@ -131,7 +106,7 @@ async def test_metadata_is_only_guarded_if_wanted(tmp_path, program, mode):
     path = tmp_path / "ours.qcow2"
     create(path)
     qemu_io(path, [Op("write", 0, 128 << 10, 1)])
-    image = Image(path)
+    image = Bytes(path)
     image.poke(image.l2, COPIED | 0x30000)
     l1 = image.data[0x30000:0x30200]
     async with guest(path, **{"overlap-check": mode}) as (backend, _):

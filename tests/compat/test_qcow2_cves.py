@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compat.qcow2_bytes import Bytes
 from compat.qcow2_images import Op, create, guest, qemu_io, run
 
 from blockemu import snapshots
@@ -24,41 +25,7 @@ from blockemu.images.errors import FormatError
 SIZE = 4 << 20
 COPIED = 1 << 63
 MOST_MEMORY = 128 << 20  # bytes, for any image; QEMU's own limits allow tables of 64 MiB
-Meddle = Callable[["Bytes"], object]
-
-
-class Bytes:
-    """An image's bytes, to be meddled with."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data = bytearray(path.read_bytes())
-
-    def word(self, at: int) -> int:
-        return int(struct.unpack_from(">Q", self.data, at)[0])
-
-    def poke(self, at: int, value: int, code: str = "Q") -> None:
-        self.data[at : at + struct.calcsize(f">{code}")] = struct.pack(f">{code}", value)
-        self.path.write_bytes(self.data)
-
-    def cut(self, length: int) -> None:
-        self.path.write_bytes(self.data[:length])
-
-    @property
-    def l1(self) -> int:
-        return self.word(40)
-
-    @property
-    def l2(self) -> int:
-        return self.word(self.l1) & 0x00FFFFFFFFFFFE00
-
-    @property
-    def reftable(self) -> int:
-        return self.word(48)
-
-    @property
-    def snapshots(self) -> int:
-        return self.word(64)
+Meddle = Callable[[Bytes], object]
 
 
 def both(*steps: Meddle) -> Meddle:
@@ -81,35 +48,35 @@ def data_file(name: str) -> Meddle:
 
 CVES: dict[str, tuple[str, Meddle]] = {
     "2014-0143 snapshot L1 table too large to be counted": (
-        "snapshot", lambda b: b.poke(b.snapshots + 8, 0x10000000, "I")),
-    "2014-0143 L1 table too large to be counted": ("open", lambda b: b.poke(36, 0x20000000, "I")),
+        "snapshot", lambda b: b.poke(b.snapshots + 8, 0x10000000, code="I")),
+    "2014-0143 L1 table too large to be counted": ("open", lambda b: b.poke(36, 0x20000000, code="I")),
     "2014-0143 disk too large for its L1 table": ("open", lambda b: b.poke(24, 1 << 62)),
-    "2014-0144 header longer than a cluster": ("open", lambda b: b.poke(100, 0xFFFFFFFF, "I")),
+    "2014-0144 header longer than a cluster": ("open", lambda b: b.poke(100, 0xFFFFFFFF, code="I")),
     "2014-0144 huge unknown header extension": (
-        "open", both(lambda b: b.poke(104, 0x12345678, "I"), lambda b: b.poke(108, 0x7FFFFFFF, "I"))),
-    "2014-0144 refcount table too large": ("open", lambda b: b.poke(56, 0xFFFFFFFF, "I")),
+        "open", both(lambda b: b.poke(104, 0x12345678, code="I"), lambda b: b.poke(108, 0x7FFFFFFF, code="I"))),
+    "2014-0144 refcount table too large": ("open", lambda b: b.poke(56, 0xFFFFFFFF, code="I")),
     "2014-0144 refcount table too large to be counted": (
-        "open", lambda b: b.poke(56, 0x20000001, "I")),
+        "open", lambda b: b.poke(56, 0x20000001, code="I")),
     "2014-0144 refcount table at no cluster": ("open", lambda b: b.poke(48, 0x1001)),
     "2014-0144 refcount table beyond all": ("open", lambda b: b.poke(48, 0xFFFFFFFFFFFF0000)),
-    "2014-0144 too many snapshots": ("open", lambda b: b.poke(60, 0xFFFFFFFF, "I")),
+    "2014-0144 too many snapshots": ("open", lambda b: b.poke(60, 0xFFFFFFFF, code="I")),
     "2014-0144 snapshot table at no cluster": ("open", lambda b: b.poke(64, 0x7FFFFFFFFFFFFFF1)),
     "2014-0144 backing file name beyond the cluster": (
-        "open", both(lambda b: b.poke(8, 0xFFFFFFFF), lambda b: b.poke(16, 10, "I"))),
+        "open", both(lambda b: b.poke(8, 0xFFFFFFFF), lambda b: b.poke(16, 10, code="I"))),
     "2014-0145 snapshot L1 table larger than allowed": (
-        "snapshot", lambda b: b.poke(b.snapshots + 8, 0x400001, "I")),
+        "snapshot", lambda b: b.poke(b.snapshots + 8, 0x400001, code="I")),
     "2014-0145 snapshot L1 table at no cluster": (
         "snapshot", lambda b: b.poke(b.snapshots, 0x1001)),
     "2014-0146 no L1 table, and a snapshot table that cannot be read": (
-        "open", both(lambda b: b.poke(36, 0, "I"), lambda b: b.poke(64, 1 << 62))),
+        "open", both(lambda b: b.poke(36, 0, code="I"), lambda b: b.poke(64, 1 << 62))),
     "2014-0146 backing file name too long": (
-        "open", both(lambda b: b.poke(8, 0x200), lambda b: b.poke(16, 0x7FFFFFFF, "I"))),
+        "open", both(lambda b: b.poke(8, 0x200), lambda b: b.poke(16, 0x7FFFFFFF, code="I"))),
     "2014-0147 refcount block where clusters cannot be counted": (
         "write", lambda b: b.poke(b.reftable, 0x8000000000000000)),
     "2014-0147 L2 table beyond all": ("write", lambda b: b.poke(b.l1, 0xFFFFFFFFFFFE00)),
-    "2014-0222 clusters too large": ("open", lambda b: b.poke(20, 32, "I")),
-    "2014-0222 clusters too small": ("open", lambda b: b.poke(20, 1, "I")),
-    "2014-0222 clusters far too large": ("open", lambda b: b.poke(20, 0xFFFFFFFF, "I")),
+    "2014-0222 clusters too large": ("open", lambda b: b.poke(20, 32, code="I")),
+    "2014-0222 clusters too small": ("open", lambda b: b.poke(20, 1, code="I")),
+    "2014-0222 clusters far too large": ("open", lambda b: b.poke(20, 0xFFFFFFFF, code="I")),
     "2014-0223 disk's size wraps around": ("open", lambda b: b.poke(24, (1 << 64) - 512)),
     "2014-0223 L1 table too small": ("open", both(lambda b: b.poke(24, 1 << 40))),
     "2024-4467 data file that is options": (
@@ -138,22 +105,22 @@ STRUCTURES: dict[str, tuple[str, Meddle]] = {
     "compressed data over everything": ("read", lambda b: b.poke(b.l2, (1 << 63) - 1)),
     "refcount table truncated": ("open", lambda b: b.cut(b.reftable + 4)),
     "refcount table out of file": ("open", lambda b: b.poke(48, 1 << 50)),
-    "refcount table of no clusters": ("open", lambda b: b.poke(56, 0, "I")),
+    "refcount table of no clusters": ("open", lambda b: b.poke(56, 0, code="I")),
     "refcount block misaligned": ("write", lambda b: b.poke(b.reftable, 0x20200)),
     "refcount block out of file": ("write", lambda b: b.poke(b.reftable + 8, 1 << 50)),
     "snapshot table truncated": ("open", lambda b: b.cut(b.snapshots + 20)),
     "snapshot table out of file": ("read", lambda b: b.poke(64, 1 << 50)),
-    "snapshot with endless names": ("open", lambda b: b.poke(b.snapshots + 12, 0xFFFFFFFF, "I")),
+    "snapshot with endless names": ("open", lambda b: b.poke(b.snapshots + 12, 0xFFFFFFFF, code="I")),
     "snapshot with endless extra data": (
-        "open", lambda b: b.poke(b.snapshots + 36, 0xFFFFFFFF, "I")),
+        "open", lambda b: b.poke(b.snapshots + 36, 0xFFFFFFFF, code="I")),
     "snapshot L1 table out of file": ("snapshot", lambda b: b.poke(b.snapshots, 1 << 50)),
     "snapshot L1 table negative": ("snapshot", lambda b: b.poke(b.snapshots, 0xFFFFFFFFFFFF0000)),
     "snapshot L1 table is the active one": (
         "snapshot", lambda b: b.poke(b.snapshots, b.l1)),
-    "refcounts too wide": ("open", lambda b: b.poke(96, 7, "I")),
-    "unknown version": ("open", lambda b: b.poke(4, 4, "I")),
-    "unknown encryption": ("open", lambda b: b.poke(32, 9, "I")),
-    "unknown compression": ("open", lambda b: b.poke(104, 7, "B")),
+    "refcounts too wide": ("open", lambda b: b.poke(96, 7, code="I")),
+    "unknown version": ("open", lambda b: b.poke(4, 4, code="I")),
+    "unknown encryption": ("open", lambda b: b.poke(32, 9, code="I")),
+    "unknown compression": ("open", lambda b: b.poke(104, 7, code="B")),
 }  # fmt: skip
 TABLE = CVES | STRUCTURES
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import planned
+
 from blockemu.backend import Backend
 from blockemu.emulator import Emulator
 from blockemu.extents import Extents
@@ -172,22 +174,8 @@ class Guest:
         return bytes(buf)
 
     async def write(self, offset: int, data: bytes) -> None:
-        """Write, by a plan if there is one: what is planned must be written and committed."""
-        write = self.backend.route.write
-        planned = write(offset, len(data)) if write is not None else None
-        if planned is None:
-            await self.backend.pwrite(offset, data)
-            return
-        segments, commit = planned
-        at, view = 0, memoryview(data)
-        for leaf, host, length in segments:
-            assert leaf is not None
-            leaf.recall()
-            leaf.write_now(host, view[at : at + length])
-            at += length
-        assert at == len(data)
-        if commit is not None:
-            commit(True)
+        """Write as a guest, by a plan if there is one."""
+        await planned.write(self.backend, offset, data)
 
     async def extents(self, offset: int = 0, length: int = SIZE) -> list[Extents]:
         """Return what the disk's chain says of a range, as it came."""

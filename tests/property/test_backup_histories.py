@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from fakes import CLUSTER, Disk, Machine, turns
-from guests import Guest
+from guests import Guest, live
 
 from blockemu.errors import QmpError
 
@@ -132,12 +132,4 @@ class History(Guest):
 
 @pytest.mark.parametrize("first", range(0, HISTORIES, AT_ONCE))
 async def test_each_backup_equals_the_disk_at_its_point_in_time(first: int) -> None:
-    for seed in range(first, first + AT_ONCE):
-        async with Machine() as machine:
-            history = History(machine, seed)
-            try:
-                async with asyncio.timeout(60):  # what takes longer hangs
-                    await history.run()
-            except BaseException as e:
-                e.add_note(f"history {seed}")
-                raise
+    await live(History, range(first, first + AT_ONCE))

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import planned
 import pytest
 from fakes import Machine
 from hypothesis import settings
@@ -85,24 +86,8 @@ class Guest:
         return bytes(buf)
 
     async def write(self, offset: int, data: bytes) -> None:
-        """Write; by a plan where there is one, as exports do."""
-        write = self.backend.route.write
-        planned = write(offset, len(data)) if write is not None else None
-        if planned is None:
-            await self.backend.pwrite(offset, data)
-            return
-        segments, commit = planned
-        marks = self.backend.route.marks
-        at, view = 0, memoryview(data)
-        for leaf, host, length in segments:
-            assert leaf is not None
-            leaf.recall()
-            leaf.write_now(host, view[at : at + length])
-            at += length
-        if commit is not None:
-            commit(True)
-        for bitmap, by in marks:
-            bitmap.mark(offset + by, len(data))
+        """Write as a guest, by a plan if there is one."""
+        await planned.write(self.backend, offset, data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
