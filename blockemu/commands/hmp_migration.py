@@ -63,8 +63,8 @@ class OnlyByQmp(QmpError):
 async def send(context: Context, write: Write, values: Values) -> None:
     """Send the machine; wait until that is over unless told not to."""
     migration = context.emu.migration
-    block = bool(values["blk"] or values["inc"])
-    migrate(context, uri=str(values["uri"]), blk=block, resume=bool(values["resume"]) or None)
+    flags = {name: bool(values[name]) for name in ("blk", "inc", "resume")}
+    migrate(context, uri=str(values["uri"]), **flags)
     if values["detach"]:
         return
     if context.monitor is not None:  # others are served by the same

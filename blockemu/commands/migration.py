@@ -79,7 +79,12 @@ def migrate(
     if resume:
         migration.resume()
     else:
-        migration.start(uri, lambda name: take_named_fd(context, name), block=bool(blk or inc))
+        migration.start(
+            uri,
+            lambda name: take_named_fd(context, name),
+            block=bool(blk),
+            incremental=bool(inc),
+        )
 
 
 @command(since="0.14", name="migrate_cancel")

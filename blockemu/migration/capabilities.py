@@ -55,15 +55,6 @@ class MultifdWithCompression(QmpError):
     template = "Multifd is not compatible with compress"
 
 
-class NoBlockMigration(QmpError):
-    """Disks go along by mirrors."""
-
-    template = "QEMU compiled without old-style (blk/-b, inc/-i) block migration"
-
-    def __init__(self) -> None:
-        super().__init__(hint="Use drive_mirror+NBD instead.\n")
-
-
 class Capabilities:
     """The capabilities that are on."""
 
@@ -77,6 +68,11 @@ class Capabilities:
     def postcopy(self) -> bool:
         """Whether the machine may run there before all is there."""
         return C.POSTCOPY_RAM in self._on or C.DIRTY_BITMAPS in self._on
+
+    @property
+    def answers(self) -> bool:
+        """Whether the other side is to say that it has all."""
+        return C.POSTCOPY_RAM in self._on or C.RETURN_PATH in self._on
 
     def change(
         self,
@@ -106,8 +102,6 @@ class Capabilities:
 
 
 def _check(on: set[C], *, single: bool, plain: bool) -> None:
-    if C.BLOCK in on:
-        raise NoBlockMigration
     if C.X_COLO in on:
         raise NoColo(hint="Please enable replication before COLO.\n")
     if C.POSTCOPY_RAM in on and C.X_IGNORE_SHARED in on:

@@ -15,7 +15,8 @@ from blockemu.migration.aliases import Incoming as Aliases
 from blockemu.migration.aliases import incoming
 from blockemu.migration.bitmaps import ComingBitmaps
 from blockemu.migration.channel import Channel
-from blockemu.migration.load import Answer, Load, Settings, Step
+from blockemu.migration.coming_blocks import ComingBlocks
+from blockemu.migration.load import Answer, Load, Settings, Step, Work
 from blockemu.migration.status import MOVES
 from blockemu.migration.wire import Input
 from blockemu.schema.migration import MigrationCapability as C
@@ -35,6 +36,8 @@ class Coming:
         self.status = S.NONE
         self.channel: Channel | None = None
         self.bitmaps = ComingBitmaps(self._emu.graph, self._aliases, self._manager.report)
+        emu = self._emu
+        self.blocks = ComingBlocks(emu.graph, self._manager.report, emu.warn, emu.stdout)
         self._loading: Load | None = None
         self._answers = False
 
@@ -59,6 +62,7 @@ class Coming:
             self._emu.machine.type, C.POSTCOPY_RAM in capabilities, C.VALIDATE_UUID in capabilities
         )
         load = self._loading = Load(source, settings, self.bitmaps, self._manager.report)
+        load.expect("block", 1, self.blocks.load)
         status = await self._drive(load, source, channel)
         if load.listening:
             await self._end_postcopy(load, status, channel)
@@ -92,6 +96,8 @@ class Coming:
                 await self._start(load)
             elif isinstance(step, Answer):
                 await channel.write(step.data)
+            elif isinstance(step, Work):
+                step.status = await step.run()
 
     def _fail(self, channel: Channel) -> None:
         self.move(self.status, S.FAILED)
@@ -126,6 +132,7 @@ class Coming:
     async def _start(self, load: Load) -> None:
         """Take the images over and let the machine do what it did there."""
         machine = self._emu.machine
+        await self.blocks.let_go()
         did = load.run_state
         runs = did in (None, RunState.RUNNING)
         late = C.LATE_BLOCK_ACTIVATE in self._manager.capabilities and not load.listening

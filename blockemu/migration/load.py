@@ -6,7 +6,8 @@ and the result is 0 or a negative errno.
 
 import enum
 import errno
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from blockemu.migration import wire
@@ -34,8 +35,16 @@ class Answer(NamedTuple):
     data: bytes
 
 
-Reading = Generator[Step | Answer | None, None, int]
-Loader = Callable[[Input, int], Pull[int]]
+@dataclass
+class Work:
+    """Something that takes time; its result is in ``status`` before more is read."""
+
+    run: Callable[[], Awaitable[int]]
+    status: int = 0
+
+
+Reading = Generator[Step | Answer | Work | None, None, int]
+Loader = Callable[[Input, int], Reading]
 
 
 class Part(NamedTuple):
@@ -68,7 +77,11 @@ class Load:
     """One stream being read."""
 
     def __init__(
-        self, source: Input, settings: Settings, bitmaps: Bitmaps, report: Callable[[str], None]
+        self,
+        source: Input,
+        settings: Settings,
+        bitmaps: Bitmaps,
+        report: Callable[[str], None],
     ) -> None:
         self._main = source
         self._settings = settings
@@ -87,6 +100,10 @@ class Load:
             "globalstate": Part("globalstate", 1, self._load_global_state),
         }
         self._known: dict[int, tuple[Part, int]] = {}  # by number: and the version that is sent
+
+    def expect(self, name: str, version: int, load: Loader) -> None:
+        """Let a part that not every machine has be read, too."""
+        self._parts[name] = Part(name, version, load)
 
     def read(self) -> Reading:
         """Read all of it.  While ``listening``, failures are not the end of the machine."""

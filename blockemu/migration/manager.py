@@ -69,6 +69,12 @@ class HasLeft(QmpError):
     template = "Can't migrate the vm that was paused due to previous migration"
 
 
+class DisksTwice(QmpError):
+    """Whether disks go along is said by a capability already."""
+
+    template = "Command options are incompatible with current migration capabilities"
+
+
 class Blocked(QmpError):
     """(format, node): another machine would not see what this one has written."""
 
@@ -128,6 +134,7 @@ class Manager:
         self._addresses: list[SocketAddress] = []
         self._started = False  # something has been listened for
         self._multi_channel = True
+        self._block_for_once = False  # a command asked for disks to go along
         self.snapshots = MachineSnapshots(emu)
         self.leaving = Leaving(self)
         self.coming = Coming(self)
@@ -164,8 +171,10 @@ class Manager:
         nodes = self.emu.graph.nodes.values()
         return [Blocked(n.driver, n.name) for n in nodes if not n.migratable]
 
-    def start(self, uri: str, take_fd: TakeFd, *, block: bool = False) -> None:
-        """Begin to send the machine.
+    def start(
+        self, uri: str, take_fd: TakeFd, *, block: bool = False, incremental: bool = False
+    ) -> None:
+        """Begin to send the machine; ``block``: disks, too, or what they have of their own.
 
         Raises:
             QmpError: it cannot leave, or not by this way.
@@ -180,10 +189,14 @@ class Manager:
         blockers = self.blockers()
         if blockers:
             raise blockers[-1]
-        if block:
-            self.capabilities.change([MigrationCapabilityStatus(capability=C.BLOCK, state=True)])
+        with_disks = block or incremental
+        if with_disks:
+            if C.BLOCK in self.capabilities or self.parameters.values.block_incremental:
+                raise DisksTwice
+            self._set_block(True, incremental=incremental)
         self._check_plain()
         leaving = self.leaving = Leaving(self)
+        self._block_for_once |= with_disks
         leaving.begin()
         try:
             place = parse(uri)
@@ -194,8 +207,20 @@ class Manager:
             raise
         if place is None:
             leaving.fail(None)
+            self.drop_block_options()
             raise InvalidParameterValue("uri", "a valid migration protocol")
         self.emu.keep(self._run(leaving, place))
+
+    def _set_block(self, block: bool, *, incremental: bool) -> None:
+        wanted = MigrationCapabilityStatus(capability=C.BLOCK, state=block)
+        self.capabilities.change([wanted])
+        self.parameters.set_block_incremental(incremental)
+
+    def drop_block_options(self) -> None:
+        """Switch off what one command has switched on (block_cleanup_parameters)."""
+        if self._block_for_once:
+            self._block_for_once = False
+            self._set_block(False, incremental=False)
 
     def _check_plain(self) -> None:
         if self.parameters.values.tls_creds:
@@ -216,6 +241,7 @@ class Manager:
             except QmpError as e:
                 leaving.fail(e)
                 self.report(str(e))
+                self.drop_block_options()
                 return
         await leaving.run()
 
@@ -343,10 +369,13 @@ class Manager:
             return MigrationInfo(**told)
         told["status"] = leaving.status
         if leaving.status in TIMED:
-            told |= {"setup_time": leaving.setup_time, "total_time": leaving.total_time}
-            told["ram"] = leaving.stats()
+            tally = leaving.tally
+            told |= {"setup_time": tally.setup_time, "total_time": tally.total_time}
+            told["ram"] = tally.stats(leaving.channel.sent if leaving.channel is not None else 0)
+            if leaving.blocks:
+                told["disk"] = leaving.blocks.stats()
             if leaving.status is S.COMPLETED:
-                told["downtime"] = leaving.downtime
+                told["downtime"] = tally.downtime
             else:
                 told["expected_downtime"] = self.parameters.values.downtime_limit
         if leaving.status is S.FAILED and leaving.error is not None:

@@ -5,30 +5,26 @@ After migration_thread, migration_completion and postcopy_start, migration/migra
 
 import asyncio
 import errno
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING
 
 from blockemu.activation import activate_all, inactivate_all
 from blockemu.errors import QmpError
 from blockemu.migration import sections, wire
-from blockemu.migration.aliases import outgoing
-from blockemu.migration.bitmap_wire import END
-from blockemu.migration.bitmaps import LeavingBitmaps
+from blockemu.migration.blocks import LeavingBlocks
 from blockemu.migration.channel import Channel
+from blockemu.migration.rate import Rate
 from blockemu.migration.return_path import ReturnPath
-from blockemu.migration.sections import BITMAPS, RAM
+from blockemu.migration.sending import NotSent, Sending
 from blockemu.migration.status import MOVES, POSTCOPY, RUNNING
+from blockemu.migration.tally import Tally
 from blockemu.schema.migration import MigrationCapability as C
-from blockemu.schema.migration import MigrationPass, MigrationStats
+from blockemu.schema.migration import MigrationPass
 from blockemu.schema.migration import MigrationStatus as S
 from blockemu.schema.run_state import RunState
 
 if TYPE_CHECKING:
     from blockemu.migration.manager import Manager
-
-BATCH: Final = 512  # chunks of bits that are sent at once
-_DELAY: Final = 100_000_000  # nanoseconds until it is worked out how much fits into a short pause
-_MSEC: Final = 1_000_000
 
 
 class _Stop(Exception):
@@ -45,16 +41,13 @@ class Leaving:
         self.status = S.NONE
         self.error: QmpError | None = None
         self.start_postcopy = False
-        self.bitmaps: LeavingBitmaps | None = None
+        self._sending: Sending | None = None
         self._wake: asyncio.Future[None] | None = None
         self._go_on = False  # the user's word in the pause before the switchover
         self._path: ReturnPath | None = None
         self._was_running = False
         self._inactive = False  # the images are the other side's
-        self._passes = 0
-        self._before_stop = self._stopped = 0  # bytes sent
-        self._began = self._set_up = self._stopped_at = self._ended = 0  # nanoseconds
-        self._downtime: int | None = None
+        self.tally = Tally(self._emu.clocks.realtime)
         loop = asyncio.get_running_loop()
         self.over: asyncio.Future[None] = loop.create_future()
 
@@ -70,17 +63,14 @@ class Leaving:
 
     def begin(self) -> None:
         """Enter the first status."""
-        self._began = self._now()
+        self.tally.begin()
         self.move(S.NONE, S.SETUP)
-
-    def _now(self) -> int:
-        return self._emu.clocks.realtime.now()
 
     def look(self) -> None:
         """Look what the guest has written meanwhile; nobody has."""
-        self._passes += 1
+        self.tally.passes += 1
         if C.EVENTS in self._manager.capabilities:
-            self._emu.emit(MigrationPass(pass_=self._passes))
+            self._emu.emit(MigrationPass(pass_=self.tally.passes))
 
     def fail(self, error: QmpError | None) -> None:
         """Give up before anything was sent (migrate_fd_error)."""
@@ -126,29 +116,27 @@ class Leaving:
 
     async def run(self) -> None:
         """Go all the way."""
+        assert self.channel is not None
+        sending = self._sending = Sending(self._manager, self.channel)
         try:
             with suppress(_Stop):
-                await self._go()
+                await self._go(sending)
         finally:
             await self._finish()
 
-    async def _go(self) -> None:
-        await self._setup()
+    async def _go(self, sending: Sending) -> None:
+        await self._setup(sending)
         if self.status is not S.SETUP:
             raise _Stop
-        self._set_up = self._now() - self._began
+        self.tally.set_up()
         self.move(S.SETUP, S.ACTIVE)
         await self._check()
-        if await self._wait_for_postcopy():
-            await self._switch_to_postcopy()
-            await self._send_bits()
-            await self._complete_postcopy()
+        if await self._iterate(sending):
+            await self._switch_to_postcopy(sending)
+            await self._send_bits(sending)
+            await self._complete_postcopy(sending)
         else:
-            await self._complete()
-
-    async def _send(self, data: bytes) -> None:
-        assert self.channel is not None
-        await self.channel.write(data)
+            await self._complete(sending)
 
     async def _check(self) -> None:
         """Stop if it was cancelled, or if nothing can be sent any more (migration_detect_error)."""
@@ -165,62 +153,52 @@ class Leaving:
         self.move(self.status, S.FAILED)
         raise _Stop
 
-    async def _setup(self) -> None:
-        capabilities = self._manager.capabilities
-        await self._send(wire.header(self._emu.machine.type))
-        if C.POSTCOPY_RAM in capabilities or C.RETURN_PATH in capabilities:
-            assert self.channel is not None
-            self._path = ReturnPath(self.channel)
-            await self._send(wire.command(wire.OPEN_RETURN_PATH))
-            await self._send(wire.command(wire.PING, (1).to_bytes(4, "big")))
-        if capabilities.postcopy:
-            sizes = b""
-            if C.POSTCOPY_RAM in capabilities:
-                sizes = bytes(8) + wire.PAGE.to_bytes(8, "big")
-            await self._send(wire.command(wire.POSTCOPY_ADVISE, sizes))
-        self.look()
-        await self._section(wire.SECTION_START, RAM, wire.ram(first=True), "ram", 4)
-        if C.DIRTY_BITMAPS not in capabilities:
-            return
-        mapping = self._manager.parameters.values.block_bitmap_mapping
-        aliases = outgoing(mapping) if mapping is not None else None
-        self.bitmaps = LeavingBitmaps(self._emu.graph, aliases)
+    async def _setup(self, sending: Sending) -> None:
+        """Prepare; what goes wrong is looked at when that is over."""
+        if self._manager.capabilities.answers:
+            self._path = ReturnPath(sending.channel)
         try:
-            self.bitmaps.collect()
-        except QmpError as e:
-            self._manager.report(str(e))
-            self.bitmaps = None
-            await self._section(wire.SECTION_START, BITMAPS, b"", "dirty-bitmap", 1)
+            await sending.header()
+            await sending.begin_blocks()
+            self.look()
+            await sending.begin_memory()
+            await sending.begin_bitmaps()
+        except NotSent as e:
             self.move(S.SETUP, S.ACTIVE)
             self.move(S.ACTIVE, S.FAILED)
             raise _Stop from e
-        data = self.bitmaps.starts() + bytes([END])
-        await self._section(wire.SECTION_START, BITMAPS, data, "dirty-bitmap", 1)
 
-    async def _section(
-        self, kind: int, ident: int, data: bytes, name: str = "", version: int = 0
-    ) -> None:
-        await self._send(sections.section(kind, ident, data, name, version))
+    async def _iterate(self, sending: Sending) -> bool:
+        """Send disks until the rest fits into a short pause, or the user wants postcopy.
 
-    async def _wait_for_postcopy(self) -> bool:
-        """Wait until the rest fits into a short pause, or else until the user wants postcopy.
-
-        Nothing is sent meanwhile: bits are the last to go.  Returns whether it is postcopy.
+        Bits of bitmaps are the last to go, so where there is nothing else nothing is sent
+        meanwhile.  Returns whether it is postcopy (migration_iteration_run).
         """
-        values = self._manager.parameters.values
-        waited = False
-        while self.bitmaps:
-            if self.start_postcopy:
+        rate = sending.rate
+        while sending.pending:
+            values = self._manager.parameters.values
+            rate.allow(values.max_bandwidth or 0)
+            blocks = sending.pending_blocks
+            speed = rate.measured if blocks else values.max_bandwidth or 0
+            fits = speed * (values.downtime_limit or 0) // 1000
+            if self.start_postcopy and not sending.first_pass and blocks <= fits:
                 return True
-            fits = (values.max_bandwidth or 0) * (values.downtime_limit or 0) // 1000
-            if waited and self.bitmaps.pending < fits:
+            if rate.windows and not sending.first_pass and sending.pending < fits:
                 self.look()
                 return False
-            await self._sleep(_DELAY)
-            waited = True
-            values = self._manager.parameters.values
+            if blocks:
+                await self._send_some(sending)
+            await (self._sleep(rate.left) if rate.exceeded or not blocks else asyncio.sleep(0))
+            rate.turn()
             await self._check()
         return False
+
+    async def _send_some(self, sending: Sending) -> None:
+        try:
+            await sending.some_blocks()
+        except NotSent as e:
+            self.move(S.ACTIVE, S.FAILED)
+            raise _Stop from e
 
     async def _sleep(self, nanoseconds: int | None) -> None:
         """Wait for a time, or until the user has something to say."""
@@ -241,9 +219,8 @@ class Leaving:
         """Stop the machine; return what it did."""
         machine = self._emu.machine
         doing = machine.state.value
-        self._stopped_at = self._now()
         assert self.channel is not None
-        self._before_stop = self.channel.sent
+        self.tally.stop(self.channel.sent)
         await self._emu.force_state(RunState.FINISH_MIGRATE)
         return doing
 
@@ -260,29 +237,29 @@ class Leaving:
         if self.status is not new:
             raise _Stop
 
-    async def _complete(self) -> None:
+    async def _complete(self, sending: Sending) -> None:
         """Send the rest while the machine stands still."""
         try:
-            await self._send_rest()
-        except _Stop:
+            await self._send_rest(sending)
+        except (_Stop, NotSent) as e:
             if self._inactive:
                 await self._take_back()
             if self.status in (S.ACTIVE, S.DEVICE):
                 self.move(self.status, S.FAILED)
-            raise
+            raise _Stop from e
         self.move(self.status, S.COMPLETED)
 
-    async def _send_rest(self) -> None:
+    async def _send_rest(self, sending: Sending) -> None:
         doing = await self._stop_machine()
         self._was_running = doing == RunState.RUNNING.value
         await self._maybe_pause(S.DEVICE)
+        await sending.last_blocks()
         self.look()
-        await self._section(wire.SECTION_END, RAM, wire.ram())
-        if self.bitmaps is not None:
-            await self._send_bitmaps_whole()
-        await self._send(self._devices(doing))
+        await sending.last_memory()
+        await sending.all_bits()
+        await sending.send(sending.devices(doing))
         await self._give_away()
-        await self._send(bytes([wire.EOF]) + wire.description(sections.DESCRIPTION))
+        await sending.send(bytes([wire.EOF]) + wire.description(sections.DESCRIPTION))
         self._stop_if_lost()
         await self._end_return_path()
         self._stop_if_lost()
@@ -293,15 +270,6 @@ class Leaving:
         self.error = self.error or self.channel.error
         if self.status is S.CANCELLING or self.channel.error is not None:
             raise _Stop
-
-    async def _send_bitmaps_whole(self) -> None:
-        assert self.bitmaps is not None
-        await self._send(wire.proceed(wire.SECTION_END, BITMAPS))
-        for part in self.bitmaps.bits(BATCH):
-            await self._send(part)
-            await asyncio.sleep(0)
-        await self._send(self.bitmaps.completes() + bytes([END]) + wire.footer(BITMAPS))
-        await self.bitmaps.let_go()
 
     async def _give_away(self) -> None:
         """Give the images to the other side, before it knows that it may use them."""
@@ -315,9 +283,6 @@ class Leaving:
             self._manager.report(f"{where}: bdrv_inactivate_all() failed ({-code})")
             raise _Stop from e
 
-    def _devices(self, doing: str) -> bytes:
-        return sections.devices(self._emu.clocks.virtual.now(), doing)
-
     async def _end_return_path(self) -> None:
         """Wait until the other side says that it has all."""
         if self._path is not None and not await self._path.finished():
@@ -325,7 +290,7 @@ class Leaving:
 
     # Postcopy: the machine runs there before all bitmaps are
 
-    async def _switch_to_postcopy(self) -> None:
+    async def _switch_to_postcopy(self, sending: Sending) -> None:
         pauses = C.PAUSE_BEFORE_SWITCHOVER in self._manager.capabilities
         if not pauses:
             self.move(S.ACTIVE, S.POSTCOPY_ACTIVE)
@@ -338,41 +303,48 @@ class Leaving:
             except OSError as e:
                 raise _Stop from e
             given = True
+            await sending.last_blocks()
             if C.POSTCOPY_RAM not in self._manager.capabilities:
-                await self._section(wire.SECTION_END, RAM, wire.ram())
-            package = wire.command(wire.POSTCOPY_LISTEN)
-            package += self._devices(doing) + wire.command(wire.POSTCOPY_RUN)
-            await self._send(wire.packaged(package))
-            self._downtime = (self._now() - self._stopped_at) // _MSEC
-            assert self.channel is not None
-            self._stopped = self.channel.sent
-            if self.channel.error is not None:
+                await sending.last_memory()
+            await sending.machine(doing)
+            self.tally.go_on_there(sending.channel.sent)
+            if sending.channel.error is not None:
                 self._manager.report("postcopy_start: Migration stream errored (pre package)")
                 raise _Stop
-        except _Stop:
+        except (_Stop, NotSent) as e:
             if self.status is S.POSTCOPY_ACTIVE:
                 self.move(S.POSTCOPY_ACTIVE, S.FAILED)
                 self.error = self.error or (self.channel.error if self.channel else None)
             if given:
                 await self._take_back()
             self._manager.report("migration_iteration_run: postcopy failed to start")
-            raise
+            raise _Stop from e
 
-    async def _send_bits(self) -> None:
-        assert self.bitmaps is not None
-        ident = wire.proceed(wire.SECTION_PART, BITMAPS)
-        for part in self.bitmaps.bits(BATCH):
-            await self._send(ident + part + bytes([END]) + wire.footer(BITMAPS))
-            await asyncio.sleep(0)
+    async def _send_bits(self, sending: Sending) -> None:
+        """Send bits, as fast as that is allowed now (dirty_bitmap_save_iterate)."""
+        sending.rate.allow(self._manager.parameters.values.max_postcopy_bandwidth or 0)
+        async with aclosing(sending.parts_of_bits()) as parts:
+            async for _ in parts:
+                await asyncio.sleep(0)
+                await self._check()
+                await self._keep_to(sending.rate)
+
+    async def _keep_to(self, rate: Rate) -> None:
+        """Wait until more may be sent; how much that is may change meanwhile."""
+        rate.turn()
+        while True:
+            rate.allow(self._manager.parameters.values.max_postcopy_bandwidth or 0)
+            if not rate.exceeded:
+                return
+            await self._sleep(rate.left)
+            rate.turn()
             await self._check()
 
-    async def _complete_postcopy(self) -> None:
-        assert self.bitmaps is not None
+    async def _complete_postcopy(self, sending: Sending) -> None:
         if C.POSTCOPY_RAM in self._manager.capabilities:
-            await self._section(wire.SECTION_END, RAM, wire.ram())
-        data = self.bitmaps.completes() + bytes([END])
-        await self._section(wire.SECTION_END, BITMAPS, data)
-        await self._send(bytes([wire.EOF]))
+            await sending.last_memory()
+        await sending.last_bits()
+        await sending.send(bytes([wire.EOF]))
         try:
             await self._end_return_path()
         except _Stop:
@@ -396,12 +368,10 @@ class Leaving:
     async def _finish(self) -> None:
         """Go on here, unless the machine has left (migration_iteration_finish)."""
         machine = self._emu.machine
-        if self.bitmaps is not None:
-            await self.bitmaps.let_go()
+        if self._sending is not None:
+            await self._sending.let_go()
         if self.status is S.COMPLETED:
-            self._ended = self._now()
-            if self._downtime is None:
-                self._downtime = (self._ended - self._stopped_at) // _MSEC
+            self.tally.end()
             machine.state = RunState.POSTMIGRATE
         elif self._was_running and machine.state is RunState.FINISH_MIGRATE:
             machine.resume()
@@ -417,52 +387,14 @@ class Leaving:
         self.move(S.CANCELLING, S.CANCELLED)
         if self.error is not None:
             self._manager.report(str(self.error))
+        self._manager.drop_block_options()
         if not self.over.done():
             self.over.set_result(None)
 
-    # What queries tell
-
     @property
-    def setup_time(self) -> int:
-        """Milliseconds that the preparation took."""
-        return self._set_up // _MSEC
-
-    @property
-    def total_time(self) -> int:
-        """Milliseconds since the begin, or from there to the end."""
-        return ((self._ended or self._now()) - self._began) // _MSEC
-
-    @property
-    def downtime(self) -> int:
-        """Milliseconds that the machine stood still."""
-        return self._downtime or 0
-
-    def stats(self) -> MigrationStats:
-        """Count the bytes sent, as if they had been memory."""
-        sent = self.channel.sent if self.channel is not None else 0
-        before = self._before_stop or sent
-        stopped = self._stopped or sent
-        seconds = max(self.total_time, 1) / 1000
-        return MigrationStats(
-            transferred=sent,
-            remaining=0,
-            total=0,
-            duplicate=0,
-            skipped=0,
-            normal=0,
-            normal_bytes=0,
-            dirty_pages_rate=0,
-            mbps=sent * 8 / seconds / 1e6,
-            dirty_sync_count=self._passes,
-            postcopy_requests=0,
-            page_size=wire.PAGE,
-            multifd_bytes=0,
-            pages_per_second=0,
-            precopy_bytes=before,
-            downtime_bytes=stopped - before,
-            postcopy_bytes=sent - stopped,
-            dirty_sync_missed_zero_copy=0,
-        )
+    def blocks(self) -> LeavingBlocks | None:
+        """The disks that go along."""
+        return self._sending.blocks if self._sending is not None else None
 
     @property
     def in_postcopy(self) -> bool:

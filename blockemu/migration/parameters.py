@@ -110,6 +110,10 @@ class Parameters:
             raise NoZeroCopy
         self.values = MigrationParameters(**checked)
 
+    def set_block_incremental(self, on: bool) -> None:
+        """Say whether disks go without what their backing files hold."""
+        self.values = MigrationParameters(**(vars(self.values) | {"block_incremental": on}))
+
 
 def _check(values: dict[str, Any]) -> None:
     for name, limit in _LIMITS.items():

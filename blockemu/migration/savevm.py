@@ -18,7 +18,7 @@ from blockemu.backend import Backend, drained
 from blockemu.errors import QmpError, Wrapped
 from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.migration import wire
-from blockemu.migration.load import Answer, Load, Settings, Step
+from blockemu.migration.load import Load, Settings
 from blockemu.migration.outgoing import Leaving
 from blockemu.migration.sections import snapshot
 from blockemu.migration.status import RUNNING
@@ -298,7 +298,7 @@ class MachineSnapshots:
         reading, status = load.read(), 0
         while True:
             try:
-                step: Step | Answer | None = next(reading)
+                step = next(reading)
             except StopIteration as e:
                 status = e.value
                 break

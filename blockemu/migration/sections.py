@@ -4,7 +4,8 @@ from typing import Final
 
 from blockemu.migration import wire
 
-RAM: Final = 2  # numbers of the sections
+BLOCKS: Final = 1  # numbers of the sections
+RAM: Final = 2
 BITMAPS: Final = 3
 TIMER: Final = 0
 GLOBAL_STATE: Final = 4
