@@ -46,7 +46,7 @@ from blockemu.walk import extents_above, status_above
 BUFFER = 1 << 20  # bytes of one piece that passes through a buffer
 STEP = 16 << 20  # bytes that the kernel copies in one go
 AT_ONCE = 2  # such goes under way
-BUNDLE = 64  # pieces in one go
+BUNDLE = 32  # pieces in one go: while these are copied, the next are looked for
 AHEAD = 1 << 30  # bytes of the source whose status is found out in one go
 BREATH = 128  # pieces after which others get a turn, if nothing had to be waited for
 BREATH_BYTES = 32 << 20  # or bytes, of what costs by the byte
@@ -215,7 +215,7 @@ class BlockCopy:
         """Take pieces until none is left; return whether there were any."""
         workers = Workers(call.max_workers)
         bundle: list[Piece] = []
-        found = effort = 0
+        found = effort = load = 0  # pieces; bytes since the last breath, and in the bundle
         offset, end = start, start + length
         try:
             while offset < end and not call.cancelled and not call.error:
@@ -241,9 +241,10 @@ class BlockCopy:
                     if size > BUFFER or not status & ZERO:
                         effort += size
                     bundle.append(piece)
-                    if status & ZERO or not self._may_grow(bundle):
+                    load += size
+                    if status & ZERO or not self._may_grow(len(bundle), load):
                         await self._begin(bundle, status, call, workers)
-                        bundle = []
+                        bundle, load = [], 0
                 offset = piece.end
                 if not found % BREATH or effort >= BREATH_BYTES:
                     effort = 0
@@ -254,10 +255,9 @@ class BlockCopy:
             await workers.finished()
         return bool(found)
 
-    def _may_grow(self, bundle: list[Piece]) -> bool:
-        """Whether more pieces may go along with these, because the kernel is to copy them."""
-        size = sum(piece.end - piece.start for piece in bundle)
-        return self._chunk() > BUFFER and len(bundle) < BUNDLE and size < STEP
+    def _may_grow(self, count: int, size: int) -> bool:
+        """Whether more pieces may go along with some, because the kernel is to copy them."""
+        return count < BUNDLE and size < STEP and self._chunk() > BUFFER
 
     async def _begin(
         self, bundle: list[Piece], status: int, call: Call, workers: "Workers"

@@ -2,12 +2,18 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 from blockemu.edge import Edge
+from blockemu.node import Node
 from blockemu.pool import Pool
-from blockemu.route import Commit, Segment, Segments
+from blockemu.route import Commit, Route, Segment, Segments
 from blockemu.sysfile import FileLeaf
+from blockemu.walk import extents_above
+
+Place = Callable[[int, int], Awaitable[tuple[Segments, Commit | None]]]
 
 # What copy_file_range says of two files between which it never will copy.
 NEVER = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
@@ -28,17 +34,49 @@ async def offload(
         CannotOffload: there is no point in trying again.
 
     """
-    if not all(_in_files(_plan(source, *each)) for each in ranges):
+    for each in ranges:
+        plan = _plan(source.route, *each)
+        if plan is None and source.route.read is not None:
+            await _look(source, *each)
+            plan = _plan(source.route, *each)
+        if not _in_files(plan):
+            return False
+    return await _carry(lambda: source.route, target.place, ranges, pool)
+
+
+async def fetch(node: Node[Any], ranges: Sequence[tuple[int, int]], pool: Pool) -> bool:
+    """Copy into a node what it shows there of another; like ``offload``.
+
+    The caller has a serialising request over the ranges.
+    """
+    if not all(_in_files(_plan(node.route(), *each)) for each in ranges):
         return False
+    return await _carry(node.route, node.place, ranges, pool)
+
+
+async def _look(source: Edge, offset: int, length: int) -> None:
+    """Have images find out what a range holds, as copies begin with: then they have their tables.
+
+    No byte of it is read: what is wrong with these is for who copies them to meet, and to tell.
+    """
+    with suppress(OSError):
+        async for _ in extents_above(source, offset, length):
+            pass
+
+
+async def _carry(
+    route: Callable[[], Route], place: Place, ranges: Sequence[tuple[int, int]], pool: Pool
+) -> bool:
     good = False
     places: list[Segment] = []
     commits: list[Commit | None] = []
     try:
         for each in ranges:
-            segments, commit = await target.place(*each)
+            segments, commit = await place(*each)
             commits.append(commit)
             places += segments
-        good = await _copy(source, ranges, places, pool)
+        # Planned before all these awaits: ask again, the mapping may be another now.
+        good = await _copy([_plan(route(), *each) for each in ranges], places, pool)
     except NotImplementedError:
         return False
     finally:
@@ -48,11 +86,7 @@ async def offload(
     return good
 
 
-async def _copy(
-    source: Edge, ranges: Sequence[tuple[int, int]], places: Segments, pool: Pool
-) -> bool:
-    # Planned before the awaits above: ask again, the mapping may be another now.
-    plans = [_plan(source, *each) for each in ranges]
+async def _copy(plans: Sequence[Segments | None], places: Segments, pool: Pool) -> bool:
     if not all(_in_files(plan) for plan in (*plans, places)):
         return False
     leaves = {leaf for leaf, _, _ in places if leaf is not None}
@@ -70,9 +104,8 @@ async def _copy(
             leaf.writing -= 1
 
 
-def _plan(source: Edge, offset: int, length: int) -> Segments | None:
-    read = source.route.read
-    return read(offset, length) if read is not None else None
+def _plan(route: Route, offset: int, length: int) -> Segments | None:
+    return route.read(offset, length) if route.read is not None else None
 
 
 def _in_files(segments: Segments | None) -> bool:

@@ -28,7 +28,7 @@ from blockemu.walk import is_allocated_above
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
 
-LONG: Final = 4 << 20  # bytes fetched in one go where QEMU's steps cannot be seen
+LONG: Final = 16 << 20  # bytes fetched in one go where QEMU's steps cannot be seen
 _SHARED: Final = Perm.CONSISTENT_READ | Perm.WRITE_UNCHANGED
 
 

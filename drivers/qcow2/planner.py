@@ -99,20 +99,24 @@ class Planner:
         return segments and (*segments, (None, 0, length - rest))
 
     def _read_runs(self, offset: int, length: int, leaf: Leaf, delta: int) -> Segments | None:
-        found = self._runs(offset, length)
-        if found is None:
-            return None
         segments: list[Segment] = []
-        for run in found:
-            if run.kind == NORMAL:
-                segments.append((leaf, run.host + delta, run.length))
-            elif run.kind in ZEROES:
-                segments.append((None, 0, run.length))
-            else:
-                below = self._below(run.start, run.length)
-                if below is None:
-                    return None
-                segments += below
+        span, end = 1 << self.image.geometry.table_bits, offset + length
+        while offset < end:
+            size = min(end - offset, span - offset % span)
+            found = self._runs(offset, size)
+            if found is None:
+                return None
+            offset += size
+            for run in found:
+                if run.kind == NORMAL:
+                    segments.append((leaf, run.host + delta, run.length))
+                elif run.kind in ZEROES:
+                    segments.append((None, 0, run.length))
+                else:
+                    below = self._below(run.start, run.length)
+                    if below is None:
+                        return None
+                    segments += below
         return segments
 
     def _runs(self, offset: int, length: int) -> list[Run] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from fakes import MIB
 
 from blockemu.drivers.copy_on_read import CopyOnRead
+from blockemu.drivers.qcow2 import Qcow2
 from blockemu.jobs import stream
 from blockemu.perm import Perm
 from blockemu.testing import Running, running
@@ -81,4 +83,53 @@ async def test_what_guests_write_or_drop_meanwhile_stays(
             await emu.execute("block-stream", job_id="j", device="top")
             await emu.job("j", "null")
             assert await emu.read("top", 0, SIZE) == expected
-    assert fetched == list(range(0, SIZE, 4 * MIB))
+    assert fetched == list(range(0, SIZE, 16 * MIB))
+
+
+async def test_the_kernel_fetches_what_is_surely_data_and_zeroes_stay_zeroes(
+    images: tuple[Path, Path], program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, top = images
+    with base.open("r+b") as file:
+        for start, size in ((3 * MIB, MIB), (20 * MIB, 64 << 10), (30 * MIB - 7, 2 * MIB + 7)):
+            file.seek(start)
+            file.write(bytes(size))
+    buffered: list[tuple[int, int]] = []
+    real = Qcow2.pwrite
+
+    async def spy(self: Qcow2, offset: int, buf: memoryview, flags: int) -> None:
+        buffered.append((offset, len(buf)))
+        await real(self, offset, buf, flags)
+
+    monkeypatch.setattr(Qcow2, "pwrite", spy)
+    async with running() as emu:
+        await add(emu, top)
+        await emu.execute("block-stream", job_id="j", device="top")
+        await emu.job("j", "null")
+        assert await emu.read("top", 0, SIZE) == base.read_bytes()
+    assert buffered == [(20 * MIB, MIB)]  # it begins with zeroes, and so had to be looked at whole
+    show = [program("qemu-img"), "map", "-f", "qcow2", "--output=json", str(top)]
+    told = json.loads(subprocess.run(show, check=True, stdout=subprocess.PIPE).stdout)
+    zeroes = [(run["start"], run["length"]) for run in told if run["zero"]]
+    assert zeroes == [(3 * MIB, MIB), (30 * MIB, 2 * MIB)]
+    check = [program("qemu-img"), "check", "-q", "-f", "qcow2", str(top)]
+    subprocess.run(check, check=True)
+
+
+@pytest.mark.parametrize("cluster", [512, 4096, 2 << 20])
+async def test_clusters_of_any_size_are_fetched_whole(
+    tmp_path: Path, program: Callable[[str], str], cluster: int
+) -> None:
+    size = 9 * MIB + 512  # the last cluster of the image is not whole, nor is the base as long
+    base, top = tmp_path / "base", tmp_path / "top"
+    content = os.urandom(size - 3 * 512)
+    base.write_bytes(content)
+    create = [program("qemu-img"), "create", "-q", "-f", "qcow2", "-o", f"cluster_size={cluster}"]
+    create += ["-b", str(base), "-F", "raw", str(top), str(size)]
+    subprocess.run(create, check=True)
+    async with running() as emu:
+        await add(emu, top)
+        await emu.execute("block-stream", job_id="j", device="top")
+        await emu.job("j", "null")
+        assert await emu.read("top", 0, size) == content + bytes(3 * 512)
+    subprocess.run([program("qemu-img"), "check", "-q", "-f", "qcow2", str(top)], check=True)
