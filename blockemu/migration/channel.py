@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from blockemu.errors import HostError
 
@@ -18,6 +18,35 @@ class CannotWrite(HostError):
     """(to what, why)."""
 
     template = "Unable to write to {}: {}"
+
+
+class Way(Protocol):
+    """What bytes can be sent and received by, whether in clear text or not."""
+
+    sent: int  # bytes
+
+    @property
+    def error(self) -> HostError | None:
+        """What writing met; from then on nothing is sent."""
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether the other side's end is announced."""
+
+    async def read(self) -> bytes:
+        """Wait for bytes; none is the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Send; what goes wrong is in ``error``."""
+
+    def shut_down(self) -> None:
+        """Let whoever waits go on, and send and receive no more."""
+
+    def close(self) -> None:
+        """Let go of what carries it."""
+
+    async def finish(self) -> None:
+        """Close, and wait until a command has done what it does with all that it got."""
 
 
 class Channel:

@@ -14,7 +14,7 @@ from blockemu.migration import wire
 from blockemu.migration.aliases import Incoming as Aliases
 from blockemu.migration.aliases import incoming
 from blockemu.migration.bitmaps import ComingBitmaps
-from blockemu.migration.channel import Channel
+from blockemu.migration.channel import Way
 from blockemu.migration.coming_blocks import ComingBlocks
 from blockemu.migration.load import Answer, Load, Settings, Step, Work
 from blockemu.migration.status import MOVES
@@ -34,7 +34,7 @@ class Coming:
         self._manager = manager
         self._emu = manager.emu
         self.status = S.NONE
-        self.channel: Channel | None = None
+        self.channel: Way | None = None
         self.bitmaps = ComingBitmaps(self._emu.graph, self._aliases, self._manager.report)
         emu = self._emu
         self.blocks = ComingBlocks(emu.graph, self._manager.report, emu.warn, emu.stdout)
@@ -52,7 +52,7 @@ class Coming:
             self.status = new
             self._manager.tell(new)
 
-    async def run(self, channel: Channel, first: bytes) -> None:
+    async def run(self, channel: Way, first: bytes) -> None:
         """Read a stream, the first bytes of which have come, and start the machine."""
         self.channel = channel
         self.move(S.NONE, S.ACTIVE)
@@ -74,7 +74,7 @@ class Coming:
             self.move(S.ACTIVE, S.COMPLETED)
             await self._close(channel, status)
 
-    async def _drive(self, load: Load, source: Input, channel: Channel) -> int:
+    async def _drive(self, load: Load, source: Input, channel: Way) -> int:
         """Read what the loader wants, and do what it says."""
         reading = load.read()
         while True:
@@ -99,12 +99,12 @@ class Coming:
             elif isinstance(step, Work):
                 step.status = await step.run()
 
-    def _fail(self, channel: Channel) -> None:
+    def _fail(self, channel: Way) -> None:
         self.move(self.status, S.FAILED)
         channel.close()
         self._emu.not_come()
 
-    async def _end_postcopy(self, load: Load, status: int, channel: Channel) -> None:
+    async def _end_postcopy(self, load: Load, status: int, channel: Way) -> None:
         """See to what is left once the machine runs (postcopy_ram_listen_thread)."""
         if status < 0:
             self.bitmaps.cancel()
@@ -123,7 +123,7 @@ class Coming:
         self.move(S.POSTCOPY_ACTIVE, S.COMPLETED)
         await self._close(channel, status)
 
-    async def _close(self, channel: Channel, status: int) -> None:
+    async def _close(self, channel: Way, status: int) -> None:
         if self._answers:
             await channel.write(wire.reply(wire.REPLY_SHUT, int(status < 0)))
         channel.close()

@@ -26,6 +26,7 @@ from blockemu.schema.migration import MigrationCapability as C
 from blockemu.schema.migration import MigrationStatus as S
 from blockemu.schema.run_state import RunState
 from blockemu.schema.sockets import SocketAddress, SocketAddressInet, SocketAddressUnix
+from blockemu.tls.credentials import credentials
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
@@ -43,12 +44,6 @@ class NothingPaused(QmpError):
     """There is nothing to go on with."""
 
     template = "Cannot resume if there is no paused migration"
-
-
-class NoTls(QmpError):
-    """Streams go in clear text, so none goes that was to be encrypted."""
-
-    template = "TLS creds support requires GNUTLS"
 
 
 class NoRecovery(QmpError):
@@ -194,7 +189,6 @@ class Manager:
             if C.BLOCK in self.capabilities or self.parameters.values.block_incremental:
                 raise DisksTwice
             self._set_block(True, incremental=incremental)
-        self._check_plain()
         leaving = self.leaving = Leaving(self)
         self._block_for_once |= with_disks
         leaving.begin()
@@ -209,6 +203,8 @@ class Manager:
             leaving.fail(None)
             self.drop_block_options()
             raise InvalidParameterValue("uri", "a valid migration protocol")
+        if not isinstance(place, Socket) and not self._can_encrypt(leaving):
+            return
         self.emu.keep(self._run(leaving, place))
 
     def _set_block(self, block: bool, *, incremental: bool) -> None:
@@ -222,9 +218,23 @@ class Manager:
             self._block_for_once = False
             self._set_block(False, incremental=False)
 
-    def _check_plain(self) -> None:
-        if self.parameters.values.tls_creds:
-            raise NoTls
+    def _can_encrypt(self, leaving: Leaving) -> bool:
+        """Look for credentials at once where QEMU does: while the command is under way."""
+        name = self.parameters.values.tls_creds
+        if name:
+            try:
+                credentials(self.emu.objects.find, name, "client")
+            except QmpError as e:
+                self._give_up(leaving, e, self.emu.warn)
+                return False
+        return True
+
+    def _give_up(self, leaving: Leaving, error: QmpError, report: Callable[[str], None]) -> None:
+        leaving.fail(error)
+        if leaving.channel is not None:
+            leaving.channel.close()
+        report(str(error))
+        self.drop_block_options()
 
     def _open(self, place: Place, take_fd: TakeFd, *, reading: bool) -> Channel | None:
         """Return what needs no waiting."""
@@ -235,15 +245,27 @@ class Manager:
         return None
 
     async def _run(self, leaving: Leaving, place: Place) -> None:
-        if isinstance(place, Socket):
-            try:
+        try:
+            if isinstance(place, Socket):
                 leaving.channel = from_socket(await connect(place.address, self.emu.pool))
-            except QmpError as e:
-                leaving.fail(e)
-                self.report(str(e))
-                self.drop_block_options()
-                return
-        await leaving.run()
+            await self._encrypt(leaving, place)
+        except QmpError as e:
+            self._give_up(leaving, e, self.report)
+        else:
+            await leaving.run()
+
+    async def _encrypt(self, leaving: Leaving, place: Place) -> None:
+        """Encrypt what is sent, if that is wanted (migration_channel_connect)."""
+        values, channel = self.parameters.values, leaving.channel
+        if not values.tls_creds:
+            return
+        from blockemu.migration.encrypted import towards  # start-up: few need it
+
+        hostname = values.tls_hostname or None
+        if hostname is None and isinstance(place, Socket):
+            hostname = getattr(place.address, "host", None)
+        assert isinstance(channel, Channel)
+        leaving.channel = await towards(channel, values.tls_creds, self.emu.objects.find, hostname)
 
     def resume(self) -> None:
         """Refuse to go on with a migration that has lost its way.
@@ -299,7 +321,6 @@ class Manager:
 
     def wait_for(self, uri: str, take_fd: TakeFd) -> None:
         """Wait for a stream (qemu_start_incoming_migration)."""
-        self._check_plain()
         self.emu.emit(Migration(status=S.SETUP))
         place = parse(uri)
         if place is None:
@@ -334,10 +355,31 @@ class Manager:
 
         A pipe on which nothing comes does not count: QEMU hears of data, not of the end.
         """
+        if self.parameters.values.tls_creds:
+            await self._come_encrypted(channel)
+            return
         self.coming.channel = channel
         first = b"" if channel.is_socket else await channel.read()
         if first or channel.is_socket:
             await self.coming.run(channel, first)
+
+    async def _come_encrypted(self, channel: Channel) -> None:
+        """Read a stream once it is known who sends it; another may come if that fails."""
+        from blockemu.migration.encrypted import from_there  # start-up: few need it
+
+        values = self.parameters.values
+        try:
+            encrypted = await from_there(
+                channel, values.tls_creds or "", self.emu.objects.find, values.tls_authz or ""
+            )
+        except QmpError as e:
+            self.report(str(e))
+            channel.close()
+            return
+        if self.coming.channel is None:
+            await self.coming.run(encrypted, b"")
+        else:
+            encrypted.close()
 
     def stop_listening(self) -> None:
         """Let nobody else in."""

@@ -12,7 +12,7 @@ from blockemu.activation import activate_all, inactivate_all
 from blockemu.errors import QmpError
 from blockemu.migration import sections, wire
 from blockemu.migration.blocks import LeavingBlocks
-from blockemu.migration.channel import Channel
+from blockemu.migration.channel import Way
 from blockemu.migration.rate import Rate
 from blockemu.migration.return_path import ReturnPath
 from blockemu.migration.sending import NotSent, Sending
@@ -34,7 +34,7 @@ class _Stop(Exception):
 class Leaving:
     """One migration to another program."""
 
-    def __init__(self, manager: "Manager", channel: Channel | None = None) -> None:
+    def __init__(self, manager: "Manager", channel: Way | None = None) -> None:
         self._manager = manager
         self._emu = manager.emu
         self.channel = channel
@@ -75,6 +75,7 @@ class Leaving:
     def fail(self, error: QmpError | None) -> None:
         """Give up before anything was sent (migrate_fd_error)."""
         self.move(S.SETUP, S.FAILED)
+        self.move(S.CANCELLING, S.CANCELLED)
         self.error = error
         self.over.set_result(None)
 

@@ -7,7 +7,7 @@ migration/migration.c.
 from typing import Final
 
 from blockemu.clocks import Clock
-from blockemu.migration.channel import Channel
+from blockemu.migration.channel import Way
 
 WINDOW: Final = 100_000_000  # nanoseconds
 _PARTS: Final = 10  # windows in a second
@@ -20,7 +20,7 @@ class Rate:
     ``measured`` is the speed of the last whole window, in bytes a second.
     """
 
-    def __init__(self, clock: Clock, channel: Channel) -> None:
+    def __init__(self, clock: Clock, channel: Way) -> None:
         self._clock = clock
         self._channel = channel
         self.limit = 0

@@ -5,7 +5,7 @@ import struct
 from typing import Final
 
 from blockemu.migration import wire
-from blockemu.migration.channel import Channel
+from blockemu.migration.channel import Way
 
 _HEAD: Final = struct.Struct(">HH")
 _MOST: Final = 512  # bytes of a message
@@ -14,7 +14,7 @@ _MOST: Final = 512  # bytes of a message
 class ReturnPath:
     """Reads messages; ``finished`` waits for the last."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Way) -> None:
         self._channel = channel
         self._task = asyncio.get_running_loop().create_task(self._read())
 

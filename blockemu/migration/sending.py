@@ -14,7 +14,7 @@ from blockemu.migration.aliases import outgoing
 from blockemu.migration.bitmap_wire import END
 from blockemu.migration.bitmaps import LeavingBitmaps
 from blockemu.migration.blocks import LeavingBlocks
-from blockemu.migration.channel import Channel
+from blockemu.migration.channel import Way
 from blockemu.migration.rate import Rate
 from blockemu.migration.sections import BITMAPS, BLOCKS, RAM
 from blockemu.schema.migration import MigrationCapability as C
@@ -33,7 +33,7 @@ class NotSent(Exception):
 class Sending:
     """The parts of one machine that leaves, and the stream they go into."""
 
-    def __init__(self, manager: "Manager", channel: Channel) -> None:
+    def __init__(self, manager: "Manager", channel: Way) -> None:
         self._manager = manager
         self._emu = manager.emu
         self.channel = channel

@@ -6,12 +6,13 @@ After qcrypto_tls_session_check_credentials, crypto/tlssession.c, with OpenSSL i
 import re
 import socket
 import ssl
-from typing import Final
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from blockemu.authz import is_allowed
 from blockemu.errors import QmpError
 from blockemu.tls.credentials import Find, TlsCreds, TlsCredsX509
-from blockemu.tls.stream import TlsStream
+from blockemu.tls.stream import Records, TlsStream
 from blockemu.tls.words import INSECURE, NOT_TRUSTED, REVOKED, UNKNOWN_ISSUER
 
 # What OpenSSL finds wrong with a certificate, by its number; all else makes it not trusted.
@@ -45,6 +46,19 @@ _VERSIONS: Final = {
 _LEVELS: Final = frozenset(
     ("NORMAL", "PERFORMANCE", "PFS", "SECURE128", "SECURE192", "SECURE256", "LEGACY", "@SYSTEM")
 )
+
+
+S = TypeVar("S", bound=Records)
+S_co = TypeVar("S_co", bound=Records, covariant=True)
+
+
+class Make(Protocol[S_co]):
+    """Puts one end of an encrypted connection on what carries it."""
+
+    def __call__(
+        self, context: ssl.SSLContext, *, hostname: str | None = None, server: bool = False
+    ) -> S_co:
+        """Return the end."""
 
 
 class HandshakeFailed(QmpError):
@@ -94,10 +108,15 @@ async def connect(sock: socket.socket, credentials: TlsCreds, hostname: str | No
         QmpError: in QEMU's words, as far as they are not those of its library.
 
     """
+    return await as_client(partial(TlsStream, sock), credentials, hostname)
+
+
+async def as_client(make: Make[S], credentials: TlsCreds, hostname: str | None) -> S:
+    """Do the same on what ``make`` makes of a context."""
     context = _prepare(credentials)
     verified = context.verify_mode != ssl.CERT_NONE
     context.check_hostname = verified and hostname is not None
-    stream = TlsStream(sock, context, hostname=hostname if context.check_hostname else None)
+    stream = make(context, hostname=hostname if context.check_hostname else None)
     await _handshake(stream, hostname)
     if verified and hostname is None:
         raise NoHostname
@@ -113,9 +132,16 @@ async def accept(
         QmpError: as ``connect``.
 
     """
+    return await as_server(partial(TlsStream, sock), credentials, find, authz)
+
+
+async def as_server(
+    make: Make[S], credentials: TlsCreds, find: Find, authz: str | None = None
+) -> S:
+    """Do the same on what ``make`` makes of a context."""
     context = _prepare(credentials)
     verified = context.verify_mode != ssl.CERT_NONE
-    stream = TlsStream(sock, context, server=True)
+    stream = make(context, server=True)
     await _handshake(stream, None)
     if verified:
         assert isinstance(credentials, TlsCredsX509)
@@ -169,7 +195,7 @@ def _versions(priority: str) -> tuple[ssl.TLSVersion, ssl.TLSVersion]:
     return versions[0], versions[-1]
 
 
-async def _handshake(stream: TlsStream, hostname: str | None) -> None:
+async def _handshake(stream: Records, hostname: str | None) -> None:
     try:
         await stream.handshake()
     except ssl.SSLCertVerificationError as e:
@@ -189,7 +215,7 @@ async def _handshake(stream: TlsStream, hostname: str | None) -> None:
 
 
 def _check_client(
-    stream: TlsStream, credentials: TlsCredsX509, find: Find, authz: str | None
+    stream: Records, credentials: TlsCredsX509, find: Find, authz: str | None
 ) -> None:
     der = stream.tls.getpeercert(True)
     if der is None:

@@ -13,7 +13,55 @@ from blockemu.streams import shut
 RECORD: Final = 1 << 16  # bytes taken from the network, or encrypted, at once
 
 
-class TlsStream:
+class Records:
+    """Either side of an encrypted connection, whatever carries it."""
+
+    def __init__(
+        self, context: ssl.SSLContext, *, hostname: str | None = None, server: bool = False
+    ) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server, server_hostname=hostname
+        )
+
+    async def _receive(self) -> bytes:
+        """Wait for encrypted bytes; none is the end."""
+        raise NotImplementedError
+
+    async def _transmit(self, data: bytes) -> None:
+        """Send encrypted bytes."""
+        raise NotImplementedError
+
+    async def handshake(self) -> None:
+        """Agree on keys.  As with QEMU the other side does not learn why that fails.
+
+        Raises:
+            ssl.SSLError: they cannot.
+            OSError: the connection failed.
+
+        """
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._transmit_waiting()
+                self._feed(await self._receive())
+            else:
+                await self._transmit_waiting()
+                return
+
+    async def _transmit_waiting(self) -> None:
+        if self._outgoing.pending:
+            await self._transmit(self._outgoing.read())
+
+    def _feed(self, data: bytes) -> None:
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+
+class TlsStream(Records):
     """A socket, encrypted, from either side."""
 
     encrypted = True
@@ -26,13 +74,10 @@ class TlsStream:
         hostname: str | None = None,
         server: bool = False,
     ) -> None:
+        super().__init__(context, hostname=hostname, server=server)
         self.sock = sock
         self.fileno = sock.fileno
         self.close = sock.close
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server, server_hostname=hostname
-        )
         self._waiting = memoryview(b"")  # encrypted, for the network
 
     @property
@@ -45,28 +90,11 @@ class TlsStream:
         """Whether bytes have come that nobody has taken yet, at least a part of a record."""
         return bool(self.tls.pending() or self._incoming.pending)
 
-    async def handshake(self) -> None:
-        """Agree on keys.  As with QEMU the other side does not learn why that fails.
+    async def _receive(self) -> bytes:
+        return await asyncio.get_running_loop().sock_recv(self.sock, RECORD)
 
-        Raises:
-            ssl.SSLError: they cannot.
-            OSError: the connection failed.
-
-        """
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                self.tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._send_waiting()
-                self._feed(await loop.sock_recv(self.sock, RECORD))
-            else:
-                await self._send_waiting()
-                return
-
-    async def _send_waiting(self) -> None:
-        if self._outgoing.pending:
-            await asyncio.get_running_loop().sock_sendall(self.sock, self._outgoing.read())
+    async def _transmit(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sock, data)
 
     def recv_into(self, view: memoryview) -> int:
         """Receive and decrypt as much as there is.
@@ -95,12 +123,6 @@ class TlsStream:
                 break
             got += int(count)
         return got
-
-    def _feed(self, data: bytes) -> None:
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
 
     def send(self, view: memoryview) -> int:
         """Encrypt and send."""
