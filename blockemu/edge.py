@@ -119,10 +119,8 @@ class Edge:
         plain = plain and node.flags.detect_zeroes == "off"
         if not plain or Perm.WRITE not in self._perm:
             route = replace(route, write=None)
-        if node.bitmaps:
-            own = tuple((bitmap, 0) for bitmap in node.bitmaps if bitmap.enabled)
-            route = replace(route, marks=own + route.marks)
-        return route
+        own = tuple((bitmap, 0) for bitmap in node.bitmaps if bitmap.enabled)
+        return replace(route, marks=own + route.marks, heights=((node, 0), *route.heights))
 
     # Drained sections: roots hold requests up, inner edges pass the word on
 

@@ -210,7 +210,9 @@ def encrypted_route(below: Route, encryption: Encryption) -> Route:
         found = read(offset, length)
         return None if found is None else (found, None)
 
-    return Route(below.read and read, below.write and write, below.marks, bare=False)
+    return Route(
+        below.read and read, below.write and write, below.marks, bare=False, heights=below.heights
+    )
 
 
 def qcow_encryption(services: Services, key_secret: str | None, *, prefix: str) -> Encryption:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from blockemu.errors import QmpError
 from blockemu.perm import Perm, perm_names
@@ -90,3 +91,13 @@ class ImageLock:
 
 def _flock(kind: int, byte: int) -> bytes:
     return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
+
+
+@dataclass(eq=False)
+class Opened:
+    """A descriptor (-1: closed), its flags, its locks, and the alignment it asks for."""
+
+    fd: int
+    flags: int
+    lock: ImageLock
+    align: int

@@ -136,7 +136,7 @@ def _copy_some(leaf: FileLeaf, out: FileLeaf, length: int, at: int, to: int) -> 
     Between files in memory, where nothing could be shared anyway, a write of mapped pages takes a
     fifth less than the kernel's own copying (``make bench``: jobs, convert).
     """
-    if leaf.memory and out.memory:
+    if leaf.memory and out.memory and leaf.has_data(at, length):
         pages = leaf.window(at, length)
         if pages is not None:
             return os.pwrite(out.fd, pages, to)

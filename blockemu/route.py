@@ -20,6 +20,12 @@ class Marks(Protocol):
         """Note that a byte range was written."""
 
 
+class Written(Protocol):
+    """What notes how far it was ever written to: a node."""
+
+    highest_written: int
+
+
 class Leaf(ABC):
     """Bytes at the bottom of the graph, reached without waiting.
 
@@ -30,6 +36,8 @@ class Leaf(ABC):
 
     __slots__ = ("_loans", "writing")
     inline_writes: bool = True  # whether write_now is fit for the event loop's thread
+    data_start: int = 0  # a range without holes, as far as is known
+    data_end: int = 1 << 63
     late: bool = False  # whether many reads or writes are cheaper together: see ``read_late``
 
     def __init__(self) -> None:
@@ -63,6 +71,10 @@ class Leaf(ABC):
     def write_prepared(self, offset: int, buf: memoryview) -> None:
         """Do as ``write_now``."""
         self.write_now(offset, buf)
+
+    def has_data(self, offset: int, length: int) -> bool:
+        """Tell whether a range surely has no holes; if need be, ask."""
+        return True
 
     def window(self, offset: int, length: int) -> memoryview | None:
         """Return the very bytes, if they are in memory and keep still; None if that is not sure."""
@@ -98,7 +110,9 @@ class Route:
     the write out and call it.  ``marks`` are the bitmaps to set when a write is done, with what to
     add to its offset.  ``linear`` says that offset x of the node is x + delta of one leaf, for all
     x: parents then skip the call, for what is not None of the two.  ``bare``: the bytes in files
-    are the very ones that readers see, so the kernel may copy between files.
+    are the very ones that readers see, so the kernel may copy between files.  ``heights`` are the
+    nodes that a write passes, likewise with what to add.  ``solid``: leaves of whose segments it
+    does not matter whether there are holes below, since a format says that there is data.
     """
 
     read: Plan | None = None
@@ -106,6 +120,18 @@ class Route:
     marks: tuple[tuple[Marks, int], ...] = ()
     linear: tuple[Leaf, int] | None = None
     bare: bool = True
+    heights: tuple[tuple[Written, int], ...] = ()
+    solid: frozenset[Leaf] = frozenset()
+
+    def reached(self, end: int) -> None:
+        """Note that a write ended at an offset."""
+        for node, delta in self.heights:
+            if end + delta > node.highest_written:
+                node.highest_written = end + delta
+
+    def reads_only(self) -> "Route":
+        """Return the route of who must see writes."""
+        return Route(self.read, bare=self.bare, solid=self.solid)
 
     @property
     def readable_in_files(self) -> bool:
@@ -122,19 +148,19 @@ class Route:
         if self.linear is not None:
             leaf, delta = self.linear
             moved = linear(leaf, delta + by)
-            marks = tuple((bitmap, at + by) for bitmap, at in self.marks)
-            return replace(
-                moved,
-                read=self.read and moved.read,
-                write=self.write and moved.write,
-                marks=marks,
-            )
-        read, write = self.read, self.write
-        return Route(
-            read and (lambda offset, length: read(offset + by, length)),
-            write and (lambda offset, length: write(offset + by, length)),
-            tuple((bitmap, at + by) for bitmap, at in self.marks),
-            bare=self.bare,
+            new_read, new_write = self.read and moved.read, self.write and moved.write
+        else:
+            read, write = self.read, self.write
+            moved = self
+            new_read = read and (lambda offset, length: read(offset + by, length))
+            new_write = write and (lambda offset, length: write(offset + by, length))
+        return replace(
+            self,
+            read=new_read,
+            write=new_write,
+            marks=tuple((bitmap, at + by) for bitmap, at in self.marks),
+            linear=moved.linear,
+            heights=tuple((node, at + by) for node, at in self.heights),
         )
 
 

@@ -169,6 +169,8 @@ class FileLeaf(Leaf):
         "_residency",
         "_vector",
         "_vector_at",
+        "data_end",
+        "data_start",
         "fd",
         "inline_writes",
         "memory",
@@ -184,12 +186,13 @@ class FileLeaf(Leaf):
         self._residency = 0
         self._vector = bytearray(1)
         self._vector_at = ctypes.addressof(ctypes.c_char.from_buffer(self._vector))
+        self.forget_data()
 
     def read_now(self, offset: int, buf: memoryview) -> bool:
-        """Read what is in memory."""
+        """Read what is in memory; what is wrong comes out when it is read again."""
         try:
             return os.preadv(self.fd, (buf,), offset, self._flags) == len(buf)
-        except BlockingIOError:
+        except OSError:
             return False
 
     def read(self, offset: int, buf: memoryview) -> None:
@@ -208,6 +211,25 @@ class FileLeaf(Leaf):
         while done < len(buf):
             done += os.pwrite(self.fd, buf[done:], offset + done)
 
+    def forget_data(self) -> None:
+        """Do not say that there is data without having looked: holes may have been made."""
+        self.data_start = self.data_end = 0
+
+    def has_data(self, offset: int, length: int) -> bool:
+        """Look for the end of the data; not on a disk, where that may take its time.
+
+        In tmpfs it may take 1 ms, too, but what was found is remembered.
+        """
+        if self.data_start <= offset and offset + length <= self.data_end:
+            return True
+        if not self.memory:
+            return False
+        runs = data_runs(self.fd, offset, offset + 1, 1)
+        if not runs:
+            return False
+        self.data_start, self.data_end = runs[0]
+        return offset + length <= runs[0][1]
+
     def forget_pages(self) -> None:
         """Map anew at the next window: the file may have become shorter."""
         self._map = memoryview(b"")
@@ -216,7 +238,8 @@ class FileLeaf(Leaf):
         """Return mapped pages.
 
         Only for the kernel to read (sendmsg): pages that another process cut off are an error
-        there, but end this process when touched by Python.
+        there, but end this process when touched by Python.  Not for holes in tmpfs, which would
+        take memory from then on and look like data.
         """
         end = offset + length
         if self.writing:
@@ -243,13 +266,18 @@ class FileLeaf(Leaf):
 class DirectLeaf(Leaf):
     """A file opened with O_DIRECT: all I/O waits, and goes through page-aligned buffers."""
 
-    __slots__ = ("align", "fd")
+    __slots__ = ("align", "data_end", "data_start", "fd")
     inline_writes = False
 
     def __init__(self, fd: int, align: int) -> None:
         super().__init__()
         self.fd = fd
         self.align = align
+        self.forget_data()
+
+    def forget_data(self) -> None:
+        """Forget which range is without holes."""
+        self.data_start = self.data_end = 0
 
     def read_now(self, offset: int, buf: memoryview) -> bool:
         """Decline: there is no cache to read from."""

@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+import numpy as np
+
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, Extents, overlay
 from blockemu.node import Node
@@ -48,7 +50,14 @@ async def _walk(
                 parts.append(overlay(top, lower, keep=keep))
         if batch.end > cut:
             parts.append(batch.clip(cut, batch.end).closed(keep=keep))
-        yield Extents.concat(parts)
+        yield _whole(Extents.concat(parts), batch)
+
+
+def _whole(found: Extents, top: Extents) -> Extents:
+    """Return runs without the cuts that are only below what ``top`` decides."""
+    cut = top.at(found.start)[0] & ALLOCATED == 0
+    cut |= np.isin(found.start, top.start)
+    return Extents(found.start[cut], found.status[cut], found.host[cut], found.end)
 
 
 async def is_allocated_above(

@@ -40,7 +40,7 @@ class Compress(Filter[CompressOptions]):
 
     def route(self) -> Route:
         """Let reads through."""
-        return Route(self.child.route.read)
+        return self.child.route.reads_only()
 
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Write compressed."""

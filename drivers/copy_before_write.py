@@ -134,7 +134,7 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
 
     def route(self) -> Route:
         """Let reads through; see each write."""
-        return Route(self.file.route.read)
+        return self.file.route.reads_only()
 
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Save, then write."""

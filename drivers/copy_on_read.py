@@ -1,5 +1,6 @@
 """copy-on-read: keeps what was read from the backing chain.  After block/copy-on-read.c."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
@@ -86,8 +87,7 @@ class CopyOnRead(Filter[CopyOnReadOptions]):
 
     def route(self) -> Route:
         """Let writes through; see each read."""
-        route = self.file.route
-        return Route(None, route.write, route.marks)
+        return replace(self.file.route, read=None, linear=None)
 
     async def pread(self, offset: int, buf: memoryview) -> None:
         """Fetch, and read what is there already."""

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -23,7 +23,7 @@ from blockemu.file_errors import NativeNeedsDirect, NoReservations, NotRegular, 
 from blockemu.hostpath import open_path
 from blockemu.hostspace import DeviceSpace, FileSpace, drop_pages, status_of
 from blockemu.journal import UNWATCHED, JournalFile, Unwatched
-from blockemu.locking import ImageLock
+from blockemu.locking import ImageLock, Opened
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
@@ -85,16 +85,6 @@ class FileOptions(BlockdevOptionsFile, tag="file", features=("dynamic-auto-read-
     """Options of the file driver."""
 
 
-@dataclass(eq=False)
-class Opened:
-    """A descriptor (-1: closed), its flags, its locks, and the alignment it asks for."""
-
-    fd: int
-    flags: int
-    lock: ImageLock
-    align: int
-
-
 class HostFile(Node[BlockdevOptionsFile]):
     """What the drivers share (after block/file-posix.c).
 
@@ -107,6 +97,7 @@ class HostFile(Node[BlockdevOptionsFile]):
     needs_filename = True
     reopen_options = frozenset({"drop-cache", "x-check-cache-dropped"})
     extra_flags = 0
+    has_holes = True
     unmaps_zeroes = True
     fd = -1
     leaf: FileLeaf | DirectLeaf
@@ -125,7 +116,6 @@ class HostFile(Node[BlockdevOptionsFile]):
         """Open the file, for reading only if whether there will be writers is to be seen."""
         options = self.options
         self._sync_error = 0
-        self._data = (0, 0)  # a run known to be data: finding its end again may take 1 ms in tmpfs
         self._end = 0  # zeroed up to here, without the file being that long
         self._next_flags: Flags | None = None
         self.discards = [0, 0, 0]  # done, failed, bytes
@@ -210,7 +200,8 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     async def activate(self) -> None:
         """Forget what is known of the file; drop its pages, unless that is not wanted."""
-        self._data, self._end = (0, 0), 0
+        self._end = 0
+        self.leaf.forget_data()
         self.leaf.recall()
         if isinstance(self.leaf, FileLeaf):
             self.leaf.forget_pages()
@@ -333,7 +324,9 @@ class HostFile(Node[BlockdevOptionsFile]):
         if isinstance(self.leaf, DirectLeaf):
             return NO_ROUTE
         route = linear(self.leaf)
-        return route if self.journal is UNWATCHED else Route(route.read)
+        if not self.has_holes:
+            route = replace(route, solid=frozenset({self.leaf}))
+        return route if self.journal is UNWATCHED else route.reads_only()
 
     async def pread(self, offset: int, buf: memoryview) -> None:
         """Read, on a thread if the pages are not in memory; zeroes beyond the end."""
@@ -347,7 +340,7 @@ class HostFile(Node[BlockdevOptionsFile]):
             self.leaf.recall()
             self.leaf.write_now(offset, buf)
         else:
-            await self._change(self.leaf.write_now, offset, buf)
+            await self._on_thread(self.leaf.write_now, offset, buf)
         entry.done = True
         if flags & Write.FUA:
             await self.flush()
@@ -410,7 +403,7 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     def truncate_now(self, length: int) -> None:
         """Set the size, on the event loop's thread."""
-        self._data = (0, 0)
+        self.leaf.forget_data()
         self.leaf.recall()
         entry = self.journal.resize(length)
         self._resize(length, True, "off")
@@ -432,8 +425,17 @@ class HostFile(Node[BlockdevOptionsFile]):
         return ((self.leaf, offset, length),), None
 
     async def _change(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call what may make holes on a thread."""
+        self.leaf.forget_data()
+        try:
+            await self._on_thread(function, *args, **kwargs)
+        finally:
+            self.leaf.forget_data()  # somebody may have looked meanwhile
+
+    async def _on_thread(
+        self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         """Call what changes the file on a thread, with no window into it lent meanwhile."""
-        self._data = (0, 0)
         leaf = self.leaf
         leaf.recall()
         leaf.writing += 1
@@ -482,14 +484,14 @@ class File(HostFile):
     async def block_status(self, offset: int, length: int) -> Extents:
         """Ask the file system for holes."""
         end = offset + length
-        begin, known = self._data
-        if begin <= offset < known:
+        leaf = self.leaf
+        if leaf.data_start <= offset < (known := leaf.data_end):
             return Extents.one(offset, min(end, known) - offset, DATA | ALLOCATED, offset)
-        if isinstance(self.leaf, FileLeaf) and self.leaf.memory:
+        if isinstance(leaf, FileLeaf) and leaf.memory:
             runs = data_runs(self.fd, offset, end, MOST_RUNS)
         else:
             runs = await self.pool.run(data_runs, self.fd, offset, end, MOST_RUNS)
         if runs:
-            self._data = runs[-1]
+            leaf.data_start, leaf.data_end = runs[-1]
             end = min(end, runs[-1][1]) if len(runs) == MOST_RUNS else end
         return status_of(runs, offset, end, self.limits.request_alignment)

@@ -35,6 +35,7 @@ class HostDevice(HostFile):
     Options: ClassVar[type[NodeOptions]] = HostDeviceOptions
     protocols: ClassVar[tuple[str, ...]] = ("host_device",)
     creates_by_opening = True
+    has_holes = False
 
     @classmethod
     def probe_device(cls, filename: str) -> int:

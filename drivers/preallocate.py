@@ -174,7 +174,7 @@ class Preallocate(Filter[BlockdevOptionsPreallocate]):
     def route(self) -> Route:
         """See writes where there is a file's end to look after."""
         route = self.file.route
-        return Route(route.read) if self._owned else route
+        return route.reads_only() if self._owned else route
 
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Make room, then let the file say where."""

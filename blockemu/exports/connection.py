@@ -15,17 +15,16 @@ from typing import Final
 from blockemu.backend import Backend
 from blockemu.buffers import lazy_buffer
 from blockemu.eager import start
-from blockemu.exports.outgoing import ARENA, SMALL, Outgoing
+from blockemu.exports.outgoing import ARENA, DATA, SMALL, Outgoing
 from blockemu.exports.requests import Request, Requests, error_reply
 from blockemu.nbd import wire
 from blockemu.pool import Pool
-from blockemu.route import Commit, Leaf, Route, Segments
+from blockemu.route import NO_ROUTE, Commit, Leaf, Route, Segments
 from blockemu.streams import Stream
 
 WINDOW: Final = 256 << 10  # bytes received at once
 MOST_TASKS: Final = 16  # requests of a client that wait for something (MAX_NBD_REQUESTS)
 _HEAD: Final = wire.REQUEST.size
-_DATA = struct.Struct(">IHHQIQ")  # a chunk's head and an offset
 _HOLE = struct.Struct(">IHHQIQI")  # the same and a size
 
 
@@ -37,6 +36,8 @@ class Connection:
         self._backend: Backend = requests.backend
         self._pool = pool
         self._structured = requests.structured
+        self._size = requests.size
+        self._read_flags = wire.FLAG_DF if self._structured else 0
         self._loop = asyncio.get_running_loop()
         self._stream = stream
         self._fd = stream.fileno()
@@ -47,6 +48,8 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writes: list[tuple[Leaf, int, memoryview]] = []
         self._after: list[tuple[int, int, int, Commit | None]] = []  # cookie, offset, length
+        self._route = NO_ROUTE  # what the last batch was planned by
+        self._reached = 0  # how far that route knows of writes
         self._reading = self._busy = self._woken = self._leaving = False
         self.tell: Callable[[str], None] = lambda _: None  # why the client is hung up on
         self._resume()
@@ -95,9 +98,29 @@ class Connection:
         if self._reading and self._stream.pending:
             self._readable()
 
+    def _fail(self, error: Exception) -> None:
+        """Hang up since something went wrong that nobody foresaw: the client must not wait."""
+        context = {"message": "an NBD request failed unexpectedly", "exception": error}
+        self._loop.call_exception_handler(context)
+        after, self._after, self._writes = self._after, [], []
+        for _, _, _, commit in after:
+            if commit is not None:
+                commit(False)
+        self._out.drop()
+        self.close()
+
     def _serve(self) -> None:
+        """Answer what is received, or end."""
+        try:
+            self._serve_batch()
+        except Exception as e:
+            self._fail(e)
+
+    def _serve_batch(self) -> None:
         """Answer what is received; stop where output, a thread or a task has to be waited for."""
         route = self._backend.route
+        if route is not self._route:
+            self._route, self._reached = route, 0
         need = _HEAD
         ends = broken = False
         while self._end - self._start >= _HEAD and len(self._tasks) < MOST_TASKS:
@@ -119,15 +142,22 @@ class Connection:
                 if self._end - self._start < _HEAD + length:
                     need = _HEAD + length
                     break
-                self._write(Request._make(head[1:]), route)
+                self._write(flags, cookie, offset, length, route)
                 continue
             if kind == wire.CMD_READ and self._out.crowded(length):
                 self._out.flush()
                 if self._out.sending:
                     break
             self._start += _HEAD
-            if kind != wire.CMD_READ or not self._read(flags, cookie, offset, length, route):
-                self._spawn(Request(flags, kind, cookie, offset, length))
+            if kind == wire.CMD_READ:
+                if self._read(flags, cookie, offset, length, route):
+                    continue
+            elif kind == wire.CMD_BLOCK_STATUS:
+                answer = self._requests.status_now(flags, cookie, offset, length)
+                if answer is not None:
+                    self._out.append(*answer)
+                    continue
+            self._spawn(Request(flags, kind, cookie, offset, length))
         self._finish_batch(route, need)
         if broken:  # what came before is carried out
             self._dismiss("Request handling failed in intermediate state")
@@ -176,23 +206,32 @@ class Connection:
 
     def _read(self, flags: int, cookie: int, offset: int, length: int, route: Route) -> bool:
         """Queue the reply to a read; return False, with nothing done, if it has to wait."""
-        allowed = wire.FLAG_DF if self._structured else 0
-        if route.read is None or not length or flags & ~allowed:
+        plan = route.read
+        if plan is None or not length or flags & ~self._read_flags:
             return False
-        if offset + length > self._requests.size or length > wire.MAX_PAYLOAD:
+        if offset + length > self._size or length > wire.MAX_PAYLOAD:
             return False
-        segments = route.read(offset, length)
-        if segments is None or (flags and len(segments) > 1):
+        segments = plan(offset, length)
+        if segments is None:
             return False
-        if flags and segments[0][0] is None:
+        if self._structured and not flags:
+            if not _known(segments, route.solid):
+                return False
+            leaf, host, size = segments[0]
+            if leaf is not None and size == length <= SMALL and not leaf.late:
+                return self._out.data(cookie, offset, leaf, host, size)
+        elif flags and (len(segments) > 1 or segments[0][0] is None):
             return False
         mark = self._out.mark()
-        if self._structured:
-            good = len(segments) * 64 <= ARENA // 2 and self._chunks(cookie, offset, segments)
-        else:
-            good = self._simple(cookie, length, segments)
-        if not good:
-            self._out.rewind(mark)
+        good = False
+        try:
+            if self._structured:
+                good = len(segments) * 64 <= ARENA // 2 and self._chunks(cookie, offset, segments)
+            else:
+                good = self._simple(cookie, length, segments)
+        finally:
+            if not good:
+                self._out.rewind(mark)
         return good
 
     def _simple(self, cookie: int, length: int, segments: Segments) -> bool:
@@ -213,26 +252,24 @@ class Connection:
                 out.pack(_HOLE, magic, done, kind, cookie, 12, offset, size)
             else:
                 kind = wire.CHUNK_OFFSET_DATA
-                out.pack(_DATA, magic, done, kind, cookie, size + 8, offset)
+                out.pack(DATA, magic, done, kind, cookie, size + 8, offset)
                 if not out.payload(leaf, host, size):
                     return False
             offset += size
         return True
 
-    def _write(self, request: Request, route: Route) -> None:
+    def _write(self, flags: int, cookie: int, offset: int, length: int, route: Route) -> None:
         """Carry out a write whose payload is there, now or by a task."""
-        flags, _, cookie, offset, length = request
         begin = self._start + _HEAD
         payload = self._window[begin : begin + length]
         self._start = begin + length
-        requests = self._requests
-        inside = offset + length <= requests.size and requests.writable and length > 0
+        inside = offset + length <= self._size and self._requests.writable and length > 0
         if route.write is not None and not flags and inside:
             planned = route.write(offset, length)
             if planned is not None:
                 self._put(cookie, offset, payload, planned, route)
                 return
-        self._spawn(request, bytes(payload))
+        self._spawn(Request(flags, wire.CMD_WRITE, cookie, offset, length), bytes(payload))
 
     def _put(
         self,
@@ -245,27 +282,30 @@ class Connection:
         """Carry out a planned write, or leave it for the thread."""
         segments, commit = planned
         at = code = 0
-        first = segments[0][0]
-        late = len(segments) == 1 and first is not None and first.late
-        inline = not late and all(
-            leaf is not None and leaf.inline_writes for leaf, _, _ in segments
-        )
+        late = len(segments) == 1 and segments[0][0] is not None and segments[0][0].late
+        for leaf, _, _ in segments:
+            if late or leaf is None or not leaf.inline_writes:
+                self._postpone(segments, payload)
+                self._after.append((cookie, offset, len(payload), commit))
+                return
         try:
             for leaf, host, size in segments:
                 assert leaf is not None
                 part = payload if size == len(payload) else payload[at : at + size]
-                if inline:
-                    leaf.recall()
-                    leaf.write_now(host, part)
-                else:
-                    self._writes.append((leaf, host, part))
+                leaf.recall()
+                leaf.write_now(host, part)
                 at += size
         except OSError as e:
             code = e.errno or errno.EIO
-        if not inline:
-            self._after.append((cookie, offset, len(payload), commit))
-            return
         self._written(cookie, offset, len(payload), commit, code, route)
+
+    def _postpone(self, segments: Segments, payload: memoryview) -> None:
+        """Leave a write for the end of the batch."""
+        at = 0
+        for leaf, host, size in segments:
+            assert leaf is not None
+            self._writes.append((leaf, host, payload[at : at + size]))
+            at += size
 
     def _written(
         self, cookie: int, offset: int, length: int, commit: Commit | None, code: int, route: Route
@@ -274,6 +314,9 @@ class Connection:
             commit(not code)
         for bitmap, delta in route.marks:
             bitmap.mark(offset + delta, length)
+        if offset + length > self._reached or route is not self._route:
+            self._reached = offset + length
+            route.reached(offset + length)
         if code:
             text = "writing to file failed"
             reply = error_reply(cookie, code, text, structured=self._structured)
@@ -320,8 +363,11 @@ class Connection:
             code = 0
             if error is not None:
                 code = (error.errno if isinstance(error, OSError) else None) or errno.EIO
-            for cookie, offset, length, commit in after:
-                self._written(cookie, offset, length, commit, code, route)
+            try:
+                for cookie, offset, length, commit in after:
+                    self._written(cookie, offset, length, commit, code, route)
+            except Exception as e:
+                self._fail(e)
             self._busy = False
             self._backend.release(self)
             self._backend.leave()
@@ -340,6 +386,9 @@ class Connection:
         except OSError as e:
             why = os.strerror(e.errno or 0)
             self._dismiss(f"Failed to send reply: Unable to write to socket: {why}")
+            return
+        except Exception as e:
+            self._fail(e)
             return
         if self._out.sending:
             self._loop.add_writer(self._fd, self._writable_again)
@@ -379,10 +428,8 @@ class Connection:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            context = {"message": "an NBD request failed unexpectedly", "exception": error}
-            self._loop.call_exception_handler(context)
-            self.close()
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._fail(error)
         if self._leaving:
             self._end_if_idle()
         elif not self._woken:  # replies of tasks that end in the same turn go out together
@@ -412,6 +459,16 @@ class Connection:
         self._out.last_words()
         self._stream.close()
         self.closed.set_result(None)
+
+
+def _known(segments: Segments, solid: frozenset[Leaf]) -> bool:
+    """Tell whether none of what is to be read is a hole that the client should hear of."""
+    for leaf, host, size in segments:
+        if leaf is None or (leaf.data_start <= host and host + size <= leaf.data_end):
+            continue
+        if leaf not in solid and not leaf.has_data(host, size):
+            return False
+    return True
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from blockemu.backend import Backend
 from blockemu.buffers import lazy_buffer, new_buffer
+from blockemu.nbd import wire
 from blockemu.route import Leaf
 from blockemu.streams import Stream
 
@@ -17,6 +18,7 @@ ARENA: Final = 1 << 20  # bytes: small replies of a batch are put together here
 SMALL: Final = 32 << 10  # payload up to this is copied to the arena
 _MOST_PIECES: Final = 512  # of one sendmsg; the system takes 1024
 _HEADS: Final = 64  # more than the longest head of a reply
+DATA: Final = struct.Struct(">IHHQIQ")  # a chunk's head and an offset
 _NOTHING: Final = memoryview(b"")
 
 Mark = tuple[int, int, int]
@@ -73,11 +75,31 @@ class Outgoing:
                 return False
             self._used += size
             return True
+        if not leaf.has_data(host, size):
+            buf = new_buffer(size)
+            good = leaf.read_now(host, buf)
+            self.append(buf)
+            return good
         pages = leaf.window(host, size)
         if pages is None:
             return False
         self.append(pages)
         self._lent[id(self._out[-1])] = leaf, host
+        return True
+
+    def data(self, cookie: int, offset: int, leaf: Leaf, host: int, size: int) -> bool:
+        """Queue the one chunk of a small read; False, with nothing done: it is not at hand.
+
+        Saves half of what ``pack`` and ``payload`` cost (``make bench``: NBD, 4 KiB reads).
+        """
+        begin = self._used + DATA.size
+        if begin + size + _HEADS > ARENA:
+            return False
+        if not leaf.read_now(host, self._arena[begin : begin + size]):
+            return False
+        head = (wire.CHUNK_MAGIC, wire.CHUNK_DONE, wire.CHUNK_OFFSET_DATA, cookie, size + 8, offset)
+        DATA.pack_into(self._arena, self._used, *head)
+        self._used = begin + size
         return True
 
     def append(self, *pieces: bytes | memoryview) -> None:
@@ -86,6 +108,13 @@ class Outgoing:
             self._out.append(self._arena[self._queued : self._used])
             self._queued = self._used
         self._out += (p if isinstance(p, memoryview) else memoryview(p) for p in pieces)
+
+    def drop(self) -> None:
+        """Forget what is not sent."""
+        self._late.clear()
+        self._out.clear()
+        self._lent.clear()
+        self._used = self._queued = 0
 
     def flush(self) -> None:
         """Send as much as the socket takes.  Raises OSError when the client is gone."""

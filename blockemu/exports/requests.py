@@ -16,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blockemu.backend import Backend
-from blockemu.bitmap import Bitmap
 from blockemu.buffers import new_buffer
 from blockemu.copy_on_read import populate
 from blockemu.dirty import DirtyBitmap
 from blockemu.exports.depth import allocation_depth
+from blockemu.exports.dirty_runs import DirtyRuns
 from blockemu.extents import DATA, ZERO, Extents
 from blockemu.nbd import wire
 from blockemu.nbd.server import BASE_ID, DEPTH_ID, FIRST_BITMAP_ID, Session
 from blockemu.node import Write
 from blockemu.walk import extents_above
 
-FEW_RUNS: Final = 6  # of a bitmap, up to which they are looked for one by one
 MOST_EXTENTS: Final = (1 << 20) // 8  # of one reply (NBD_MAX_BLOCK_STATUS_EXTENTS)
+_STATUS: Final = struct.Struct(">IHHQII")  # a chunk's head and a context
 Pieces = list[bytes | memoryview]
 Pairs = NDArray[np.uint32]
 
@@ -106,7 +106,8 @@ class Requests:
         self.backend = backend
         self.session = session
         self.structured = session.structured
-        self.bitmaps = bitmaps
+        self._runs = [DirtyRuns(bitmap) for bitmap in bitmaps]
+        self._only_bitmaps = all(number >= FIRST_BITMAP_ID for number in session.contexts)
         self.size = size
         self.writable = writable
 
@@ -244,17 +245,29 @@ class Requests:
         most = 1 if flags & wire.FLAG_REQ_ONE else MOST_EXTENTS
         pieces: Pieces = []
         for number in chosen:
-            pairs = await self._pairs(number, offset, length, most)
-            body = pairs[:most].astype(">u4").tobytes()
-            done = wire.CHUNK_DONE if number == chosen[-1] else 0
-            head = (wire.CHUNK_MAGIC, done, wire.CHUNK_BLOCK_STATUS, cookie, 4 + len(body))
-            pieces.append(wire.CHUNK.pack(*head) + struct.pack(">I", number) + body)
+            if number >= FIRST_BITMAP_ID:
+                body = self._runs[number - FIRST_BITMAP_ID].body(offset, length, most)
+            else:
+                pairs = await self._pairs(number, offset, length, most)
+                body = pairs[:most].astype(">u4").tobytes()
+            pieces.append(_status_chunk(cookie, number, body, last=number == chosen[-1]))
+        return pieces
+
+    def status_now(self, flags: int, cookie: int, offset: int, length: int) -> Pieces | None:
+        """Answer a block status request, if it is for bitmaps only and there is nothing wrong."""
+        chosen = self.session.contexts
+        plain = self._only_bitmaps and not flags & ~wire.FLAG_REQ_ONE
+        if not (chosen and plain and length and offset + length <= self.size):
+            return None
+        most = 1 if flags else MOST_EXTENTS
+        pieces: Pieces = []
+        for number in chosen:
+            body = self._runs[number - FIRST_BITMAP_ID].body(offset, length, most)
+            pieces.append(_status_chunk(cookie, number, body, last=number == chosen[-1]))
         return pieces
 
     async def _pairs(self, number: int, offset: int, length: int, most: int) -> Pairs:
         """Return (length, flags) of runs: uint32 of shape (n, 2), neighbours differ."""
-        if number >= FIRST_BITMAP_ID:
-            return dirty_pairs(self.bitmaps[number - FIRST_BITMAP_ID], offset, length)
         if number == DEPTH_ID:
             await self.backend.enter()
             try:
@@ -278,43 +291,6 @@ class Requests:
         return _joined(lengths, np.concatenate([each for _, each in parts]))
 
 
-def dirty_pairs(bitmap: DirtyBitmap, offset: int, length: int) -> Pairs:
-    """Return the runs of a bitmap: uint32 of shape (n, 2), length and 1 for dirty."""
-    few = _few_runs(bitmap.bits, offset, offset + length)
-    if few is not None:
-        return np.array(few, np.uint32)
-    starts, ends = bitmap.bits.extents(offset, offset + length)
-    edges = np.empty(2 * len(starts) + 2, np.int64)
-    edges[0], edges[-1] = offset, offset + length
-    edges[1:-1:2], edges[2:-1:2] = starts, ends
-    pairs = np.zeros((len(edges) - 1, 2), np.uint32)
-    pairs[:, 0] = edges[1:] - edges[:-1]
-    pairs[1::2, 1] = 1
-    first, last = pairs[0, 0] == 0, pairs[-1, 0] == 0  # clean runs of no length, at either end
-    return pairs[int(first) : len(pairs) - int(last)]
-
-
-def _few_runs(bits: Bitmap, offset: int, end: int) -> list[tuple[int, bool]] | None:
-    """Return (length, dirty) of all runs if they are few, else None.
-
-    Saves numpy's thirty calls a reply, which a client that asks for 4 GiB at a time mostly gets
-    nothing for (``make bench``: export, sparse and half).
-    """
-    if end > bits.length:
-        return None
-    runs: list[tuple[int, bool]] = []
-    dirty = bits.get(offset)
-    while offset < end:
-        if len(runs) == FEW_RUNS:
-            return None
-        look = bits.next_zero if dirty else bits.next_dirty
-        found = look(offset, end - offset)
-        turn = end if found is None else found
-        runs.append((turn - offset, dirty))
-        offset, dirty = turn, not dirty
-    return runs
-
-
 def _joined(lengths: NDArray[np.int64], state: NDArray[np.int64]) -> Pairs:
     """Join neighbours that are alike; drop what is empty."""
     some = lengths > 0
@@ -322,6 +298,13 @@ def _joined(lengths: NDArray[np.int64], state: NDArray[np.int64]) -> Pairs:
     first = np.flatnonzero(np.concatenate(([True], state[1:] != state[:-1])))
     total = np.add.reduceat(lengths, first) if len(first) else lengths
     return np.stack((total, state[first]), axis=1).astype(np.uint32)
+
+
+def _status_chunk(cookie: int, number: int, body: bytes, *, last: bool) -> bytes:
+    """Return the chunk that tells a context's runs."""
+    done = wire.CHUNK_DONE if last else 0
+    head = (wire.CHUNK_MAGIC, done, wire.CHUNK_BLOCK_STATUS, cookie, 4 + len(body), number)
+    return _STATUS.pack(*head) + body
 
 
 def hole_chunk(cookie: int, offset: int, size: int, *, last: bool) -> bytes:

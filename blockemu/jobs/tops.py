@@ -48,7 +48,7 @@ class CommitTop(Top):
 
     def route(self) -> Route:
         """Let reads through."""
-        return Route(self.child.route.read)
+        return self.child.route.reads_only()
 
 
 class ActiveWrites(Protocol):
@@ -89,7 +89,7 @@ class MirrorTop(Top):
     def route(self) -> Route:
         """Let all through, unless the mirror must see writes."""
         route = self.child.route
-        return route if self.active is None else Route(route.read)
+        return route if self.active is None else route.reads_only()
 
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Write below, and to the target if the mirror wants that."""

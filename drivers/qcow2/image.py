@@ -71,6 +71,7 @@ class Image:
         self.mapping.unusable = lambda: self.overlap.unusable
         self.refcounts.suspects = self.overlap.uncounted
         self.refcounts.metadata = self.overlap.at
+        self.sparse: bool | None = None  # metadata was preallocated, data was not; None: not known
         self.broken = False  # corruption was met while writing: nothing works any more
         self._told = False
 

@@ -21,7 +21,7 @@ class Planner:
         self.image = image
         self.reader = reader
         self.writer = writer
-        self._placing: tuple[tuple[Leaf, int] | None, WritePlan] = (None, lambda at, length: None)
+        self._placing: tuple[Route, WritePlan] = (NO_ROUTE, lambda at, length: None)
 
     def route(self) -> Route:
         """Look clusters up in the tables at hand."""
@@ -33,7 +33,14 @@ class Planner:
         leaf, delta = route.linear
         read = self._read_plan(leaf, delta) if route.read is not None else None
         writable = route.write is not None and not route.marks
-        return Route(read, self._write_plan(leaf, delta) if writable else None)
+        write = self._write_plan(route) if writable else None
+        return Route(read, write, solid=self._solid(leaf))
+
+    def _solid(self, leaf: Leaf) -> frozenset[Leaf]:
+        """Return the leaves whose holes mean nothing, since clusters are allocated there."""
+        backing = self.image.backing
+        below = backing.route.solid if backing is not None else frozenset[Leaf]()
+        return below | {leaf} if self.image.sparse is False else below
 
     # Reading
 
@@ -146,10 +153,10 @@ class Planner:
         route = image.data.route
         if route.linear is None or route.write is None or route.marks:
             raise NotImplementedError
-        where, plan = self._placing
-        if where != route.linear:
-            plan = self._write_plan(*route.linear)
-            self._placing = route.linear, plan
+        known, plan = self._placing
+        if known is not route:
+            plan = self._write_plan(route)
+            self._placing = route, plan
         found = plan(offset, length)
         if found is None:
             return None
@@ -163,53 +170,62 @@ class Planner:
 
         return segments, commit
 
-    def _write_plan(self, leaf: Leaf, delta: int) -> WritePlan:
-        geometry, view = self.image.geometry, self.image.mapping.views.get
+    def _write_plan(self, route: Route) -> WritePlan:
+        """Plan writes, and note below how far they go: what is planned is written."""
+        leaf, delta = _linear(route)
+        geometry, view, reached = self.image.geometry, self.image.mapping.views.get, route.reached
         if not self.image.mapping.simple:
-            return self._odd_write_plan(leaf, delta)
+            return self._odd_write_plan(route)
         bits, table_bits = geometry.cluster_bits, geometry.table_bits
         index, inside = geometry.l2_size - 1, geometry.cluster_size - 1
         kind = KIND | OFFSET & inside
+        highest = 0
 
         def write(offset: int, length: int) -> tuple[Segments, Commit | None] | None:
+            nonlocal highest
             entries = view(offset >> table_bits)
             if entries is None:
-                return self._write_runs(offset, length, leaf, delta)
+                return self._write_runs(offset, length, route)
             at = offset & inside
             if at + length <= inside + 1:
                 entry: int = entries[offset >> bits & index]
                 if entry & kind != COPIED or not entry & OFFSET:
-                    return self._write_new(offset, length, leaf, delta)
-                return ((leaf, (entry & OFFSET) + at + delta, length),), None
-            return self._write_runs(offset, length, leaf, delta)
+                    return self._write_new(offset, length, route)
+                host = (entry & OFFSET) + at
+                if host + length > highest:
+                    highest = host + length
+                    reached(highest)
+                return ((leaf, host + delta, length),), None
+            return self._write_runs(offset, length, route)
 
         return write
 
-    def _odd_write_plan(self, leaf: Leaf, delta: int) -> WritePlan:
+    def _odd_write_plan(self, route: Route) -> WritePlan:
         """Plan writes to an image with subclusters or a data file."""
-        spot = self.image.mapping.spot
+        spot, (leaf, delta) = self.image.mapping.spot, _linear(route)
 
         def write(offset: int, length: int) -> tuple[Segments, Commit | None] | None:
             found = spot(offset, length)
             if found is None or not found[2] or found[0] != NORMAL:
-                return self._write_runs(offset, length, leaf, delta)
+                return self._write_runs(offset, length, route)
+            route.reached(found[1] + length)
             return ((leaf, found[1] + delta, length),), None
 
         return write
 
     def _write_runs(
-        self, offset: int, length: int, leaf: Leaf, delta: int
+        self, offset: int, length: int, route: Route
     ) -> tuple[Segments, Commit | None] | None:
         found = self._runs(offset, length)
         if found is None:
             return None
         if all(run.kind == NORMAL and run.copied for run in found):
+            leaf, delta = _linear(route)
+            route.reached(max(run.host + run.length for run in found))
             return [(leaf, run.host + delta, run.length) for run in found], None
-        return self._write_new(offset, length, leaf, delta)
+        return self._write_new(offset, length, route)
 
-    def _write_new(
-        self, offset: int, length: int, leaf: Leaf, delta: int
-    ) -> tuple[Segments, Commit] | None:
+    def _write_new(self, offset: int, length: int, route: Route) -> tuple[Segments, Commit] | None:
         """Allocate at once, if nothing around the data must be copied or zeroed."""
         image, geometry = self.image, self.image.geometry
         bits, mapping = geometry.cluster_bits, image.mapping
@@ -244,10 +260,19 @@ class Planner:
         if not fresh and (offset | length) & inside:
             commit(False)
             return None
-        return ((leaf, host + offset - (cluster << bits) + delta, length),), commit
+        leaf, delta = _linear(route)
+        route.reached(host + (count << bits))  # QEMU zeroes whole clusters first
+        host += offset - (cluster << bits)
+        return ((leaf, host + delta, length),), commit
 
     def _reads_zero(self, entry: int) -> bool:
         """Tell whether a cluster that is to be replaced surely reads as zeroes."""
         if entry & OFFSET or entry & KIND & ~READS_ZERO:
             return False
         return bool(entry & READS_ZERO) or self.image.backing is None
+
+
+def _linear(route: Route) -> tuple[Leaf, int]:
+    """Return where the bytes of a file are, of one that is known to lie in one leaf."""
+    assert route.linear is not None
+    return route.linear

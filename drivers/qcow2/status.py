@@ -46,7 +46,6 @@ class Status:
         self.image = image
         self.reader = reader
         self.reserve = reserve
-        self._sparse: bool | None = None  # metadata was preallocated, data was not
 
     async def block_status(self, offset: int, length: int) -> Extents:
         """Describe as much as some L2 tables tell."""
@@ -116,10 +115,11 @@ class Status:
 
     async def _refine(self, batch: Extents) -> Extents:
         """Look for holes in the file, if it has far less data than clusters in use."""
-        if self._sparse is None:
-            self._sparse = await self._is_sparse()
+        if self.image.sparse is None:
+            self.image.sparse = await self._is_sparse()
+            self.image.node.changed()  # what is read by plans may be data for sure now
         data = (batch.status & DATA != 0) & (batch.host != NOWHERE)
-        if not self._sparse or not data.any():
+        if not self.image.sparse or not data.any():
             return batch
         low = int(batch.host[data].min())
         high = int((batch.host + batch.length)[data].max())

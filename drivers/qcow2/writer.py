@@ -139,6 +139,7 @@ class Writer:
             while length:
                 room = await self.reserve(offset, length)
                 rooms.append(room)
+                image.data.route.reached(room.host + room.length)
                 offset += room.length
                 length -= room.length
                 if len(room.head):
@@ -285,6 +286,8 @@ class Writer:
             await self._check_new(at, span.end - offset, commit)
         end = span.end
         cluster = offset >> bits << bits
+        if fresh:  # QEMU zeroes whole clusters first (handle_alloc_space)
+            self.image.data.route.reached(host + (span.count << bits))
         self._widen(span)
         try:
             at = host + offset - cluster

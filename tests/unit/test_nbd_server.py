@@ -21,6 +21,7 @@ from luks_volumes import luks_volume
 
 from blockemu import sockets
 from blockemu.clocks import Clocks, SteppedClock
+from blockemu.drivers.raw import Raw
 from blockemu.emulator import Emulator
 from blockemu.exports.nbd_server import NbdServer
 from blockemu.nbd import client, wire
@@ -29,6 +30,7 @@ from blockemu.nbd.client_errors import HandshakeError
 from blockemu.nbd.lost import EndOfFile
 from blockemu.nbd.server import Negotiation, Refused, Session
 from blockemu.nbd.steps import Handshake, Receive, Send, StartTls
+from blockemu.route import Route
 from blockemu.schema.exports import BlockExportOptionsNbd, BlockExportRemoveMode
 from blockemu.schema.objects import SecretProperties
 
@@ -448,6 +450,40 @@ def test_requests_to_an_encrypted_disk_that_come_together_are_each_whole() -> No
             await loop.sock_sendall(sock, GREET + enter + said + request(wire.CMD_DISC, 0, 0))
             got = {body for _, _, body in replies(after_go(await rest(sock)))}
         assert got == {struct.pack(">Q", at) + disk[at : at + size] for at, size in wanted}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", [wire.CMD_READ, wire.CMD_WRITE])
+def test_a_client_does_not_wait_when_something_fails_that_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    """It is hung up on, what failed is told, and others are served."""
+
+    async def scenario(served: Served) -> None:
+        def broken(self: Raw) -> Route:
+            raise RuntimeError("no route")
+
+        loop = asyncio.get_running_loop()
+        with await served.connect() as sock:
+            await loop.sock_sendall(sock, ENTER)
+            await turns()
+            node = served.emu.graph.lookup("n")
+            with monkeypatch.context() as patched:
+                patched.setattr(Raw, "route", broken)
+                node.changed()
+                said = request(kind, 0, 4) + b"abcd" * (kind == wire.CMD_WRITE)
+                await loop.sock_sendall(sock, said + request(wire.CMD_READ, 0, 1))
+                assert replies(after_go(await rest(sock))) == []
+            await served.until(lambda: served.clients == 0)
+        assert [str(what["exception"]) for what in served.problems] == ["no route"]
+        served.problems.clear()
+        node.changed()
+        with await served.connect() as sock:
+            await loop.sock_sendall(sock, ENTER + request(wire.CMD_READ, 0, 1))
+            await loop.sock_sendall(sock, request(wire.CMD_DISC, 0, 0))
+            [(_, _, body)] = replies(after_go(await rest(sock)))
+            assert body[8:] == b"\5"
 
     run(scenario)
 

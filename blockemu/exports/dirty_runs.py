@@ -1,0 +1,75 @@
+"""Which parts of a disk a bitmap has dirty, as NBD clients may ask (qemu:dirty-bitmap).
+
+Clients ask for 4 GiB at a time, whatever the bitmap looks like, so runs are looked for once for
+many requests, and kept as they go over the wire (``make bench``: export).
+"""
+
+import struct
+from bisect import bisect_left, bisect_right
+from typing import Final
+
+import numpy as np
+
+from blockemu.dirty import DirtyBitmap
+
+_RUN: Final = struct.Struct(">II")  # bytes, and 1 for dirty
+_MANY: Final = 1 << 16  # runs that it is enough to look for at once
+_LEAST, _MOST = 1 << 18, 1 << 26  # bits that are looked at for that
+
+
+class DirtyRuns:
+    """The runs of one bitmap that an export holds, so that nobody but a write changes it.
+
+    A write to what is clean changes the number of dirty bits: if that is as it was, so is the rest.
+    """
+
+    def __init__(self, bitmap: DirtyBitmap) -> None:
+        self._bits = bitmap.bits
+        self._words = np.empty(0, np.uint64)  # whose runs are known, ...
+        self._state = (-1, -1)  # ... when so many were dirty, and of so long a disk,
+        self._start = self._end = 0  # in this range:
+        self._ahead = _LEAST
+        self._turns = memoryview(b"").cast("q")  # offsets, from clean to dirty first
+        self._wire = np.empty((0, 2), ">u4")  # runs between them; of longer ones only parts go out
+
+    def body(self, offset: int, length: int, most: int) -> bytes:
+        """Return the first runs of a range, at most so many, as a block status reply has them.
+
+        Neighbours differ; beyond the bitmap's end nothing is dirty.
+        """
+        end = offset + length
+        self._look(offset, end)
+        turns = self._turns
+        low = bisect_right(turns, offset)
+        high = bisect_left(turns, end, low)
+        if low == high:
+            return _RUN.pack(length, low & 1)
+        first = _RUN.pack(turns[low] - offset, low & 1)
+        if high - low >= most:
+            return first + self._wire[low : low + most - 1].tobytes()
+        last = _RUN.pack(end - turns[high - 1], high & 1)
+        return first + self._wire[low : high - 1].tobytes() + last
+
+    def _look(self, offset: int, end: int) -> None:
+        """See that the runs of a range are known."""
+        bits = self._bits
+        state = bits.count, bits.length
+        same = state == self._state and bits.words is self._words
+        if same and self._start <= offset and end <= self._end:
+            return
+        if not same:
+            self._ahead = _LEAST
+        elif len(self._turns) < _MANY // 4:
+            self._ahead = min(self._ahead * 4, _MOST)
+        elif len(self._turns) > _MANY:
+            self._ahead = max(self._ahead // 4, _LEAST)
+        self._words, self._state = bits.words, state
+        self._start, self._end = offset, max(end, offset + (self._ahead << bits.shift))
+        starts, ends = bits.extents(offset, self._end)
+        turns = np.empty(2 * len(starts), np.int64)
+        turns[0::2], turns[1::2] = starts, ends
+        self._turns = turns.data
+        self._wire = np.empty((max(len(turns) - 1, 0), 2), ">u4")
+        self._wire[:, 0] = turns[1:] - turns[:-1]
+        self._wire[0::2, 1] = 1
+        self._wire[1::2, 1] = 0
