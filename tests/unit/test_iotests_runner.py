@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,9 @@ TESTS = {
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(TOOLS))
-    loaded = {name: importlib.import_module(name) for name in ("sandbox", "report", "suite")}
+    loaded = {
+        name: importlib.import_module(name) for name in ("sandbox", "report", "suite", "compare")
+    }
     yield SimpleNamespace(**loaded)
     for name in loaded:
         del sys.modules[name]
@@ -135,3 +138,52 @@ def test_the_newest_of_our_versions_is_taken(runner):
     assert runner.suite.newest(shown) == "1:7.2+dfsg-7+deb12u18"
     with pytest.raises(runner.suite.NoSuite, match=r"none of apt's sources has qemu 7\.2"):
         runner.suite.newest("Version: 1:10.0+ds-1\n")
+
+
+def test_the_list_is_compared_evenly(runner):
+    compare, case = runner.compare, runner.report.Case
+    cases = [case(compare.OURS, "qcow2", f"{i:03}") for i in range(10)] + [case("io", "raw", "9")]
+    assert [ours.test for _, ours in compare.pairs(cases, 3)] == ["000", "003", "006"]
+    assert compare.pairs(cases[:1]) == [(case("", "qcow2", "000"), cases[0])]
+    assert len(compare.pairs(cases)) == 10
+
+
+def test_run_times_are_compared_where_both_pass(runner):
+    compare, case, result = runner.compare, runner.report.Case, runner.sandbox.Result
+    seconds = {"001": (2.0, 1.0), "002": (9.0, 9.0), "003": (1.0, 3.0)}
+    order, told = [], []
+
+    def run(each):
+        order.append((each.test, bool(each.ours)))
+        status = "fail" if (each.test, each.ours) == ("002", "") else "pass"
+        return result(status, seconds=seconds[each.test][bool(each.ours)])
+
+    wanted = [(case("", "raw", test), case(compare.OURS, "raw", test)) for test in seconds]
+    assert compare.compare(wanted, run, told.append) == 0
+    assert [real for _, real in order] == [False, True, True, False, False, True]
+    assert told[1].split()[:5] == ["001", "raw", "2.0", "1.0", "0.50"]
+    assert told[2].endswith("real: fail, ours: pass")
+    assert told[4] == "passed with both: 2 of 3"
+    assert told[5].startswith("sum of seconds: real 3.0, ours 4.0, ratio 1.33; of processors: ")
+
+
+def test_a_comparison_of_nothing_fails(runner):
+    assert runner.compare.compare([], lambda case: None, lambda line: None) == 1
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_qemu_gets_another_accelerator_where_it_lacks_the_one_for_tests(
+    runner, tmp_path, monkeypatch, lacks
+):
+    real = tmp_path / "real"
+    known = "tcg" if lacks else "qtest"
+    real.write_text(f'#!/bin/sh\n[ "$2" = help ] && echo {known} || printf "%s|" "$@"\n')
+    real.chmod(0o755)
+    monkeypatch.setattr(runner.sandbox.shutil, "which", lambda name: str(real))
+    programs = runner.sandbox.launchers([], tmp_path / "bin")
+    env = {"BLOCKEMU_USED": str(tmp_path / "used"), "PATH": "/usr/bin:/bin"}
+    words = [programs["QEMU_PROG"], "-accel", "qtest", "-qtest", "a b", ""]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    accelerator = "tcg" if lacks else "qtest"
+    assert done.stdout == f"-accel|{accelerator}|-qtest|a b||"
+    assert (tmp_path / "used").read_text() == "qemu-system-x86_64\n"

@@ -21,8 +21,8 @@ Written by `tools/iotests`, from the results kept of one run or several, on {dat
 QEMU {version}'s test suite, taken unmodified from Debian's source package, with our programs in
 place of QEMU's: "ours" says which.  All other programs that a test runs are QEMU's own.  A test
 counts only if it ran a program of ours.  "Real" is how the same test goes with none of ours: where
-that fails, too, the machine or the age of the reference output is the cause, not we.  (No test that
-runs a virtual machine passes with Debian's programs: its QEMU lacks the accelerator for tests.)
+that fails, too, the machine or the age of the reference output is the cause, not we.  (Debian's
+QEMU lacks the accelerator for tests; it gets tcg in its place.)
 
 | ours | format | tests | pass | pass with the real programs | of those, pass |
 | --- | --- | --- | --- | --- | --- |

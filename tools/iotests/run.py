@@ -5,6 +5,7 @@ python tools/iotests/run.py -f raw -d 001 002  two, with what differs
 python tools/iotests/run.py --real             all, QEMU's programs only: to compare with
 python tools/iotests/run.py --check            what must pass; fails if one does not
 python tools/iotests/run.py --update           add to that what passed so far; write the document
+python tools/iotests/run.py --compare 40       40 of what must pass, real and ours: run times
 
 Results of QEMU's programs are kept in the cache, those of ours in build/iotests.
 """
@@ -17,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import compare
 import report
 import suite
 from report import Case
@@ -55,6 +57,8 @@ def main() -> int:
         report.add_passing(known)
         report.write_document(known, suite.VERSION)
         return 0
+    if args.compare is not None:
+        return run_pairs(args, folder, known)
     cases = report.passing() if args.check else chosen(args, folder, known)
     results: dict[Case, Result] = {}
     try:
@@ -92,6 +96,14 @@ def arguments() -> argparse.ArgumentParser:
         "-p", "--possible", action="store_true", help="skip what fails with QEMU's programs"
     )
     parser.add_argument("--check", action="store_true", help="run the list of what must pass")
+    parser.add_argument(
+        "--compare",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="N",
+        help="tell how long tests of that list (N of them) or those named take, real and ours",
+    )
     parser.add_argument(
         "--update", action="store_true", help="add to that list, write the document"
     )
@@ -140,6 +152,24 @@ def run_all(
             for each in setups.values():
                 each.stop()
             raise
+
+
+def run_pairs(args: argparse.Namespace, folder: Path, known: dict[Case, Result]) -> int:
+    """Run tests with QEMU's programs and with ours, one at a time, and tell how long they take."""
+    cases = chosen(args, folder, known) if args.tests else report.passing()
+    wanted = compare.pairs(cases, args.compare)
+    setups = {
+        key: make_setup(*key, folder, args)
+        for key in {(case.ours, case.fmt) for pair in wanted for case in pair}
+    }
+
+    def run(case: Case) -> Result:
+        return run_test(case.test, setups[case.ours, case.fmt])
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+
+    return compare.compare(wanted, run, tell)
 
 
 def make_setup(ours: str, fmt: str, folder: Path, args: argparse.Namespace) -> Setup:

@@ -43,6 +43,22 @@ REAL_LAUNCHER = """\
 echo {name} >> "$BLOCKEMU_USED"
 exec {real} "$@"
 """
+# Debian's QEMU lacks the accelerator for tests, in which no guest runs.
+TCG_LAUNCHER = """\
+#!/bin/sh
+echo {name} >> "$BLOCKEMU_USED"
+left=$#
+before=
+while [ $left -gt 0 ]; do
+    word=$1
+    shift
+    [ "$before" = -accel ] && [ "$word" = qtest ] && word=tcg
+    before=$word
+    set -- "$@" "$word"
+    left=$((left - 1))
+done
+exec {real} "$@"
+"""
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_GENERIC = frozenset({"bochs", "cloop", "dmg", "vvfat"})
 
@@ -99,9 +115,18 @@ def launchers(ours: list[str], folder: Path) -> dict[str, str]:
             programs[variable] = real
             continue
         else:
-            path.write_text(REAL_LAUNCHER.format(name=name, real=real))
+            text = TCG_LAUNCHER if short == "qemu" and lacks_qtest(real) else REAL_LAUNCHER
+            path.write_text(text.format(name=name, real=real))
         path.chmod(0o755)
     return programs
+
+
+def lacks_qtest(qemu: str) -> bool:
+    """Tell whether a QEMU has no accelerator that runs nothing."""
+    shown = subprocess.run(
+        [qemu, "-accel", "help"], check=False, capture_output=True, text=True
+    ).stdout
+    return "qtest" not in shown.split()
 
 
 def together(ours: str) -> str:
