@@ -7,7 +7,8 @@ A freed cluster is used again only when
 - no request that may have looked the old pointer up is still under way.
 
 So it waits here.  ``flush`` takes out what waits when it begins, and lowers the refcounts of what
-is ready when the tables are written.
+is ready when the tables are written.  A refcount table is nothing that a request looks up: it waits
+for the new one to be on disk, and for nobody.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 I64 = NDArray[np.int64]
+_NO_EPOCH = -1  # before all requests
 NONE: I64 = np.zeros(0, np.int64)
 
 
@@ -65,6 +67,7 @@ class Freed:
         self._in_flight = in_flight
         self._waiting: list[tuple[int, Discard, I64]] = []
         self.count = 0  # clusters that wait
+        self.sole = 0  # those let go of by their only user since ``cut`` was called last
         self.ranges = 0  # how often a range was freed; all metadata is
 
     def add(self, clusters: I64, reason: Discard) -> None:
@@ -78,6 +81,13 @@ class Freed:
         self.ranges += 1
         self.add(np.arange(first, first + count, dtype=np.int64), reason)
 
+    def add_table(self, first: int, count: int) -> None:
+        """Let go of a refcount table."""
+        self.ranges += 1
+        clusters = np.arange(first, first + count, dtype=np.int64)
+        self._waiting.append((_NO_EPOCH, Discard.OTHER, clusters))
+        self.count += count
+
     def cut(self) -> Callable[[], list[tuple[Discard, I64]]]:
         """Draw a line under what waits now.
 
@@ -85,14 +95,14 @@ class Freed:
         """
         marked, epoch = len(self._waiting), self._in_flight.epoch
         self._in_flight.epoch += 1
+        self.sole = 0
 
         def take() -> list[tuple[Discard, I64]]:
             nonlocal marked
-            ready = 0
-            while ready < marked and not self._in_flight.any_since(self._waiting[ready][0]):
-                ready += 1
-            taken, self._waiting = self._waiting[:ready], self._waiting[ready:]
-            marked -= ready
+            above, below = self._waiting[:marked], self._waiting[marked:]
+            taken = [some for some in above if not self._in_flight.any_since(some[0])]
+            left = [some for some in above if self._in_flight.any_since(some[0])]
+            self._waiting, marked = left + below, len(left)
             self.count -= sum(len(clusters) for _, _, clusters in taken)
             return [(reason, clusters) for _, reason, clusters in taken]
 

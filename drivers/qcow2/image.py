@@ -4,7 +4,7 @@ import errno
 import os
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,6 +72,7 @@ class Image:
         self.refcounts.suspects = self.overlap.uncounted
         self.refcounts.metadata = self.overlap.at
         self.sparse: bool | None = None  # metadata was preallocated, data was not; None: not known
+        self.grow_table: Callable[[], Awaitable[None]]  # for refcounts: ``Writeback.grow_table``
         self.broken = False  # corruption was met while writing: nothing works any more
         self._told = False
 
@@ -179,9 +180,12 @@ class Image:
             ) from None
 
     async def ready(self) -> None:
-        """Load the refcount block that allocation lacks."""
+        """Load the refcount block that allocation lacks, or see that there can be one."""
         try:
-            await self.refcounts.ready(self.file)
+            if self.refcounts.full:
+                await self.grow_table()
+            else:
+                await self.refcounts.ready(self.file)
         except refcount_blocks.Unaligned as e:
             raise await self.bad_block(e) from None
 

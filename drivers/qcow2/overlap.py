@@ -106,8 +106,8 @@ class Overlap:
         if self.unusable:
             return True
         self._refresh()
-        inside = (self._clusters >= first) & (self._clusters < first + len(counts))
-        return bool((counts[self._clusters[inside] - first] == 0).any())
+        low, high = self._clusters.searchsorted((first, first + len(counts)))
+        return bool((counts[self._clusters[low:high] - first] == 0).any())
 
     def _refresh(self) -> None:
         image = self.image

@@ -247,7 +247,7 @@ class Planner:
         for entry, edge in ends:
             if edge & inside and not (image.refcounts.is_fresh() and self._reads_zero(entry)):
                 return None
-        if mapping.crowded() or image.refcounts.lying:
+        if image.refcounts.lying or self.writer.needs_relief(growing=True):
             return None
         try:
             span = Span(table, index, first, count, offset, offset + length)

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from blockemu.drivers.qcow2.freed import I64, Discard, Freed
+from blockemu.drivers.qcow2.freed import I64, Freed
 from blockemu.drivers.qcow2.refcount_blocks import Blocks
 from blockemu.edge import Edge
 from blockemu.images.distinct import counted, distinct
@@ -94,8 +94,8 @@ class Refcounts(Blocks):
     ) -> tuple[int, int, bool] | None:
         """Take up to ``want`` free clusters in a row; return the first, how many, and if fresh.
 
-        None: call ``ready`` and try again.  With ``exact`` all or none; then None may also mean
-        that fewer are free in a row.  ``near``: the cluster to begin with, if that is free.
+        None: call ``Image.ready`` and try again.  With ``exact`` all or none; then None may also
+        mean that fewer are free in a row.  ``near``: the cluster to begin with, if that is free.
 
         Raises:
             OSError: EFBIG, the file cannot have so many clusters.
@@ -117,8 +117,8 @@ class Refcounts(Blocks):
                     return None
                 if index < len(self.table):
                     return self._take_new(at, 0, want, exact=exact)
-                self.cursor = self._extend(at, 1)  # a larger table comes first
-                continue
+                self._missing = index
+                return None
             local, got = first_free(block, local, want)
             if not got:
                 self.cursor = (index + 1) * self.per
@@ -198,8 +198,8 @@ class Refcounts(Blocks):
     def take_bytes(self, size: int) -> int | None:
         """Take room for a compressed cluster, behind the last one if it fits; return its offset.
 
-        None: call ``ready`` and try again.  Cluster 0 is not to be used, but to be put back.  After
-        qcow2_alloc_bytes, block/qcow2-refcount.c.
+        None: call ``Image.ready`` and try again.  Cluster 0 is not to be used, but to be put back.
+        After qcow2_alloc_bytes, block/qcow2-refcount.c.
         """
         bits, whole = self.geometry.cluster_bits, self.geometry.cluster_size
         start = self.packed_end
@@ -347,11 +347,33 @@ class Refcounts(Blocks):
         """Tell whether the next cluster to be taken is surely one that was never written to."""
         return self.cursor >= self.fresh
 
-    # Loading
+    # What ``take`` missed
 
     async def ready(self, file: Edge) -> None:
-        """Load what ``take`` missed."""
+        """Load the block that ``take`` missed."""
         await self.block(self._missing, file)
+
+    @property
+    def full(self) -> bool:
+        """Whether no cluster is free that the table has room to count."""
+        return self.cursor // self.per >= len(self.table)
+
+    def grow(self) -> None:
+        """Make a larger table, and the block that is missing (after alloc_refcount_block).
+
+        Behind all that this block counts come others, and the table, all of which they count.
+        """
+        at, index = self.cursor, self.cursor // self.per
+        start = (index + 1) * self.per
+        table, blocks = self.geometry.refcount_sizes(start)
+        _, blocks = self.geometry.refcount_sizes(start + (table + 1) // 2)
+        clusters = self._table_clusters((blocks + (blocks + 1) // 2) * 8)
+        lacking = list(range(index + 1, blocks))
+        self._check_end(start + len(lacking) + clusters)
+        self._move_table(start + len(lacking), clusters)
+        self._new_block(index, at)
+        self._set_ones(at, at + 1)
+        self._add_blocks(start, lacking, clusters)
 
     # Giving back
 
@@ -438,7 +460,7 @@ class Refcounts(Blocks):
 
     def _move_table(self, cluster: int, clusters: int) -> None:
         old, bits = self.table, self.geometry.cluster_bits
-        self.freed.add_range(self.table_offset >> bits, len(old) * 8 >> bits, Discard.OTHER)
+        self.freed.add_table(self.table_offset >> bits, len(old) * 8 >> bits)
         self.table = np.zeros(clusters << bits - 3, np.uint64)
         self.table[: len(old)] = old
         self.table_offset = cluster << bits

@@ -47,6 +47,7 @@ class Writeback:
 
     def __init__(self, image: Image) -> None:
         self.image = image
+        image.grow_table = self.grow_table
         self._lock = asyncio.Lock()
         self._lazy = False
         self._take_freed: Callable[[], Iterable[tuple[Discard, I64]]] | None = None
@@ -67,6 +68,17 @@ class Writeback:
         async with self._lock:
             self._lazy = self.image.settings.lazy_refcounts and not accurate
             await self._flush(before_tables, settle)
+
+    async def grow_table(self) -> None:
+        """Make a larger refcount table if there must be one, and free the old one's room at once.
+
+        What is allocated then finds that room, as with QEMU.
+        """
+        async with self._lock:
+            if self.image.refcounts.full:
+                self.image.refcounts.grow()
+                self._lazy = False
+                await self._flush((), settle=True)
 
     async def settle(self) -> None:
         """Make durable what ``flush`` wrote, and then let freed clusters be used again."""

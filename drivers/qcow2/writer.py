@@ -53,6 +53,7 @@ from blockemu.route import Commit, Segment, Segments
 
 MERGED_READ: Final = 16 << 10  # bytes of data between two parts that are copied by one read
 MOST_FREED: Final = 256 << 20  # bytes let go of that may wait for a flush, to be used again
+WORTH_FLUSH: Final = 16 << 20  # bytes that are worth one, if clusters are wanted
 _OWNED, _COPIED = np.uint64(COPIED | COMPRESSED_FLAG), np.uint64(COPIED)
 
 
@@ -70,14 +71,16 @@ class Writer:
     async def pwrite(self, offset: int, buf: memoryview) -> None:
         """Write ``buf``, run by run, in place or to new clusters."""
         image = self.image
+        host = self._in_place(offset, len(buf)) if len(buf) else -1
+        if host < 0:
+            await self.relieve(growing=True)
         ticket = image.in_flight.enter()
         try:
-            if len(buf) and (host := self._in_place(offset, len(buf))) >= 0:
+            if host >= 0:
                 if image.debug is not None:
                     await image.debug("write_aio")
                 await image.write_data(host, offset, buf)
                 return
-            await self.relieve()
             near = 0
             while len(buf):
                 room = await self.reserve(offset, len(buf), near)
@@ -125,7 +128,7 @@ class Writer:
     async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
         """Allocate for a whole range; copy what lies around it in its first and last cluster."""
         image = self.image
-        await self.relieve()
+        await self.relieve(growing=True)
         ticket = image.in_flight.enter()
         rooms: list[Room] = []
 
@@ -156,11 +159,20 @@ class Writer:
         segments: list[Segment] = [(leaf, room.host + delta, room.length) for room in rooms]
         return segments, commit
 
-    async def relieve(self) -> None:
-        """Write tables back if too many are changed, or if much space waits for that."""
-        image = self.image
-        if image.mapping.crowded() or image.freed.count << self.bits > MOST_FREED:
+    async def relieve(self, *, growing: bool = False) -> None:
+        """Write tables back if too many are changed, or if much space waits for that.
+
+        ``growing``: clusters are wanted, and without that the file may grow in vain.
+        """
+        if self.needs_relief(growing=growing):
             await self.flush()
+
+    def needs_relief(self, *, growing: bool) -> bool:
+        """Tell whether ``relieve`` would write tables back."""
+        image, freed = self.image, self.image.freed
+        if image.mapping.crowded() or freed.count << self.bits > MOST_FREED:
+            return True
+        return growing and freed.sole << self.bits >= WORTH_FLUSH
 
     # Finding room
 
@@ -384,6 +396,7 @@ class Writer:
         found = self.clusters_of(entries)
         if not self.geometry.data_file:
             self.image.freed.add(found, reason)
+            self.image.freed.sole += int(np.count_nonzero(entries & _COPIED))
         return found
 
     def clusters_of(self, entries: Table) -> I64:

@@ -22,6 +22,7 @@ from blockemu.backend import Backend
 from blockemu.check import CheckResult
 from blockemu.commands.bitmaps import stage_add
 from blockemu.crashes import Crash, RecordingDisk, crashes
+from blockemu.drivers.qcow2 import writer
 from blockemu.drivers.qcow2.check import check_refcounts
 from blockemu.drivers.qcow2.check.references import References
 from blockemu.drivers.qcow2.check.snapshot_table import check_snapshot_table
@@ -52,6 +53,8 @@ IMAGES: dict[str, dict[str, Any]] = {
     "subclusters": {"cluster_bits": 14, "extended_l2": True},
     "bitmap": {"cluster_bits": 12},
 }
+FULL = {"full-table": {"cluster_bits": 9, "refcount_order": 6}}  # its table counts 4096 clusters
+LEFT = 40  # of these are free
 KINDS = {
     "write": 10,
     "zero": 4,
@@ -95,9 +98,11 @@ class Story:
 async def workload(kind: str, seed: int, steps: int) -> Story:
     """Do random things to a new image."""
     emulator, rng = Emulator(), random.Random(seed)
-    before = new_image(SIZE, **IMAGES[kind])
+    before = new_image(SIZE, **(IMAGES | FULL)[kind])
     if kind == "bitmap":
         before = await with_bitmap(before)
+    if kind == "full-table":
+        before = await with_full_table(before)
     disk = RecordingDisk.add(emulator.graph, "disk", before, emulator)
     backend, node = await inserted(emulator)
     story = Story(before, disk, [Promise(0, [bytes(SIZE)], {})], len(disk.log))
@@ -136,6 +141,22 @@ async def with_bitmap(content: bytes) -> bytes:
     after = bytes(disk.content)
     await emulator.close()
     assert opened(bytearray(after)).structure.bitmaps is not None
+    return after
+
+
+async def with_full_table(content: bytes) -> bytes:
+    """Return an image whose refcount table will soon be too small, since much was leaked."""
+    emulator = Emulator()
+    disk = RecordingDisk.add(emulator.graph, "disk", content, emulator)
+    backend, node = await inserted(emulator)
+    refcounts = node.image.refcounts
+    end = len(refcounts.table) * refcounts.per - LEFT
+    while refcounts.cursor < end:
+        if refcounts.take(end - refcounts.cursor) is None:
+            await node.image.ready()
+    await emulator.graph.remove(backend)
+    after = bytes(disk.content)
+    await emulator.close()
     return after
 
 
@@ -348,6 +369,23 @@ def test_a_crash_leaves_a_sound_image_with_all_that_was_flushed(kind):
         look(story, crash, promise, during)
         states += 1
     assert states >= STATES
+
+
+def test_a_crash_while_the_refcount_table_grows_leaves_a_sound_image():
+    story = asyncio.run(workload("full-table", seed=1, steps=40))
+    end = opened(bytearray(story.disk.content)).structure
+    assert end.reftable_offset != opened(bytearray(story.before)).structure.reftable_offset
+    for crash, promise, during in moments(story, 3, seed=2):
+        look(story, crash, promise, during)
+
+
+def test_a_crash_keeps_what_was_flushed_where_discarded_clusters_are_used_again(monkeypatch):
+    monkeypatch.setattr(writer, "WORTH_FLUSH", 4 << 9)
+    monkeypatch.setitem(KINDS, "flush", 0)
+    monkeypatch.setitem(KINDS, "discard", 10)
+    story = asyncio.run(workload("tiny-clusters", seed=3, steps=STEPS))
+    for crash, promise, during in moments(story, 3, seed=4):
+        look(story, crash, promise, during)
 
 
 def test_there_are_more_than_twenty_thousand_states():
