@@ -56,6 +56,10 @@ class Leaf(ABC):
     def write_now(self, offset: int, buf: memoryview) -> None:
         """Write all of ``buf``, on any thread; what is lent is recalled already."""
 
+    def write_parts(self, offset: int, parts: list[memoryview]) -> None:
+        """Do as ``write_now`` with what is in several places."""
+        self.write_now(offset, memoryview(b"".join(parts)))
+
     def read_late(self, offset: int, buf: memoryview) -> bool:
         """Do as ``read_now``, but leave what can be done for many at once to ``finish``."""
         return self.read_now(offset, buf)

@@ -4,10 +4,11 @@ The common case, a request within one cluster of an image without subclusters an
 few integer operations; the rest goes over runs of L2 entries.
 """
 
+from blockemu.drivers.qcow2.around import Around
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.reader import BELOW, ZEROES, Reader
 from blockemu.drivers.qcow2.refcounts import Misplaced
-from blockemu.drivers.qcow2.room import Span
+from blockemu.drivers.qcow2.room import NOTHING, Span
 from blockemu.drivers.qcow2.writer import Writer
 from blockemu.images.qcow2.constants import COPIED, KIND, OFFSET, READS_ZERO
 from blockemu.images.qcow2.tables import NORMAL, Run
@@ -155,7 +156,7 @@ class Planner:
             raise NotImplementedError
         known, plan = self._placing
         if known is not route:
-            plan = self._write_plan(route)
+            plan = self._write_plan(route, around=False)
             self._placing = route, plan
         found = plan(offset, length)
         if found is None:
@@ -170,12 +171,16 @@ class Planner:
 
         return segments, commit
 
-    def _write_plan(self, route: Route) -> WritePlan:
-        """Plan writes, and note below how far they go: what is planned is written."""
+    def _write_plan(self, route: Route, *, around: bool = True) -> WritePlan:
+        """Plan writes, and note below how far they go: what is planned is written.
+
+        ``around``: also those into new clusters that must get more than what is written.
+        """
         leaf, delta = _linear(route)
         geometry, view, reached = self.image.geometry, self.image.mapping.views.get, route.reached
         if not self.image.mapping.simple:
             return self._odd_write_plan(route)
+        read = self._read_plan(leaf, delta) if around and route.read is not None else None
         bits, table_bits = geometry.cluster_bits, geometry.table_bits
         index, inside = geometry.l2_size - 1, geometry.cluster_size - 1
         kind = KIND | OFFSET & inside
@@ -185,18 +190,18 @@ class Planner:
             nonlocal highest
             entries = view(offset >> table_bits)
             if entries is None:
-                return self._write_runs(offset, length, route)
+                return self._write_runs(offset, length, route, read)
             at = offset & inside
             if at + length <= inside + 1:
                 entry: int = entries[offset >> bits & index]
                 if entry & kind != COPIED or not entry & OFFSET:
-                    return self._write_new(offset, length, route)
+                    return self._write_new(offset, length, route, read)
                 host = (entry & OFFSET) + at
                 if host + length > highest:
                     highest = host + length
                     reached(highest)
                 return ((leaf, host + delta, length),), None
-            return self._write_runs(offset, length, route)
+            return self._write_runs(offset, length, route, read)
 
         return write
 
@@ -214,7 +219,7 @@ class Planner:
         return write
 
     def _write_runs(
-        self, offset: int, length: int, route: Route
+        self, offset: int, length: int, route: Route, read: Plan | None = None
     ) -> tuple[Segments, Commit | None] | None:
         found = self._runs(offset, length)
         if found is None:
@@ -223,10 +228,12 @@ class Planner:
             leaf, delta = _linear(route)
             route.reached(max(run.host + run.length for run in found))
             return [(leaf, run.host + delta, run.length) for run in found], None
-        return self._write_new(offset, length, route)
+        return self._write_new(offset, length, route, read)
 
-    def _write_new(self, offset: int, length: int, route: Route) -> tuple[Segments, Commit] | None:
-        """Allocate at once, if nothing around the data must be copied or zeroed."""
+    def _write_new(
+        self, offset: int, length: int, route: Route, read: Plan | None
+    ) -> tuple[Segments, Commit] | None:
+        """Allocate at once, if what is around the data is zero or can be had by ``read``."""
         image, geometry = self.image, self.image.geometry
         bits, mapping = geometry.cluster_bits, image.mapping
         cluster, last = offset >> bits, (offset + length - 1) >> bits
@@ -242,12 +249,17 @@ class Planner:
                 return None
         elif self.writer.owned(old).any():
             return None
-        ends = (int(old[0]), offset), (int(old[-1]), offset + length)
-        inside = geometry.cluster_size - 1
-        for entry, edge in ends:
-            if edge & inside and not (image.refcounts.is_fresh() and self._reads_zero(entry)):
-                return None
         if image.refcounts.lying or self.writer.needs_relief(growing=True):
+            return None
+        end, inside = offset + length, geometry.cluster_size - 1
+        zero = self._is_zero(int(old[0]), offset) and self._is_zero(int(old[-1]), end)
+        head = tail = NOTHING
+        if not zero:
+            found = self._around(cluster << bits, offset, end, last + 1 << bits, read)
+            if found is None:
+                return None
+            head, tail = found
+        elif (offset | end) & inside and not image.refcounts.is_fresh():
             return None
         try:
             span = Span(table, index, first, count, offset, offset + length)
@@ -257,13 +269,37 @@ class Planner:
         if new is None:
             return None
         host, fresh, commit = new
-        if not fresh and (offset | length) & inside:
+        if zero and not fresh and (offset | end) & inside:
             commit(False)
             return None
         leaf, delta = _linear(route)
         route.reached(host + (count << bits))  # QEMU zeroes whole clusters first
+        if not zero:
+            leaf = Around(leaf, head, tail)
         host += offset - (cluster << bits)
         return ((leaf, host + delta, length),), commit
+
+    def _is_zero(self, entry: int, edge: int) -> bool:
+        """Tell whether what a write leaves of the cluster that it begins or ends in is zero."""
+        return not edge & self.image.geometry.cluster_size - 1 or self._reads_zero(entry)
+
+    def _around(
+        self, start: int, offset: int, end: int, stop: int, read: Plan | None
+    ) -> tuple[memoryview, memoryview] | None:
+        """Return what is there before and behind a write, if it is at hand."""
+        if read is None or stop > self.image.length:
+            return None
+        buf = memoryview(bytearray(offset - start + stop - end))
+        head, tail = buf[: offset - start], buf[offset - start :]
+        for at, part in ((start, head), (end, tail)):
+            segments = read(at, len(part)) if len(part) else ()
+            if segments is None:
+                return None
+            for leaf, host, size in segments:
+                if leaf is not None and not leaf.read_now(host, part[:size]):
+                    return None
+                part = part[size:]
+        return head, tail
 
     def _reads_zero(self, entry: int) -> bool:
         """Tell whether a cluster that is to be replaced surely reads as zeroes."""

@@ -166,6 +166,40 @@ async def test_one_at_a_time_all_ways_give_the_same(tmp_path: Path, kind: str) -
         assert other == first
 
 
+async def test_the_first_write_to_a_cluster_is_planned_with_what_lies_around(
+    tmp_path: Path,
+) -> None:
+    """Over a backing file; others that overlap find no plan until it is done."""
+    options, content = image(tmp_path, "backed")
+    (tmp_path / "img").write_bytes(
+        new_image(SIZE + BLOCK, backing_file=str(tmp_path / "base"), backing_format="raw")
+    )
+    content += bytes(BLOCK)
+    places = [(100, 5), (3 * CLUSTER - 7, 9), (SIZE // 2 + 2 * BLOCK, CLUSTER), (SIZE - 1, 1)]
+    async with Machine() as machine:
+        guest = await Guest(machine, "plan").open(options)
+        await guest.backend.pwrite(20 * CLUSTER, content[20 * CLUSTER :][:CLUSTER])  # loads tables
+        for offset, length in places:
+            write = guest.backend.route.write
+            assert write is not None
+            planned = write(offset, length)
+            assert planned is not None
+            [(leaf, host, _)], commit = planned
+            assert leaf is not None
+            assert commit is not None
+            assert write(offset, 1) is None
+            leaf.recall()
+            leaf.write_now(host, memoryview(b"\x33" * length))
+            assert await guest.read(0, len(content)) == content
+            commit(True)
+            content[offset : offset + length] = b"\x33" * length
+            assert await guest.read(0, len(content)) == content
+        write = guest.backend.route.write
+        assert write is not None
+        assert write(SIZE, 1) is None  # the last cluster reaches beyond the disk
+        await machine.emu.graph.remove(guest.backend)
+
+
 # Backups
 
 blocks = st.integers(0, SIZE // BLOCK - 1)
