@@ -34,7 +34,7 @@ async def put_away(node: "Qcow2") -> int:
     tables = () if refused else ("L2 table",)
     for cache in (*tables, "refcount block"):
         try:
-            await node.writeback.close()
+            await node.writeback.leave()
             return code
         except OSError as e:
             code = e.errno or errno.EIO

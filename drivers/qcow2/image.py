@@ -346,10 +346,17 @@ class Image:
             Discard.OTHER: settings.pass_other,
         }[reason]
 
-    async def barrier(self) -> None:
-        """Wait until all that was written is on disk, data first."""
+    async def barrier(self, *, leaving: bool = False) -> None:
+        """Wait until all that was written is on disk, data first.
+
+        When ``leaving`` the image, tables are written even if a data file cannot be flushed.
+        """
         if self.geometry.data_file:
-            await self.data.flush()
+            try:
+                await self.data.flush()
+            except OSError:
+                if not leaving:
+                    raise
         await self.file.flush()
 
 

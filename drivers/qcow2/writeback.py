@@ -50,6 +50,7 @@ class Writeback:
         image.grow_table = self.grow_table
         self._lock = asyncio.Lock()
         self._lazy = False
+        self._leaving = False
         self._take_freed: Callable[[], Iterable[tuple[Discard, I64]]] | None = None
 
     async def flush(
@@ -100,6 +101,14 @@ class Writeback:
         await self.flush(accurate=True)
         if self.image.freed.count or self.image.refcounts.dirty:
             await self.flush(accurate=True)
+
+    async def leave(self) -> None:
+        """Close; a data file that cannot be flushed is no reason to lose the tables as well."""
+        self._leaving = True
+        try:
+            await self.close()
+        finally:
+            self._leaving = False
 
     async def close(self) -> None:
         """Flush, and say that refcounts are right; nothing is in flight."""
@@ -157,7 +166,7 @@ class Writeback:
             written = False
             for parts in stages:
                 if parts and (written or (data_waits and parts is stages[2])):
-                    await image.barrier()
+                    await image.barrier(leaving=self._leaving)
                 written |= bool(parts)
                 for event in before_tables if parts is stages[2] else ():
                     await image.tell(event)
@@ -168,7 +177,7 @@ class Writeback:
                     await self._guard(event, offset, len(data))
                     await image.file.pwrite(offset, data)
             if settle:
-                await image.barrier()
+                await image.barrier(leaving=self._leaving)
         except BaseException:
             self._take_freed = None
             mapping.unsettled |= data_waits

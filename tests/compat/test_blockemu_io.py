@@ -321,3 +321,20 @@ def test_a_difference_ends_the_program(pair: Pair, image: tuple[str, ...], diffe
 def test_filters_are_named_as_qemu_has_it(pair: Pair, image: str) -> None:
     _two(pair, differ=False)
     pair.same("-c", "info", "-c", "write -P 3 65536 65536", "-c", "map", image)
+
+
+DATA_WITHOUT_FLUSH = (
+    'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "split.qcow2"}, '
+    '"data-file": {"driver": "blkdebug", "inject-error": [{"event": "none", "iotype": "flush"}], '
+    '"image": {"driver": "file", "filename": "data"}}}'
+)
+
+
+def test_a_data_file_that_cannot_be_flushed_does_not_lose_the_tables(
+    pair: Pair, program: Callable[[str], str]
+) -> None:
+    create = [program("qemu-img"), "create", "-q", "-f", "qcow2", "-o", "data_file=data"]
+    for folder in pair.folders.values():
+        subprocess.run([*create, "split.qcow2", "1M"], cwd=folder, check=True)
+    pair.same("-t", "writeback", "-c", "write -P 7 0 512", "-c", "flush", DATA_WITHOUT_FLUSH)
+    pair.same("-f", "qcow2", "-c", "map", "-c", "read -P 7 0 512", "split.qcow2")

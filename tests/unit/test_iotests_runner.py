@@ -1,6 +1,8 @@
 """The runner of QEMU's tests, on a suite of four that are made here."""
 
 import importlib
+import os
+import select
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,10 @@ TESTS = {
     "001": ('echo "$IMGFMT $TEST_DIR" | sed "s#$TEST_DIR#DIR#"', "qcow2 DIR  \n"),
     "002": ("echo one; echo two", "one\nthree\n"),
     "003": ('echo "no such thing" > "$TEST_DIR/003.notrun"', ""),
-    "004": ('setsid tail -f /dev/null & echo $! > "$PIDS"; exec tail -f /dev/null', ""),
+    "004": (
+        """setsid sh -c 'echo $$ > "$PIDS"; exec tail -f /dev/null' & exec tail -f /dev/null""",
+        "",
+    ),
     "005": ("exit 3", ""),
 }
 
@@ -60,12 +65,25 @@ def test_a_test_is_judged_by_status_output_and_its_own_word(runner, setup, test,
 
 def test_what_a_test_leaves_running_is_killed(runner, setup, tmp_path, monkeypatch):
     pids = tmp_path / "pids"
+    os.mkfifo(pids)
     monkeypatch.setenv("PIDS", str(pids))
-    quick = type(setup)(setup.suite, {}, "qcow2", timeout=1)
-    result = runner.sandbox.run_test("004", quick)
-    assert (result.status, result.why) == ("fail", "not done after 1 s")
-    state = Path(f"/proc/{pids.read_text().strip()}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    left = []
+
+    class TooSlow(subprocess.Popen):
+        """A test whose time is over when it has left something running."""
+
+        def wait(self, timeout=None):
+            if timeout is None:
+                return super().wait()
+            left.append(os.pidfd_open(int(pids.read_text())))
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", TooSlow)
+    result = runner.sandbox.run_test("004", setup)
+    assert (result.status, result.why) == ("fail", "not done after 60 s")
+    ended, _, _ = select.select(left, [], [], 60)
+    os.close(left[0])
+    assert ended
 
 
 def test_a_format_may_have_an_output_of_its_own(runner, setup):
