@@ -72,6 +72,7 @@ class Image:
         self.refcounts.suspects = self.overlap.uncounted
         self.refcounts.metadata = self.overlap.at
         self.sparse: bool | None = None  # metadata was preallocated, data was not; None: not known
+        self.reach = 0  # where the file must end before tables are written that point into it
         self.grow_table: Callable[[], Awaitable[None]]  # for refcounts: ``Writeback.grow_table``
         self.broken = False  # corruption was met while writing: nothing works any more
         self._told = False
@@ -345,6 +346,17 @@ class Image:
             Discard.SNAPSHOT: settings.pass_snapshot,
             Discard.OTHER: settings.pass_other,
         }[reason]
+
+    async def extend(self) -> None:
+        """Let the file reach as far as tables say that it does; tried once, as by QEMU.
+
+        Raises:
+            OSError, QmpError: it cannot.
+
+        """
+        end, self.reach = self.reach, 0
+        if end > self.data.fresh_length():
+            await self.data.truncate(end, exact=False)
 
     async def barrier(self, *, leaving: bool = False) -> None:
         """Wait until all that was written is on disk, data first.

@@ -175,9 +175,8 @@ class Resizer:
         if first >= last:
             return
         if mode == "metadata" and not geometry.data_file:
-            end = await self._map_rows(first, last)
-            if end > image.data.fresh_length():
-                await image.data.truncate(end, exact=False)
+            await self._map_rows(first, last)
+            await image.extend()
             return
         host, end, count = 0, length, last - first
         tables = -(-count // geometry.l2_size) + 1
@@ -234,13 +233,10 @@ class Resizer:
             await self.writer.relieve()
         return used
 
-    async def _map_rows(self, first: int, last: int) -> int:
-        """Map guest clusters that have none, those of each L2 table to clusters in a row.
-
-        Return where the last of these end in the file.
-        """
+    async def _map_rows(self, first: int, last: int) -> None:
+        """Map guest clusters that have none, those of each L2 table to clusters in a row."""
         image, geometry, refcounts = self.image, self.image.geometry, self.image.refcounts
-        bits, end = geometry.cluster_bits, 0
+        bits = geometry.cluster_bits
         while first < last:
             index, at = divmod(first, geometry.l2_size)
             count = min(last - first, geometry.l2_size - at)
@@ -251,10 +247,9 @@ class Resizer:
                 refcounts.reserved = refcounts.fresh  # the file gets no room for it
                 table = await self._own(index)
                 table.entries[at : at + count][new] = contiguous(host, len(new), bits)
-                end = host + (len(new) << bits)
+                image.reach = max(image.reach, host + (len(new) << bits))
             first += count
             await self.writer.relieve()
-        return end
 
     async def _own(self, index: int) -> "L2":
         """Return an L2 table for writing."""

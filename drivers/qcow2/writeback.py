@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.refcount_blocks import Unaligned
+from blockemu.errors import QmpError
 from blockemu.images.qcow2.constants import DIRTY, OFFSET
 from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
 from blockemu.images.qcow2.refcount import pack_counts
@@ -162,6 +163,7 @@ class Writeback:
         try:
             if held or (self._lazy and stages[2]):
                 await image.mark_dirty()
+            await self._extend()
             await self.reserve()
             written = False
             for parts in stages:
@@ -192,6 +194,14 @@ class Writeback:
             refcounts.writing, mapping.writing = set(), set()
         if settle:
             await self._drop_freed()
+
+    async def _extend(self) -> None:
+        if self.image.reach:
+            try:
+                await self.image.extend()
+            except QmpError as e:
+                code = (e.errno if isinstance(e, OSError) else None) or errno.EIO
+                raise OSError(code, os.strerror(code)) from e
 
     async def _guard(self, event: str, offset: int, length: int) -> None:
         """Raise EIO if a table would be written over metadata of another kind."""
