@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from blockemu.daemon import Daemon
     from blockemu.human_monitor import HumanMonitor
     from blockemu.machine.defaults import Furniture
+    from blockemu.machine.globals import Global
     from blockemu.machine.qtest import Qtest
 
 _MON: Final = {"mode": "string", "chardev": "string", "pretty": "bool"}
@@ -109,6 +110,7 @@ class MachineStartup(Startup):
         self._qtest_log: TextIO | None = sys.stderr
         self._drives: dict[str, str] = {}  # where each was asked for
         self._ids: set[tuple[str, str]] = set()
+        self._globals: list[Global] = []
         self._monitors: list[HumanMonitor] = []
 
     def run(self) -> int:
@@ -203,6 +205,11 @@ class MachineStartup(Startup):
     def _identify(self, value: str) -> None:
         self._identity.take(self._where.split(" ")[0].lstrip("-"), value, self._warn)
 
+    def _add_global(self, value: str) -> None:
+        from blockemu.machine.globals import parse_global  # start-up: seldom asked for
+
+        self._globals.append(parse_global(value, self._warn))
+
     _CHECKS: ClassVar[Mapping[str, "Callable[[MachineStartup, str], None]"]] = {
         "machine": _check_machine,
         "M": _check_machine,
@@ -210,6 +217,7 @@ class MachineStartup(Startup):
         "drive": _check_drive,
         "device": _check_device,
         "S": _pause,
+        "global": _add_global,
         "incoming": _expect,
         **dict.fromkeys(IDENTIFYING, _identify),
         "loadvm": _restore,
@@ -378,6 +386,7 @@ class MachineStartup(Startup):
         daemon.program = self._name
         daemon.die = os._exit
         self._identity.give_to(daemon.emu.machine, self._model)
+        daemon.emu.devices.globals.rows = self._globals
         return daemon, clock
 
     async def _open_images(self, daemon: "Daemon") -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from blockemu.errors import QmpError
 from blockemu.hashorder import HashOrder
+from blockemu.qmp_server.qapi import ABSENT
 
 
 class NoSuchObject(QmpError):
@@ -52,7 +53,8 @@ class DuplicateChild(QmpError):
 class Property(NamedTuple):
     """A property: its QOM type, the QAPI type of its value, and how to get and set it.
 
-    ``write`` gets a value that fits ``hint``; None: read-only.
+    ``write`` gets a value that fits ``hint``; None: read-only.  ``description`` and ``default``
+    are what is told of devices' properties.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Property(NamedTuple):
     hint: Any
     read: Callable[[Any], Any]
     write: Callable[[Any, Any], Awaitable[None] | None] | None = None
+    description: str | None = None
+    default: Any = ABSENT
 
 
 def attribute(name: str, type_: str, hint: Any, *, writable: bool = True) -> Property:
@@ -84,6 +88,7 @@ class Object:
         self.parent: Object | None = None
         self.name = ""
         self._children: dict[str, Object] = {}
+        self._own: dict[str, Property] = {}  # besides those of its class
         self._order = HashOrder()
 
     # Children
@@ -99,7 +104,7 @@ class Object:
     @property
     def children(self) -> Iterator["Object"]:
         """The children in GLib's hash order."""
-        return (self._children[name] for name in self._order)
+        return (self._children[name] for name in self._order if name in self._children)
 
     def child(self, name: str) -> "Object | None":
         """Return the child of that name."""
@@ -111,7 +116,7 @@ class Object:
         Raises:
             DuplicateChild: the name is taken, by a child or another property.
         """
-        if name in self._children or name in class_properties(type(self)):
+        if name in self._children or self.property(name) is not None:
             raise DuplicateChild(name, self.TYPE)
         self._children[name] = child
         self._order.add(name)
@@ -124,16 +129,34 @@ class Object:
 
     # Properties
 
+    def add_property(self, added: Property) -> None:
+        """Give this object a property that its class lacks."""
+        self._own[added.name] = added
+        self._order.add(added.name)
+
+    def remove_property(self, name: str) -> None:
+        """Take such a property away."""
+        del self._own[name]
+        self._order.remove(name, shrink=True)
+
+    def property(self, name: str) -> Property | None:
+        """Return a property that is no child."""
+        return self._own.get(name) or class_properties(type(self)).get(name)
+
     def list_properties(self) -> list[tuple[str, str]]:
         """Return (name, type) of all properties as ``qom-list`` orders them."""
-        mine = [(child.name, f"child<{child.TYPE}>") for child in self.children]
+        mine = [(name, self._type_of(name)) for name in self._order]
         return list_class_properties(type(self)) + mine[::-1]
+
+    def _type_of(self, name: str) -> str:
+        child = self._children.get(name)
+        return self._own[name].type if child is None else f"child<{child.TYPE}>"
 
     def get(self, name: str) -> Any:
         """Return a property's value, a QAPI value; a child's is its path."""
         if (child := self._children.get(name)) is not None:
             return child.path
-        found = class_properties(type(self)).get(name)
+        found = self.property(name)
         if found is None:
             raise NoSuchProperty(self.TYPE, name)
         return found.read(self)
@@ -145,7 +168,7 @@ class Object:
             NoSuchProperty: it does not exist.
             NotWritable: it is a child, or for reading only.
         """
-        found = class_properties(type(self)).get(name)
+        found = self.property(name)
         if found is None and name not in self._children:
             raise NoSuchProperty(self.TYPE, name)
         if found is None or found.write is None:

@@ -27,9 +27,10 @@ def first_paragraph(documented: Any) -> str:
 def commands() -> Iterator[Entry]:
     """Yield all commands."""
     registry = load()
-    for name in registry.names:
+    for name in registry.names():
         command = registry.get(name, ALL)
-        yield name, first_paragraph(command.run), described(command.arguments)
+        if command is not None:
+            yield name, first_paragraph(command.function), describe(command)
 
 
 def events() -> Iterator[Entry]:

@@ -1,10 +1,10 @@
 """The human monitor's ``info``, whose commands are spread over the families."""
 
-from blockemu.commands import hmp_block, hmp_machine
+from blockemu.commands import hmp_block, hmp_devices, hmp_machine
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import BadLine, HmpCommand, Line, Rest, Values, Write
 
-INFO = (*hmp_block.INFO, *hmp_machine.INFO)
+INFO = (*hmp_block.INFO, *hmp_devices.INFO, *hmp_machine.INFO)
 
 
 def find(name: str) -> HmpCommand | None:

@@ -145,7 +145,6 @@ INFO = (
     ),
     HmpCommand("network", (), "", "show the network state", _says("")),
     HmpCommand("numa", (), "", "show NUMA information", _says("0 nodes\n")),
-    HmpCommand("pci", (), "", "show PCI info", _says("")),
     HmpCommand("cpus", (), "", "show infos for each CPU", _says("")),
     HmpCommand("memdev", (), "", "show memory backends", _says("\n")),
     HmpCommand("memory-devices", (), "", "show memory devices", _says("")),

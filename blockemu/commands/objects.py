@@ -3,7 +3,9 @@
 from typing import Annotated, Any
 
 from blockemu.commands.context import Context
-from blockemu.errors import InvalidParameterValue
+from blockemu.errors import DeviceNotFound, InvalidParameterValue
+from blockemu.machine.board import ABSTRACT, KNOWN
+from blockemu.machine.device import describe_properties
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import ABSENT, Since, Struct, visit
 from blockemu.qom import NoSuchClass, list_class_properties
@@ -95,6 +97,28 @@ def qom_list_properties(context: Context, *, typename: str) -> list[ObjectProper
     if not is_a(TYPES[typename], "object"):
         raise InvalidParameterValue("typename", "a QOM type")
     return _infos(list_class_properties(TYPES[typename].cls))
+
+
+@command(since="1.2")
+def device_list_properties(context: Context, *, typename: str) -> list[ObjectPropertyInfo]:
+    """List the properties that devices of a type take.
+
+    @typename: the type
+    """
+    model = KNOWN.get(typename)
+    if model is None:
+        if typename not in TYPES and typename not in ABSTRACT:
+            raise DeviceNotFound(typename)
+        raise InvalidParameterValue("typename", "a non-abstract device type")
+    return [
+        ObjectPropertyInfo(
+            name=each.name,
+            type=each.type,
+            description=each.description,
+            default_value=each.default,
+        )
+        for each in describe_properties(model)
+    ]
 
 
 def _infos(rows: list[tuple[str, str]]) -> list[ObjectPropertyInfo]:

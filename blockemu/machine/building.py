@@ -3,17 +3,19 @@
 import errno
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from blockemu.errors import QmpError
+from blockemu.machine.board import BOARD
 from blockemu.machine.defaults import BARE, Furniture
-from blockemu.machine.device import Bus
 from blockemu.machine.devices import Devices
 from blockemu.machine.drives import Drives
+from blockemu.machine.fixtures import BusPlan, Fixture
 from blockemu.machine.models import Model
 from blockemu.machine.types import PFLASH
 
 _FLASH_SECTOR: Final = 4096
+_CARDS: Final = {"VGA": "vga", "e1000": "net", "e1000e": "net"}  # and what they are counted as
 _MOST_FIRMWARE: Final = 8 << 20  # bytes, all chips together
 
 
@@ -62,26 +64,74 @@ async def build(
         QmpError: a drive has no place.
 
     """
-    devices.furnish(
-        [Bus(plan.name, plan.kind, most=plan.most, hotplug=plan.hotplug) for plan in model.buses]
-    )
+    devices.furnish()
     devices.automatic |= {b for b, place in drives.places.items() if place.interface != "none"}
     await _place_firmware(devices, drives, model.flashes)
     floppies = _of(drives, "floppy") if model.floppy else []
-    first = model.floppy + furniture.before_floppies(model)
-    for i, name in enumerate(floppies):
-        await _connect(devices, name, "floppy", f"device[{first + i}]")
-    first = model.first + furniture.before_disks(model) + len(floppies)
-    for i, name in enumerate(_of(drives, "ide") if model.first else []):
-        place = drives.places[drives.named(name)]
-        driver = "ide-cd" if place.cdrom else "ide-hd"
-        folder = f"device[{first + i}]"
-        await _connect(devices, name, driver, folder, f"ide.{place.bus}")
+    disks = _of(drives, "ide") if model.first else []
+    numbers = _numbers(model, furniture, len(floppies), len(disks))
+    for fixture in model.fixtures:
+        for i, state in enumerate(_instances(fixture, furniture)):
+            number = fixture.number + numbers[fixture.after] + i
+            devices.add_fixture(fixture, BOARD[fixture.type], number, **state)
+        if fixture.type == "isa-fdc":
+            for i, name in enumerate(floppies):
+                await _connect(devices, drives, name, "floppy", model.floppy + numbers["cards"] + i)
+        if fixture.buses and fixture.buses[-1] == last_ide(model):
+            for i, name in enumerate(disks):
+                driver = "ide-cd" if drives.places[drives.named(name)].cdrom else "ide-hd"
+                await _connect(devices, drives, name, driver, model.first + numbers["nics"] + i)
     for backend, place in drives.places.items():
         taken = backend.device or backend in drives.optional
         if not taken and place.interface not in ("none", "virtio"):
             drives.homeless = backend.title
             raise InterfaceUnsupported(place.interface, place.bus, place.unit)
+
+
+def last_ide(model: Model) -> BusPlan | None:
+    """Return the last of a machine's IDE buses."""
+    plans = [plan for fixture in model.fixtures for plan in fixture.buses if plan.kind == "IDE"]
+    return plans[-1] if plans else None
+
+
+_SERIAL: Final = ((1016, 4), (760, 3), (1000, 4), (744, 3))  # port, interrupt
+_PARALLEL: Final = ((888, 7), (632, 7), (956, 7))
+
+
+def _instances(fixture: Fixture, furniture: Furniture) -> Iterator[dict[str, Any]]:
+    """Yield what is different in each of the devices that a fixture stands for."""
+    if fixture.type in _CARDS:
+        for i in range(furniture.shown(_CARDS[fixture.type])):
+            yield {} if fixture.type == "VGA" else {"mac": f"52:54:00:12:34:{0x56 + i:02x}"}
+    elif fixture.type in _PORTS:
+        kind, ports = _PORTS[fixture.type]
+        for i, (port, interrupt) in enumerate(ports[: furniture.counts[kind]]):
+            chardev = {"chardev": f"{kind}{i}"} if kind == "parallel" else {}
+            yield {"index": i, "iobase": port, "irq": interrupt} | chardev
+    else:
+        yield {}
+
+
+_PORTS: Final = {"isa-serial": ("serial", _SERIAL), "isa-parallel": ("parallel", _PARALLEL)}
+
+
+def _numbers(model: Model, furniture: Furniture, floppies: int, disks: int) -> dict[str, int]:
+    """Return how many optional devices come before those that a machine always has."""
+    counts = furniture.counts
+    early = counts["cpu"] + (counts["vga"] if model.cards_first else 0)
+    cards = furniture.before_floppies(model)
+    nics = furniture.before_disks(model) + floppies
+    return {
+        "always": 0,
+        "cpu": counts["cpu"],
+        "early": early,
+        "serial": early + counts["serial"],
+        "cards": cards,
+        "floppies": cards + floppies,
+        "nics": nics,
+        "disks": nics + disks,
+        "cards and disks": nics + disks + counts["vga"],
+    }
 
 
 async def _place_firmware(devices: Devices, drives: Drives, chips: int) -> None:
@@ -117,9 +167,12 @@ def _of(drives: Drives, interface: str) -> list[str]:
     return [title for _, _, title in sorted(found)]
 
 
-async def _connect(devices: Devices, name: str, driver: str, folder: str, bus: str = "") -> None:
-    options = {"driver": driver, "drive": name} | ({"bus": bus} if bus else {})
-    await devices.add(options, folder=folder)
+async def _connect(devices: Devices, drives: Drives, name: str, driver: str, number: int) -> None:
+    place = drives.places[drives.named(name)]
+    options = {"driver": driver, "drive": name, "unit": str(place.unit)}
+    if driver != "floppy":
+        options["bus"] = f"ide.{place.bus}"
+    await devices.add(options, folder=f"device[{number}]")
 
 
 def virtio_drives(drives: Drives) -> Iterator[str]:

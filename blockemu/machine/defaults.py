@@ -32,6 +32,7 @@ _REPLACES: Final = {  # a device of this type is instead of that default
     "virtio-vga-gl": "vga",
 }
 _EVERYTHING: Final = ("serial", "parallel", "floppy", "cdrom", "sdcard", "vga", "net")
+_NICS: Final = ("net", "nic")
 _REPLACING_OPTIONS: Final = {
     "serial": "serial",
     "parallel": "parallel",
@@ -48,6 +49,11 @@ class Furniture:
 
     defaults: set[str]
     counts: dict[str, int]
+    unknown: frozenset[str] = frozenset()  # kinds of cards that were chosen by name
+
+    def shown(self, card: str) -> int:
+        """Tell how many cards of a kind there are that are the machine's usual ones."""
+        return 0 if card in self.unknown else self.counts[card]
 
     def before_floppies(self, model: Model) -> int:
         """Tell how many devices come before the floppies beyond those of an empty machine."""
@@ -67,10 +73,13 @@ def furnish(options: Iterable[tuple[str, str]], model: Model) -> Furniture:
     given = list(options)
     defaults = set(_EVERYTHING) - model.lacks
     counts = dict.fromkeys(("cpu", "serial", "parallel", "vga", "net"), 0)
+    unknown: set[str] = set()
     for name, value in given:
         head = value.split(",")[0]
         if name == "nodefaults":
             defaults.clear()
+        if (name == "vga" and head not in ("std", "none")) or (name in _NICS and "model=" in value):
+            unknown.add(_REPLACING_OPTIONS[name])
         if name in _REPLACING_OPTIONS:
             defaults.discard(_REPLACING_OPTIONS[name])
             counts[_REPLACING_OPTIONS[name]] += _makes_device(name, head)
@@ -82,7 +91,7 @@ def furnish(options: Iterable[tuple[str, str]], model: Model) -> Furniture:
             counts["cpu"] = max(0, _cpus(value) - 1)
     for kind in defaults & counts.keys():
         counts[kind] += 1
-    return Furniture(defaults, counts)
+    return Furniture(defaults, counts, frozenset(unknown))
 
 
 def _makes_device(name: str, value: str) -> bool:

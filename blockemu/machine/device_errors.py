@@ -39,6 +39,12 @@ class NoHotplug(QmpError):
     template = "Bus '{}' does not support hotplugging"
 
 
+class NoDeviceHotplug(QmpError):
+    """The machine's own device: (type)."""
+
+    template = "Device '{}' does not support hotplugging"
+
+
 class NoIothreads(QmpError):
     """The controller cannot follow the disk to its thread."""
 

@@ -11,11 +11,10 @@ from blockemu.errors import (
     InvalidParameterValue,
     MissingParameter,
     NodeNotFound,
-    QmpError,
 )
 from blockemu.graph import Graph
 from blockemu.jobs.registry import Jobs
-from blockemu.machine.device import Bus, Device, class_of, inner_of
+from blockemu.machine.device import Bus, Device, Part, bus_class, class_of
 from blockemu.machine.device_errors import (
     BadSlot,
     BusFull,
@@ -24,10 +23,9 @@ from blockemu.machine.device_errors import (
     DriveNotFound,
     DriveTaken,
     DuplicateDevice,
-    NeedsMedium,
     NoBackend,
     NoBus,
-    NoChassis,
+    NoDeviceHotplug,
     NoHotplug,
     NoIothreads,
     NoSuchProperty,
@@ -36,15 +34,18 @@ from blockemu.machine.device_errors import (
     UnplugPending,
     WrongBus,
 )
-from blockemu.machine.error_policies import apply_policies
-from blockemu.machine.property_values import check_value, slot
-from blockemu.machine.types import BY_NAME, DeviceType, Drive
-from blockemu.optlist import IDENTIFIER_HINT, is_identifier, is_on
+from blockemu.machine.fixtures import SYSTEM, BusPlan, Fixture
+from blockemu.machine.globals import Globals
+from blockemu.machine.pci import FUNCTIONS, parse_address
+from blockemu.machine.property_values import check_block_size, parse_value
+from blockemu.machine.realising import realise
+from blockemu.machine.settling import take_place
+from blockemu.machine.types import BY_NAME, DeviceType
+from blockemu.optlist import IDENTIFIER_HINT, is_identifier
 from blockemu.perm import Perm
 from blockemu.permissions import want
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import Struct
-from blockemu.qmp_server.scalars import parse_unsigned
 from blockemu.qom import Container, NoSuchObject, Object, Tree
 from blockemu.schema.devices import DeviceDeleted
 from blockemu.threads import IothreadFixed, roots_around
@@ -61,6 +62,7 @@ class Devices:
         self._qom = qom
         self._emit = emit
         self.buses: list[Bus] = []
+        self.globals = Globals()
         self.started = False  # from then on devices are plugged in while the machine is on
         self.automatic: set[Backend] = set()  # drives that the machine connects by itself
         self._anonymous = 0
@@ -68,12 +70,51 @@ class Devices:
         self._removing = asyncio.Lock()  # one leaves after another
         self.reset_hooks: list[Callable[[Device | None], None]] = []  # None: all are reset
 
-    def furnish(self, buses: list[Bus]) -> None:
-        """Give the machine its buses, and devices their folders."""
-        self.buses = buses
-        self._numbered["PCI"] = sum(bus.name == "pci.0" for bus in buses)
+    def furnish(self) -> None:
+        """Give the machine the bus that its own devices are on, and devices their folders."""
         for name in ("unattached", "peripheral", "peripheral-anon"):
             _folder(self._qom.container("machine"), name)
+        root = self._grow(BusPlan(SYSTEM, "System"), None)
+        _folder(self._qom.container("machine"), "unattached").add_child("sysbus", root)
+
+    def _grow(self, plan: BusPlan, owner: Part | None) -> Bus:
+        bus = bus_class(plan.type or plan.kind)(
+            plan.name,
+            plan.kind,
+            most=plan.most,
+            units=plan.units,
+            hotplug=plan.hotplug,
+            type_=plan.type,
+        )
+        if owner is not None:
+            owner.add_bus(bus)
+        self.buses.append(bus)
+        return bus
+
+    def add_fixture(self, fixture: Fixture, model: DeviceType, number: int, **state: Any) -> None:
+        """Make a device of the machine's own, and the buses that it brings."""
+        bus = next(bus for bus in self.buses if bus.title == fixture.bus)
+        device = class_of(model)(model, bus, "")
+        machine: Object = self._qom.container("machine")
+        if fixture.role:
+            name, _, holder = fixture.role.partition("@")
+            (self._latest(holder) if holder else machine).add_child(name, device)
+        else:
+            _folder(machine, "unattached").add_child(f"device[{number}]", device)
+        if fixture.address:
+            device.state["addr"] = parse_address(fixture.address)
+        device.state |= dict(fixture.state) | dict(state)
+        device.fixed = device.realised = True
+        self.globals.apply(device, self._set_property)
+        take_place(device)
+        bus.attach(device)
+        for plan in fixture.buses:
+            self._grow(plan, device)
+            self._numbered[plan.kind] += plan.name == f"{plan.kind.lower()}.0"
+
+    def _latest(self, type_: str) -> Device:
+        found = (d for bus in self.buses for d in reversed(bus.devices) if d.model.name == type_)
+        return next(found)
 
     # Looking up
 
@@ -122,8 +163,8 @@ class Devices:
         while at is not None:
             bus, every = at.bus, (each for bus in self.buses for each in bus.devices)
             at = next((each for each in every if each.child_bus is bus), None)
-            if at is not None and "iothread" in at.values:
-                return at.values["iothread"]
+            if at is not None and (thread := at.owner.state.get("iothread")):
+                return str(thread)
         return None
 
     def _check_iothread(self, device: Device) -> None:
@@ -153,19 +194,26 @@ class Devices:
             raise UnknownDevice(given)
         bus = self._bus(model, options.get("bus"))
         if self.started and not bus.hotplug:
-            raise NoHotplug(bus.name)
+            raise NoHotplug(bus.title)
         device = class_of(model)(model, bus, options.get("id", ""))
+        device.hotplugged = self.started
         self._place(device, folder)
         await self._start(device, options)
         if model.makes:
-            plain = "iothread" not in model.properties
-            bridge = model.makes == "PCI"
-            device.stays = bridge and not self.started
-            device.child_bus = Bus(
-                self._bus_name(device), model.makes, plain=plain, standard=bridge and self.started
-            )
-            self.buses.append(device.child_bus)
+            self._bring_bus(device)
         return device
+
+    def _bring_bus(self, device: Device) -> None:
+        """Give a controller or a bridge the bus that other devices go on."""
+        kind = device.model.makes
+        bridge = kind == "PCI"
+        device.stays = bridge and not self.started
+        plan = BusPlan(
+            self._bus_name(device), kind, hotplug=kind != "floppy-bus", units=2 * (not bridge)
+        )
+        bus = self._grow(plan, device.owner)
+        bus.plain = "iothread" not in device.model.properties
+        bus.standard = bridge and self.started
 
     async def add_fixed(self, model: DeviceType, name: str, drive: str) -> Device:
         """Make a device that belongs to the machine itself.
@@ -181,17 +229,25 @@ class Devices:
         return device
 
     async def _start(self, device: Device, options: Mapping[str, str]) -> None:
-        device.graph = self._graph
+        device.graph, device.boot_order = self._graph, self._boot_order
         try:
-            self._set_properties(device, options)
-            self._realise(device)
+            self.globals.apply(device, self._set_property)
+            for name in in_order(options):
+                if name not in _SPECIAL:
+                    self._set_property(device, name, options[name], device.id)
+            await realise(device)
             self._check_slot(device)
-            device.bus.devices.append(device)
+            device.bus.attach(device)
             self._check_iothread(device)
+            device.come_to_life()
         except BaseException:
-            device.bus.devices = [each for each in device.bus.devices if each is not device]
+            device.bus.detach(device)
             await self._take_out(device)
             raise
+
+    def _boot_order(self) -> set[int]:
+        parts = (d.owner for bus in self.buses for d in bus.devices)
+        return {part.state[name] for part in parts for name in part.model.boots}
 
     def _bus(self, model: DeviceType, name: str | None) -> Bus:
         if name is None:
@@ -200,7 +256,7 @@ class Devices:
             if found is None:
                 raise NoBus(model.bus, model.name)
             return found
-        found = next((b for b in self.buses if b.name == name), None)
+        found = next((b for b in self.buses if b.title == name), None)
         if found is None:
             raise BusNotFound(name)
         if found.kind != model.bus:
@@ -211,9 +267,8 @@ class Devices:
 
     def _from_roots(self) -> Iterator[Bus]:
         """Yield each bus before those behind it, the youngest first (qbus_find_recursive)."""
-        behind = {d.child_bus for bus in self.buses for d in bus.devices}
         for bus in reversed(self.buses):
-            if bus not in behind:
+            if bus.owner is None:
                 yield from _with_buses_behind(bus)
 
     def _bus_name(self, device: Device) -> str:
@@ -239,24 +294,24 @@ class Devices:
             name = f"device[{self._anonymous}]"
             self._anonymous += 1
             _folder(machine, "peripheral-anon").add_child(name, device)
-        if device.model.inner:
-            device.add_child("virtio-backend", inner_of(device.model))
 
-    def _set_properties(self, device: Device, options: Mapping[str, str]) -> None:
-        for name in in_order(options):
-            if name in _SPECIAL:
-                continue
-            kind = device.model.properties.get(name)
-            value = options[name]
-            if kind is None:
-                raise NoSuchProperty(device.model.name, name)
-            check_value(name, kind, value)
-            device.values[name] = value
-            if name == "drive" and value:
-                self._attach(device, value)
-            if name == "iothread" and value and self._qom.container("objects").child(value) is None:
-                raise DeviceNotFound(value)
-            self._graph.threads.used |= name == "iothread"
+    def _set_property(self, device: Device, name: str, value: str, id_: str = "") -> None:
+        """Take a property's value; ``id_``: as errors have it.  Raises QmpError."""
+        kind = device.model.properties.get(name)
+        if kind is None:
+            raise NoSuchProperty(device.model.name, name)
+        parsed = parse_value(device.model.name, name, kind, value)
+        if name in ("logical_block_size", "physical_block_size"):
+            check_block_size(id_, name, parsed)
+        if name == "drive" and value:
+            if device.backend is not None:
+                self.globals.check_conflict(device, name, value)
+            self._attach(device, value)
+        if name == "iothread" and value and self._qom.container("objects").child(value) is None:
+            raise DeviceNotFound(value)
+        self._graph.threads.used |= name == "iothread"
+        device.values[name] = value
+        device.keep(name, parsed)
 
     def _attach(self, device: Device, name: str) -> None:
         """Give a device its backend: a drive's, or a new one on a node (set_drive_helper)."""
@@ -274,68 +329,12 @@ class Devices:
         backend.device = backend.device_id = device.called
         device.backend = backend
 
-    def _realise(self, device: Device) -> None:
-        """Check the drive and take the permissions (blkconf_apply_backend_options)."""
-        kind, backend = device.model.drive, device.backend
-        bridge = device.model.makes == "PCI"
-        if bridge and not parse_unsigned(device.values.get("chassis_nr", "0")):
-            raise NoChassis
-        if kind is Drive.NONE:
-            return
-        has_tray = kind is Drive.MEDIUM or is_on(device.values.get("removable"))
-        may_be_empty = has_tray or kind is Drive.FLOPPY
-        if backend is None and not may_be_empty:
-            raise QmpError(device.model.no_drive)
-        if backend is None:
-            backend = device.backend = Backend()
-            self._graph.backends[device.owner.path] = backend
-            backend.device = backend.device_id = device.called
-        if backend.inserted is None and not may_be_empty:
-            raise NeedsMedium
-        self._take_permissions(device, backend)
-        cache = device.values.get("write-cache", "auto")
-        if cache != "auto":
-            backend.write_cache = cache == "on"
-        apply_policies(backend, device.values)
-        backend.removable = may_be_empty
-        backend.tray = has_tray
-        backend.reports_errors = kind not in (Drive.FLOPPY, Drive.FLASH)
-        backend.reset_io_status()
-        if kind is Drive.FLOPPY:
-            backend.media_hooks.append(lambda loaded: self._floppy_changed(device, loaded))
-
     def _check_slot(self, device: Device) -> None:
         """Refuse the first slot behind a bridge that was plugged in, which is the default."""
-        if device.bus.standard and slot(device.values.get("addr", "0")) == 0:
-            inner = device.child("virtio-backend")
-            if inner is not None:
-                self._emit(DeviceDeleted(path=inner.path))
+        if device.bus.standard and device.state["addr"] < FUNCTIONS:
+            if device.inner is not None:
+                self._emit(DeviceDeleted(path=device.inner.path))
             raise BadSlot(0)
-
-    def _floppy_changed(self, device: Device, loaded: bool) -> None:
-        """Want of the disk what it gives; of none, nothing (fd_change_cb, hw/block/fdc.c)."""
-        assert device.backend is not None
-        if loaded:
-            self._take_permissions(device, device.backend)
-        else:
-            device.backend.perm, device.backend.shared = Perm.NONE, Perm.ALL
-
-    def _take_permissions(self, device: Device, backend: Backend) -> None:
-        kind, node = device.model.drive, backend.inserted
-        read_only = kind is Drive.MEDIUM or (
-            kind is not Drive.WRITABLE and (node is None or node.flags.read_only)
-        )
-        perm = Perm.CONSISTENT_READ if read_only else Perm.CONSISTENT_READ | Perm.WRITE
-        shared = Perm.CONSISTENT_READ | Perm.WRITE_UNCHANGED
-        if kind in (Drive.DISK, Drive.WRITABLE):
-            shared |= Perm.RESIZE
-        if is_on(device.values.get("share-rw")):
-            shared |= Perm.WRITE
-        if kind is Drive.FLASH:
-            shared = Perm.ALL
-        if self._graph.incoming and backend.suspended is None:
-            backend.suspended = backend.perm, backend.shared
-        want(backend, perm, shared)
 
     # Unplugging
 
@@ -348,7 +347,9 @@ class Devices:
         if device.leaving:
             raise UnplugPending(device.id or name)
         if not device.bus.hotplug:
-            raise NoHotplug(device.bus.name)
+            raise NoHotplug(device.bus.title)
+        if device.fixed:
+            raise NoDeviceHotplug(device.model.name)
         device.leaving = True
         if device.bus.kind == "PCI" and not device.bus.standard:
             return None
@@ -377,8 +378,8 @@ class Devices:
             for each in list(device.child_bus.devices):
                 await self._remove(each)
             self.buses.remove(device.child_bus)
-        device.bus.devices.remove(device)
-        path, inner = device.path, device.child("virtio-backend")
+        device.bus.detach(device)
+        path, inner = device.path, device.inner
         inner_path = inner.path if inner is not None else ""
         await self._take_out(device, drop=True)
         if inner_path:
@@ -441,8 +442,9 @@ class Devices:
 def _with_buses_behind(bus: Bus) -> Iterator[Bus]:
     yield bus
     for device in reversed(bus.devices):
-        if device.child_bus is not None:
-            yield from _with_buses_behind(device.child_bus)
+        for part in device.list_devices():
+            for child in reversed(part.child_buses):
+                yield from _with_buses_behind(child)
 
 
 def _folder(machine: Object, name: str) -> Object:

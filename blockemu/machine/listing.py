@@ -1,10 +1,10 @@
 """What ``-device help`` and ``-drive format=help`` print."""
 
-from typing import Final
+import json
 
-from blockemu.machine.types import BY_NAME, TYPES, DeviceType
-
-_INNER: Final = ("virtio-blk-device", "virtio-scsi-device")
+from blockemu.machine.device import describe_properties
+from blockemu.machine.types import BLK_INNER, BY_NAME, SCSI_INNER, TYPES, DeviceType
+from blockemu.qmp_server.qapi import ABSENT
 
 
 def describe_devices(text: str) -> str:
@@ -12,12 +12,11 @@ def describe_devices(text: str) -> str:
     name = text.split(",")[0].removeprefix("driver=")
     model = BY_NAME.get(name)
     if model is not None:
-        rows = sorted(f"  {key}=<{kind}>" for key, kind in model.properties.items())
-        return "\n".join([f"{model.name} options:", *rows]) + "\n"
-    rows = [_row(each) for each in TYPES if each.makes != "PCI"]
-    rows += [f'name "{x}", bus virtio-bus' for x in _INNER]
+        return f"{model.name} options:\n" + "".join(f"{row}\n" for row in _options(model))
+    storage = [_row(each) for each in TYPES if each.makes != "PCI"]
+    storage += [_row(each) for each in (BLK_INNER, SCSI_INNER)]
     bridges = [_row(each) for each in TYPES if each.makes == "PCI"]
-    parts = (("Controller/Bridge/Hub devices:", bridges), ("Storage devices:", rows))
+    parts = (("Controller/Bridge/Hub devices:", bridges), ("Storage devices:", storage))
     return "\n\n".join("\n".join([title, *sorted(rows)]) for title, rows in parts) + "\n"
 
 
@@ -34,3 +33,17 @@ def describe_formats() -> str:
 
     names = " ".join(sorted(load_drivers()))
     return f"Supported formats: {names}\nSupported formats (read-only): {names}\n"
+
+
+def _options(model: DeviceType) -> list[str]:
+    """Describe the properties that a type takes (qdev_device_help, object_property_help)."""
+    rows = []
+    for each in describe_properties(model):
+        row = f"  {each.name}=<{each.type}>"
+        described = each.description is not None or each.default is not ABSENT
+        if described:
+            row = f"{row:<24} - {each.description or ''}"
+        if each.default is not ABSENT:
+            row += f" (default: {json.dumps(each.default)})"
+        rows.append(row)
+    return sorted(rows)

@@ -4,21 +4,13 @@ import re
 from typing import Final, NamedTuple
 
 from blockemu.errors import QmpError
+from blockemu.machine.fixtures import ISAPC, PC, Q35, Fixture
 
 
 class UnsupportedMachine(QmpError):
     """No such machine."""
 
     template = "unsupported machine type\nUse -machine help to list supported machines"
-
-
-class BusPlan(NamedTuple):
-    """A bus that a machine has from the start."""
-
-    name: str
-    kind: str
-    most: int = 0
-    hotplug: bool = True
 
 
 class Model(NamedTuple):
@@ -31,7 +23,7 @@ class Model(NamedTuple):
     defaults that it does not have.  ``sleeps``: whether its guest can be put to sleep.
     """
 
-    buses: tuple[BusPlan, ...] = ()
+    fixtures: tuple[Fixture, ...] = ()
     interface: str = "none"
     first: int = 0
     floppy: int = 0
@@ -42,26 +34,10 @@ class Model(NamedTuple):
     sleeps: bool = False
 
 
-_PC: Final = Model(
-    (
-        BusPlan("main-system-bus", "System", hotplug=False),
-        BusPlan("pci.0", "PCI"),
-        BusPlan("floppy-bus.0", "floppy-bus", 2, hotplug=False),
-        BusPlan("ide.0", "IDE", 2, hotplug=False),
-        BusPlan("ide.1", "IDE", 2, hotplug=False),
-    ),
-    "ide",
-    first=18,
-    floppy=13,
-    flashes=2,
-    sleeps=True,
-)
+_PC: Final = Model(PC, "ide", first=18, floppy=13, flashes=2, sleeps=True)
+_ISAPC: Final = _PC._replace(fixtures=ISAPC, flashes=0, first=16, floppy=10, sleeps=False)
 _Q35: Final = Model(
-    (
-        BusPlan("main-system-bus", "System", hotplug=False),
-        BusPlan("pcie.0", "PCI"),
-        *(BusPlan(f"ide.{n}", "IDE", 1, hotplug=False) for n in range(6)),
-    ),
+    Q35,
     "ide",
     first=16,
     flashes=2,
@@ -74,7 +50,7 @@ _NONE: Final = Model(lacks=frozenset({"floppy", "cdrom", "sdcard"}))
 _MICROVM: Final = Model(lacks=frozenset({"floppy"}))
 _MODELS: Final = (
     (r"pc|pc-i440fx-\d+\.\d+", _PC),
-    (r"isapc", _PC._replace(flashes=0, first=16, floppy=10, sleeps=False)),
+    (r"isapc", _ISAPC),
     (r"q35|pc-q35-\d+\.\d+(\.\d+)?", _Q35),
     (r"none|x-remote", _NONE),
     (r"microvm", _MICROVM),

@@ -1,123 +1,185 @@
-"""The properties of devices: what ``-device`` and ``device_add`` take, with their types."""
+"""The properties of devices, in the order in which QEMU declares them: kinds and defaults.
 
-from typing import Final
+A level is what one class adds to the class that it derives from.
+"""
+
+from typing import Any, Final, NamedTuple
+
+_TYPES: Final = {"bit": "bool", "drive": "str", "blocksize": "size", "devfn": "int32"}
+_DESCRIPTIONS: Final = {
+    "bit": "on/off",
+    "drive": "Node name or ID of a block device to use as a backend",
+    "blocksize": "A power of two between 512 B and 2 MiB",
+    "devfn": "Slot and optional function number, example: 06.0 or 06",
+    "OnOffAuto": "on/off/auto",
+    "BlockdevOnError": "Error handling policy, report/ignore/enospc/stop/auto",
+    "FdcDriveType": "FDC drive type, 144/288/120/none/auto",
+    "BiosAtaTranslation": "Logical CHS translation algorithm, auto/none/lba/large/rechs",
+}
+UNSET: Final = 0xFFFFFFFF
 
 
-def _table(text: str) -> dict[str, str]:
-    """Read ``type: name name ...`` lines."""
-    found: dict[str, str] = {}
-    for line in text.strip().splitlines():
-        kind, _, names = line.partition(": ")
-        found |= dict.fromkeys(names.split(), kind)
-    return found
+class Spec(NamedTuple):
+    """A property: its name, its kind, its value unless set (None: an empty string)."""
+
+    name: str
+    kind: str
+    default: Any
+
+    @property
+    def type(self) -> str:
+        """The name of its type."""
+        return _TYPES.get(self.kind, self.kind)
+
+    @property
+    def description(self) -> str | None:
+        """What is said of it."""
+        return _DESCRIPTIONS.get(self.kind)
 
 
-BLOCK: Final = _table(
+class Level(NamedTuple):
+    """A class of devices: its name, whether there are instances, its own properties."""
+
+    name: str
+    specs: tuple[Spec, ...] = ()
+    abstract: bool = True
+
+
+_WORDS: Final = {"-": None, "on": True, "off": False, "unset": UNSET, "max": 2**64 - 1}
+
+
+def _value(kind: str, word: str) -> Any:
+    if kind[0].isupper():
+        return word
+    return _WORDS[word] if word in _WORDS else int(word)
+
+
+def specs(text: str) -> tuple[Spec, ...]:
+    """Read ``name kind default`` lines, or several with semicolons between them."""
+    rows = (row.split() for line in text.strip().splitlines() for row in line.split(";"))
+    return tuple(Spec(name, kind, _value(kind, word)) for name, kind, word in rows)
+
+
+_BLOCK: Final = specs(
     """
-OnOffAuto: account-failed account-invalid backend_defaults write-cache
-int32: bootindex
-size: discard_granularity logical_block_size min_io_size opt_io_size physical_block_size
-str: drive serial
-BlockdevOnError: rerror werror
-bool: share-rw
+    drive drive -; backend_defaults OnOffAuto auto; logical_block_size blocksize 0
+    physical_block_size blocksize 0; min_io_size size 0; opt_io_size size 0
+    discard_granularity size unset; write-cache OnOffAuto auto; share-rw bool off
+    account-invalid OnOffAuto auto; account-failed OnOffAuto auto
     """
 )
-PCI: Final = _table(
-    """
-uint32: acpi-index rombar romsize vectors
-int32: addr
-bool: aer any_layout ats disable-modern event_idx indirect_desc ioeventfd iommu_platform
-bool: migrate-extra modern-pio-notify multifunction notify_on_empty packed page-per-vq
-bool: queue_reset use-disabled-flag use-started virtio-pci-bus-master-bug-migration
-bool: x-ats-page-aligned x-disable-legacy-check x-disable-pcie x-ignore-backend-features
-bool: x-pcie-deverr-init x-pcie-extcap-init x-pcie-flr-init x-pcie-lnkctl-init
-bool: x-pcie-lnksta-dllla x-pcie-pm-init
-OnOffAuto: disable-legacy
-str: failover_pair_id romfile
-link<iothread>: iothread
-    """
+_ERRORS: Final = specs("rerror BlockdevOnError auto; werror BlockdevOnError auto")
+_GEOMETRY: Final = specs(
+    "cyls uint32 0; heads uint32 0; secs uint32 0; lcyls uint32 0; lheads uint32 0; lsecs uint32 0"
+)
+
+PCI: Final = Level(
+    "pci-device",
+    specs(
+        """
+        addr devfn -1; romfile str -; romsize uint32 unset; rombar uint32 1
+        multifunction bit off; x-pcie-lnksta-dllla bit on; x-pcie-extcap-init bit on
+        failover_pair_id str -; acpi-index uint32 0
+        """
+    ),
+)
+VIRTIO_PCI: Final = Level(
+    "virtio-pci",
+    specs(
+        """
+        virtio-pci-bus-master-bug-migration bit off; migrate-extra bit on
+        modern-pio-notify bit off; x-disable-pcie bit off; page-per-vq bit off
+        x-ignore-backend-features bool off; ats bit off; x-ats-page-aligned bit on
+        x-pcie-deverr-init bit on; x-pcie-lnkctl-init bit on; x-pcie-pm-init bit on
+        x-pcie-flr-init bit on; aer bit off
+        """
+    ),
+)
+VIRTIO_GENERIC: Final = specs("disable-legacy OnOffAuto auto; disable-modern bool off")
+VIRTIO_BLK_PCI: Final = specs("class uint32 0; ioeventfd bit on; vectors uint32 unset")
+VIRTIO_SCSI_PCI: Final = specs("ioeventfd bit on; vectors uint32 unset")
+VIRTIO: Final = Level(
+    "virtio-device",
+    specs(
+        """
+        indirect_desc bit on; event_idx bit on; notify_on_empty bit on; any_layout bit on
+        iommu_platform bit off; packed bit off; queue_reset bit on; use-started bool on
+        use-disabled-flag bool on; x-disable-legacy-check bool off
+        """
+    ),
 )
 VIRTIO_BLK: Final = (
-    BLOCK
-    | PCI
-    | _table(
+    _BLOCK
+    + _ERRORS
+    + _GEOMETRY
+    + specs(
         """
-uint32: class cyls heads lcyls lheads lsecs max-discard-sectors max-write-zeroes-sectors secs
-bool: config-wce discard report-discard-granularity request-merging scsi seg-max-adjust
-bool: write-zeroes x-enable-wce-if-config-wce
-uint16: num-queues queue-size
-    """
+        serial str -; config-wce bit on; scsi bit off; request-merging bit on
+        num-queues uint16 65535; queue-size uint16 256; seg-max-adjust bool on
+        iothread link<iothread> -; discard bit on; report-discard-granularity bool on
+        write-zeroes bit on; max-discard-sectors uint32 4194303
+        max-write-zeroes-sectors uint32 4194303; x-enable-wce-if-config-wce bool on
+        """
     )
 )
-VIRTIO_SCSI: Final = PCI | _table(
+VIRTIO_SCSI: Final = specs(
     """
-uint32: cmd_per_lun max_sectors num_queues virtqueue_size
-bool: hotplug param_change seg_max_adjust
-    """
-)
-LSI: Final = _table(
-    """
-uint32: acpi-index rombar romsize
-int32: addr
-bool: multifunction x-pcie-extcap-init x-pcie-lnksta-dllla
-str: failover_pair_id romfile
+    num_queues uint32 unset; virtqueue_size uint32 256; seg_max_adjust bool on
+    max_sectors uint32 65535; cmd_per_lun uint32 128; hotplug bit on; param_change bit on
+    iothread link<iothread> -
     """
 )
-PCI_BRIDGE: Final = _table(
+PCI_BRIDGE: Final = specs(
     """
-uint32: acpi-index bus-reserve rombar romsize
-int32: addr
-uint8: chassis_nr
-size: io-reserve mem-reserve pref32-reserve pref64-reserve
-OnOffAuto: msi
-bool: multifunction shpc x-pcie-extcap-init x-pcie-lnksta-dllla
-str: failover_pair_id romfile
+    chassis_nr uint8 0; msi OnOffAuto auto; shpc bit on; bus-reserve uint32 unset
+    io-reserve size max; mem-reserve size max; pref32-reserve size max; pref64-reserve size max
     """
 )
-SCSI_HD: Final = BLOCK | _table(
+SCSI: Final = Level(
+    "scsi-device", specs("channel uint32 0; scsi-id uint32 unset; lun uint32 unset")
+)
+_SCSI_DISK: Final = (
+    _BLOCK
+    + _ERRORS
+    + specs("ver str -; serial str -; vendor str -; product str -; device_id str -")
+)
+_PORTS: Final = specs("wwn uint64 0; port_wwn uint64 0; port_index uint16 0")
+SCSI_HD: Final = (
+    _SCSI_DISK
+    + specs("removable bit off; dpofua bit off")
+    + _PORTS
+    + specs(
+        """
+        max_unmap_size uint64 1073741824; max_io_size uint64 2147483647; rotation_rate uint16 0
+        scsi_version int32 5; quirk_mode_page_vendor_specific_apple bit off
+        """
+    )
+    + _GEOMETRY
+)
+SCSI_CD: Final = (
+    _SCSI_DISK
+    + _PORTS
+    + specs(
+        """
+        max_io_size uint64 2147483647; scsi_version int32 5; quirk_mode_page_apple_vendor bit off
+        quirk_mode_sense_rom_use_dbd bit off; quirk_mode_page_vendor_specific_apple bit off
+        quirk_mode_page_truncated bit off
+        """
+    )
+)
+IDE: Final = Level("ide-device", specs("unit uint32 unset"))
+IDE_CD: Final = _BLOCK + _ERRORS + specs("ver str -; wwn uint64 0; serial str -; model str -")
+IDE_HD: Final = (
+    IDE_CD + _GEOMETRY + specs("bios-chs-trans BiosAtaTranslation auto; rotation_rate uint16 0")
+)
+FLOPPY: Final = specs("unit uint32 unset") + _BLOCK + specs("drive-type FdcDriveType auto")
+ISA_FDC: Final = specs(
     """
-uint32: channel cyls heads lcyls lheads lsecs lun scsi-id secs
-str: device_id product vendor ver
-bool: dpofua quirk_mode_page_vendor_specific_apple removable
-uint64: max_io_size max_unmap_size port_wwn wwn
-uint16: port_index rotation_rate
-int32: scsi_version
+    iobase uint32 1008; irq uint32 6; dma uint32 2; fdtypeA FdcDriveType auto
+    fdtypeB FdcDriveType auto; fallback FdcDriveType 288
     """
 )
-SCSI_CD: Final = BLOCK | _table(
-    """
-uint32: channel lun scsi-id
-str: device_id product vendor ver
-uint64: max_io_size port_wwn wwn
-uint16: port_index
-bool: quirk_mode_page_apple_vendor quirk_mode_page_truncated
-bool: quirk_mode_page_vendor_specific_apple quirk_mode_sense_rom_use_dbd
-int32: scsi_version
-    """
-)
-IDE_HD: Final = BLOCK | _table(
-    """
-BiosAtaTranslation: bios-chs-trans
-uint32: cyls heads lcyls lheads lsecs secs unit
-str: model ver
-uint16: rotation_rate
-uint64: wwn
-    """
-)
-IDE_CD: Final = BLOCK | _table(
-    """
-str: model ver
-uint32: unit
-uint64: wwn
-    """
-)
-FLOPPY: Final = _table(
-    """
-OnOffAuto: account-failed account-invalid backend_defaults write-cache
-size: discard_granularity logical_block_size min_io_size opt_io_size physical_block_size
-str: drive
-FdcDriveType: drive-type
-bool: share-rw
-uint32: unit
-    """
+PCI_HOST: Final = Level(
+    "pci-host-bridge",
+    specs("x-config-reg-migration-enabled bool on; bypass-iommu bool off"),
 )
