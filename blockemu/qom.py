@@ -5,6 +5,7 @@ properties in ``PROPERTIES``; those of its bases are its too.  Children are prop
 """
 
 from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 from blockemu.errors import QmpError
@@ -186,6 +187,7 @@ def _levels(cls: type[Object]) -> Iterator[tuple[Property, ...]]:
     return (vars(c)["PROPERTIES"] for c in cls.__mro__ if "PROPERTIES" in vars(c))
 
 
+@cache
 def class_properties(cls: type[Object]) -> dict[str, Property]:
     """Return the properties that all objects of a class have."""
     return {p.name: p for level in reversed(list(_levels(cls))) for p in level}
