@@ -5,8 +5,7 @@ properties in ``PROPERTIES``; those of its bases are its too.  Children are prop
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from blockemu.errors import QmpError
 from blockemu.hashorder import HashOrder
@@ -187,10 +186,14 @@ def _levels(cls: type[Object]) -> Iterator[tuple[Property, ...]]:
     return (vars(c)["PROPERTIES"] for c in cls.__mro__ if "PROPERTIES" in vars(c))
 
 
-@cache
+_found: Final[dict[Any, dict[str, Property]]] = {}  # by class
+
+
 def class_properties(cls: type[Object]) -> dict[str, Property]:
     """Return the properties that all objects of a class have."""
-    return {p.name: p for level in reversed(list(_levels(cls))) for p in level}
+    if cls not in _found:
+        _found[cls] = {p.name: p for level in reversed(list(_levels(cls))) for p in level}
+    return _found[cls]
 
 
 def list_class_properties(cls: type[Object]) -> list[tuple[str, str]]:
