@@ -76,15 +76,14 @@ def migrate(
     @resume: go on with one that has lost its way
     """
     migration = context.emu.migration
+
+    def take_fd(name: str) -> int:
+        return take_named_fd(context, name)
+
     if resume:
-        migration.resume()
+        migration.resume(uri, take_fd)
     else:
-        migration.start(
-            uri,
-            lambda name: take_named_fd(context, name),
-            block=bool(blk),
-            incremental=bool(inc),
-        )
+        migration.start(uri, take_fd, block=bool(blk), incremental=bool(inc))
 
 
 @command(since="0.14", name="migrate_cancel")

@@ -9,7 +9,7 @@ from blockemu.connecting import connect
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.exports.listening import listen
 from blockemu.migration.capabilities import Capabilities
-from blockemu.migration.channel import Channel, from_command, from_descriptor, from_socket
+from blockemu.migration.channel import Channel, Way, from_command, from_descriptor, from_socket
 from blockemu.migration.incoming import Coming
 from blockemu.migration.outgoing import Leaving
 from blockemu.migration.parameters import Parameters
@@ -46,10 +46,10 @@ class NothingPaused(QmpError):
     template = "Cannot resume if there is no paused migration"
 
 
-class NoRecovery(QmpError):
-    """There is no memory, of which the rest could still be sent."""
+class ReleasedRam(QmpError):
+    """What was sent is not there to be sent again."""
 
-    template = "Postcopy recovery cannot work without RAM"
+    template = "Postcopy recovery cannot work when release-ram capability is set"
 
 
 class Waiting(QmpError):
@@ -248,33 +248,57 @@ class Manager:
         try:
             if isinstance(place, Socket):
                 leaving.channel = from_socket(await connect(place.address, self.emu.pool))
-            await self._encrypt(leaving, place)
+            assert isinstance(leaving.channel, Channel)
+            leaving.channel = await self._encrypted(leaving.channel, place)
         except QmpError as e:
             self._give_up(leaving, e, self.report)
         else:
             await leaving.run()
 
-    async def _encrypt(self, leaving: Leaving, place: Place) -> None:
+    async def _encrypted(self, channel: Channel, place: Place) -> Way:
         """Encrypt what is sent, if that is wanted (migration_channel_connect)."""
-        values, channel = self.parameters.values, leaving.channel
+        values = self.parameters.values
         if not values.tls_creds:
-            return
+            return channel
         from blockemu.migration.encrypted import towards  # start-up: few need it
 
         hostname = values.tls_hostname or None
         if hostname is None and isinstance(place, Socket):
             hostname = getattr(place.address, "host", None)
-        assert isinstance(channel, Channel)
-        leaving.channel = await towards(channel, values.tls_creds, self.emu.objects.find, hostname)
+        return await towards(channel, values.tls_creds, self.emu.objects.find, hostname)
 
-    def resume(self) -> None:
-        """Refuse to go on with a migration that has lost its way.
+    def resume(self, uri: str, take_fd: TakeFd) -> None:
+        """Go on by another way with a migration that has lost its own.
 
-        Pages are what QEMU would ask the other side about; bitmaps it drops there as well.
+        The other side has to say that it is ready, and has to have memory for that: one that waits
+        for bitmaps alone has dropped them, and says nothing.
+
+        Raises:
+            QmpError: there is none, or not by this way.
+
         """
-        if self.leaving.status is not S.POSTCOPY_PAUSED:
+        leaving = self.leaving
+        if leaving.status is not S.POSTCOPY_PAUSED:
             raise NothingPaused
-        raise NoRecovery
+        if C.RELEASE_RAM in self.capabilities:
+            raise ReleasedRam
+        place = parse(uri)
+        if place is None:
+            raise InvalidParameterValue("uri", "a valid migration protocol")
+        self.emu.keep(self._recover(leaving, place, self._open(place, take_fd, reading=False)))
+
+    async def _recover(self, leaving: Leaving, place: Place, channel: Channel | None) -> None:
+        try:
+            if isinstance(place, Socket):
+                channel = from_socket(await connect(place.address, self.emu.pool))
+            assert channel is not None
+            way = await self._encrypted(channel, place)
+        except QmpError as e:
+            if channel is not None:
+                channel.close()
+            self.report(str(e))
+        else:
+            await leaving.recover(way)
 
     def start_postcopy(self) -> None:
         """Let the machine run there as soon as it can."""

@@ -360,9 +360,18 @@ class Leaving:
         self.move(S.POSTCOPY_ACTIVE, S.POSTCOPY_PAUSED)
         self.channel.close()
         self._manager.report("Detected IO failure for postcopy. Migration paused.")
-        while self.status is S.POSTCOPY_PAUSED:
+        while self.status in (S.POSTCOPY_PAUSED, S.POSTCOPY_RECOVER):
             await self._sleep(None)
         raise _Stop
+
+    async def recover(self, channel: Way) -> None:
+        """Ask by another way whether the other side is ready (postcopy_do_resume)."""
+        if self.status is not S.POSTCOPY_PAUSED:
+            channel.close()
+            return
+        self.channel = channel
+        self.move(S.POSTCOPY_PAUSED, S.POSTCOPY_RECOVER)
+        await channel.write(wire.command(wire.POSTCOPY_RESUME))
 
     # The end
 

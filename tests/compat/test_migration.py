@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compat.daemon import Blockemu, Both, Daemon, System, image
+from compat.daemon import DEADLINE, Blockemu, Both, Daemon, System, image
 
 EMPTY = ["-machine", "none", "-nodefaults", "-display", "none"]
 SIZE = 64 << 20
@@ -309,3 +310,101 @@ def test_a_machine_goes_on_from_a_snapshot(
         listed = daemon("human-monitor-command", {"command-line": "info snapshots"})
         assert listed == "There is no snapshot available.\r\n"
         assert daemon.stop() == 0
+
+
+HELD = 20000  # bytes a second after the machine has left: a few chunks at a time
+LARGE = f'{{"driver": "null-co", "node-name": "n", "size": {1 << 40}, "read-zeroes": true}}'
+
+
+@pytest.mark.parametrize("kind", [Real, Ours], ids=["real", "ours"])
+def test_bits_are_held_back_and_the_way_is_lost(
+    tmp_path: Path, program: Callable[[str], str], kind: Kind
+) -> None:
+    program("qemu-system-x86_64")
+    waits = ("-incoming", f"unix:{tmp_path}/stream")
+    with (
+        kind(tmp_path / "there", "-blockdev", LARGE, *waits) as there,
+        kind(tmp_path / "here", "-blockdev", LARGE) as here,
+    ):
+        for daemon in (here, there):
+            set_capabilities(daemon, *ON)
+        here("block-dirty-bitmap-add", node="n", name="a", granularity=65536)
+        here("migrate-set-parameters", max_postcopy_bandwidth=HELD)
+        _refused(there, "migrate-recover", RECOVER, uri="unix:x")
+        _refused(here, "migrate-pause", PAUSE)
+        _refused(here, "migrate", RESUME, uri="unix:x", resume=True)
+        here("migrate", uri=f"unix:{tmp_path}/stream")
+        here("migrate-start-postcopy")
+        for daemon in (here, there):
+            daemon.wait("MIGRATION", lambda data: data["status"] == "postcopy-active")
+        there.wait("RESUME")
+        here("migrate-pause")
+        here.wait("MIGRATION", lambda data: data["status"] == "postcopy-paused")
+        there.wait("MIGRATION", lambda data: data["status"] == "completed")
+        _refused(there, "migrate-recover", RECOVER, uri="unix:x")
+        _refused(here, "migrate-pause", PAUSE)
+        _refused(here, "migrate", "There's a migration process in progress", uri="unix:x")
+        for uri, text in BAD_PLACES.items():
+            _refused(here, "migrate", text, uri=uri, resume=True)
+        here("migrate", uri=f"unix:{tmp_path}/none", resume=True)  # told on standard error
+        assert here("query-migrate")["status"] == "postcopy-paused"
+        asked = tmp_path / "asked"
+        here("migrate", uri=f"exec:head -c 5 >{asked}", resume=True)
+        here.wait("MIGRATION", lambda data: data["status"] == "postcopy-recover")
+        _refused(here, "migrate", RESUME, uri="unix:x", resume=True)
+        _refused(here, "cont", "Migration is not finalized yet")
+        assert here("query-status")["status"] == "finish-migrate"
+        assert there("query-status")["status"] == "running"
+        deadline = time.monotonic() + DEADLINE
+        while not asked.exists() or len(asked.read_bytes()) < 5:
+            assert time.monotonic() < deadline
+            here("query-migrate")
+        assert asked.read_bytes() == b"\x08\x00\x09\x00\x00"  # whether the other side is ready
+        assert there.stop() == 0
+        if kind is Ours:  # QEMU waits for an answer for ever
+            here("migrate_cancel")
+            here.wait("MIGRATION", lambda data: data["status"] == "cancelled")
+            assert here.stop() == 0
+
+
+RECOVER = "Migrate recover can only be run when postcopy is paused."
+PAUSE = "migrate-pause is currently only supported during postcopy-active state"
+RESUME = "Cannot resume if there is no paused migration"
+BAD_PLACES = {
+    "nonsense": "Parameter 'uri' expects a valid migration protocol",
+    "tcp:x": "error parsing address 'x'",
+    "fd:x": "File descriptor named 'x' has not been found",
+}
+
+
+def _refused(daemon: Daemon, command: str, text: str, **members: object) -> None:
+    assert daemon.execute(command, **members)["error"]["desc"] == text
+
+
+@pytest.mark.parametrize("kind", [Real, Ours], ids=["real", "ours"])
+def test_it_can_be_cancelled_when_the_machine_has_left(
+    tmp_path: Path, program: Callable[[str], str], kind: Kind
+) -> None:
+    """The machine runs there, and here it can be let run again by hand."""
+    program("qemu-system-x86_64")
+    waits = ("-incoming", f"unix:{tmp_path}/stream")
+    with (
+        kind(tmp_path / "there", "-blockdev", LARGE, *waits) as there,
+        kind(tmp_path / "here", "-blockdev", LARGE) as here,
+    ):
+        for daemon in (here, there):
+            set_capabilities(daemon, *ON)
+        here("block-dirty-bitmap-add", node="n", name="a", granularity=65536)
+        here("migrate-set-parameters", max_postcopy_bandwidth=HELD)
+        here("migrate", uri=f"unix:{tmp_path}/stream")
+        here("migrate-start-postcopy")
+        here.wait("MIGRATION", lambda data: data["status"] == "postcopy-active")
+        there.wait("RESUME")
+        here("migrate_cancel")
+        here.wait("MIGRATION", lambda data: data["status"] == "cancelled")
+        there.wait("MIGRATION", lambda data: data["status"] == "completed")
+        assert here("query-migrate") == {"status": "cancelled"}
+        assert here("query-status")["status"] == "postmigrate"
+        here("cont")
+        assert here("query-status")["status"] == "running"
+        assert here.stop() == there.stop() == 0

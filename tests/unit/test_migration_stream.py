@@ -1,11 +1,13 @@
 """Streams: what is written is read again, in whatever pieces it comes, and nothing else is."""
 
+import asyncio
 import random
+import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qemu.qmp import ExecuteError
 
 from blockemu.bitmap import Bitmap
 from blockemu.migration import bitmap_wire, sections, wire
@@ -191,9 +193,17 @@ def test_sparse_bitmaps_cost_what_is_set():
     assert len(parts) <= 2 * len(spots) + 2
 
 
-async def test_what_was_to_be_encrypted_is_not_sent_in_clear_text():
-    async with running() as emu:
-        await emu.execute("migrate-set-parameters", tls_creds="tls0")
-        with pytest.raises(ExecuteError, match="TLS creds support requires GNUTLS"):
-            await emu.execute("migrate", uri="exec:cat")
-        assert await emu.execute("query-migrate") == {}
+async def test_what_was_to_be_encrypted_is_not_sent_in_clear_text(tmp_path: Path):
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "there"))
+        listener.listen()
+        listener.setblocking(False)
+        async with running() as emu:
+            await emu.execute("migrate-set-parameters", tls_creds="tls0")
+            await emu.execute("migrate", uri=f"unix:{tmp_path}/there")
+            there, _ = await loop.sock_accept(listener)
+            with there:
+                assert await loop.sock_recv(there, 1) == b""
+            told = await emu.execute("query-migrate")
+            assert told == {"status": "failed", "error-desc": "No TLS credentials with id 'tls0'"}
