@@ -60,9 +60,11 @@ class Planner:
             if entries is None:
                 return self._read_runs(offset, length, leaf, delta)
             at = offset & inside
-            if at + length > inside + 1:
-                return self._read_runs(offset, length, leaf, delta)
             entry: int = entries[offset >> bits & index]
+            if at + length > inside + 1:
+                if not entry & special and entry & OFFSET and _row(entries, offset, length, bits):
+                    return ((leaf, (entry & OFFSET) + at + delta, length),)
+                return self._read_runs(offset, length, leaf, delta)
             if not entry & special:
                 host = entry & OFFSET
                 if host:
@@ -192,16 +194,18 @@ class Planner:
             if entries is None:
                 return self._write_runs(offset, length, route, read)
             at = offset & inside
-            if at + length <= inside + 1:
-                entry: int = entries[offset >> bits & index]
-                if entry & kind != COPIED or not entry & OFFSET:
-                    return self._write_new(offset, length, route, read)
-                host = (entry & OFFSET) + at
-                if host + length > highest:
-                    highest = host + length
-                    reached(highest)
-                return ((leaf, host + delta, length),), None
-            return self._write_runs(offset, length, route, read)
+            entry: int = entries[offset >> bits & index]
+            inner = at + length <= inside + 1
+            if entry & kind != COPIED or not entry & OFFSET:
+                plan = self._write_new if inner else self._write_runs
+                return plan(offset, length, route, read)
+            if not inner and not _row(entries, offset, length, bits):
+                return self._write_runs(offset, length, route, read)
+            host = (entry & OFFSET) + at
+            if host + length > highest:
+                highest = host + length
+                reached(highest)
+            return ((leaf, host + delta, length),), None
 
         return write
 
@@ -306,6 +310,18 @@ class Planner:
         if entry & OFFSET or entry & KIND & ~READS_ZERO:
             return False
         return bool(entry & READS_ZERO) or self.image.backing is None
+
+
+def _row(entries: memoryview, offset: int, length: int, bits: int) -> bool:
+    """Tell whether all clusters of a range lie in one row and are alike, all in one table.
+
+    Saves numpy's dozen calls for what is mostly so (``make bench``: NBD, qcow2, 1 MiB; nbdcopy).
+    """
+    first, last = offset >> bits, offset + length - 1 >> bits
+    local, count = first & len(entries) - 1, last - first + 1
+    entry = entries[local]
+    wanted = list(range(entry, entry + (count << bits), 1 << bits))
+    return entries[local : local + count].tolist() == wanted
 
 
 def _linear(route: Route) -> tuple[Leaf, int]:
