@@ -17,7 +17,7 @@ import numpy as np
 
 from blockemu.bitpages import Contents, empty, expect_pages, gather, merge, used_parts
 from blockemu.bits import Bits
-from blockemu.bitwords import STEP, Positions, Words, fold, spread, steps
+from blockemu.bitwords import STEP, Positions, Words, fold, popcount, spread, steps
 from blockemu.images.distinct import distinct
 
 MASK = tuple(1 << i for i in range(8))
@@ -264,10 +264,27 @@ class Bitmap(Bits):
             raise ValueError("wrong length of stored bits")
         words = np.frombuffer(data, np.uint64)
         for start, stop in steps(first, end):
-            self._assign(start * 64, min(stop * 64, self.size), False)
+            if self.count:
+                self._assign(start * 64, min(stop * 64, self.size), False)
             part = words[start - first : stop - first]
             if part.any():
                 self._or(start, part, clean=True)
+
+    def room(self, offset: int, length: int) -> memoryview | None:
+        """Return the live bytes of a range without any bit set, to be filled from where they were
+        stored; ``filled`` is to be called then.  None: they should not all be touched.
+        """
+        if self._touched is not None:
+            return None
+        first, end = self._serial(offset, length)
+        return self.bits[first * 8 : end * 8]
+
+    def filled(self, offset: int, length: int) -> None:
+        """Take note of what was put into a ``room``; what is beyond the end is dropped."""
+        first, end = self._serial(offset, length)
+        if end == self.words.size and self.size & 63:
+            self.words[-1] &= np.uint64((1 << (self.size & 63)) - 1)
+        self.count += popcount(self.words[first:end])
 
     def stored_parts(self, size: int) -> Positions:
         """Return which parts of the stored bits, of ``size`` bytes each, have any set.
@@ -280,18 +297,22 @@ class Bitmap(Bits):
         found = [np.empty(0, np.int64)]
         for first, end in self._parts(max(STEP, per), per):
             rows, rest = divmod(end - first, per)
-            used = np.bitwise_or.reduce(self.words[first : end - rest].reshape(rows, per), axis=1)
-            found.append(np.flatnonzero(used) + first // per)
+            whole = self.words[first : end - rest].view(np.bool_)  # any byte but zero is true
+            found.append(np.flatnonzero(whole.reshape(rows, size).any(axis=1)) + first // per)
             if rest and self.words[end - rest : end].any():
                 found.append(np.array([end // per], np.int64))
         return distinct(np.concatenate(found))
 
     def stored(self, parts: Positions, size: int, room: Words) -> memoryview:
-        """Copy some parts of the stored bits, in a row, each of ``size`` bytes, to ``room``.
+        """Return some parts of the stored bits in a row, each of ``size`` bytes.
 
-        Returns what of it they take.
+        They are copied to ``room``, unless they lie in a row already.
         """
         per = size // 8
+        if len(parts) and self._touched is None:
+            first, last = int(parts[0]), int(parts[-1])
+            if last - first + 1 == len(parts) and (last + 1) * per <= self.words.size:
+                return self.bits[first * size : (last + 1) * size]
         rows = room[: len(parts) * per].reshape(-1, per)
         if self._touched is not None and per >> self._page:
             gather(self._held, parts, rows)

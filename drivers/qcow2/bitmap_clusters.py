@@ -71,7 +71,13 @@ class BitmapClusters:
     async def _read_row(self, host: int, entries: I64, into: Bitmap, room: memoryview) -> None:
         """Read clusters in a row, whose entries in the table need not be."""
         covers, size = into.serial_coverage(1 << self.bits), 1 << self.bits
-        last = int(entries[-1]) * covers
+        start, last = int(entries[0]) * covers, int(entries[-1]) * covers
+        if last - start == (len(entries) - 1) * covers:
+            length = min(last + covers, into.length) - start
+            if (place := into.room(start, length)) is not None:
+                await self._pread(host, place)
+                into.filled(start, length)
+                return
         rest = into.serial_size(last, min(covers, into.length - last))
         got = room[: (len(entries) - 1) * size + rest]
         await self._pread(host, got)
