@@ -1,7 +1,7 @@
 """Names of nodes and bitmaps in a stream, where the user has given them (construct_alias_map)."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockemu.dirty import MAX_NAME
 from blockemu.errors import QmpError
@@ -9,8 +9,7 @@ from blockemu.optlist import is_identifier
 from blockemu.schema.migration import BitmapMigrationBitmapAlias, BitmapMigrationNodeAlias
 
 Named = tuple[str, bool | None]  # a bitmap's other name, and whether it is persistent there
-Outgoing = dict[str, tuple[str, dict[str, Named]]]  # by names here
-Incoming = dict[str, tuple[str, dict[str, Named]]]  # by names in the stream
+Map = dict[str, tuple[str, dict[str, Named]]]  # nodes by name or alias, and their bitmaps
 _LONGEST: Final = 255
 _LONGEST_NODE: Final = 31
 
@@ -21,48 +20,58 @@ class BadMapping(QmpError):
     template = "Invalid mapping given for block-bitmap-mapping: {}"
 
 
-def outgoing(mapping: Sequence[BitmapMigrationNodeAlias]) -> Outgoing:
+class Side(NamedTuple):
+    """Which names a map is by, in the words of what is wrong with them."""
+
+    node: str
+    bitmap: str
+    twice: str
+
+
+_HERE: Final = Side("node name", "bitmap", "is mapped twice")
+_THERE: Final = Side("node alias", "bitmap alias", "is used twice")
+
+
+def outgoing(mapping: Sequence[BitmapMigrationNodeAlias]) -> Map:
     """Return what names here are in the stream.
 
     Raises:
         BadMapping: a name is none, or mapped twice.
 
     """
-    found: Outgoing = {}
-    for node in mapping:
-        _check_node(node)
-        if node.node_name in found:
-            raise BadMapping(f"The node name '{node.node_name}' is mapped twice")
-        bitmaps: dict[str, Named] = {}
-        found[node.node_name] = node.alias, bitmaps
-        for bitmap in node.bitmaps:
-            _check_bitmap(bitmap)
-            if bitmap.name in bitmaps:
-                raise BadMapping(f"The bitmap '{node.node_name}'/'{bitmap.name}' is mapped twice")
-            bitmaps[bitmap.name] = bitmap.alias, _persistent(bitmap)
-    return found
+    return _map(mapping, _HERE)
 
 
-def incoming(mapping: Sequence[BitmapMigrationNodeAlias]) -> Incoming:
+def incoming(mapping: Sequence[BitmapMigrationNodeAlias]) -> Map:
     """Return what names in the stream are here.
 
     Raises:
         BadMapping: a name is none, or used twice.
 
     """
-    found: Incoming = {}
+    return _map(mapping, _THERE)
+
+
+def _map(mapping: Sequence[BitmapMigrationNodeAlias], side: Side) -> Map:
+    found: Map = {}
     for node in mapping:
         _check_node(node)
-        if node.alias in found:
-            raise BadMapping(f"The node alias '{node.alias}' is used twice")
+        key, value = _ordered(node.node_name, node.alias, side)
+        if key in found:
+            raise BadMapping(f"The {side.node} '{key}' {side.twice}")
         bitmaps: dict[str, Named] = {}
-        found[node.alias] = node.node_name, bitmaps
+        found[key] = value, bitmaps
         for bitmap in node.bitmaps:
             _check_bitmap(bitmap)
-            if bitmap.alias in bitmaps:
-                raise BadMapping(f"The bitmap alias '{node.alias}'/'{bitmap.alias}' is used twice")
-            bitmaps[bitmap.alias] = bitmap.name, _persistent(bitmap)
+            name, other = _ordered(bitmap.name, bitmap.alias, side)
+            if name in bitmaps:
+                raise BadMapping(f"The {side.bitmap} '{key}'/'{name}' {side.twice}")
+            bitmaps[name] = other, _persistent(bitmap)
     return found
+
+
+def _ordered(name: str, alias: str, side: Side) -> tuple[str, str]:
+    return (name, alias) if side is _HERE else (alias, name)
 
 
 def _check_node(node: BitmapMigrationNodeAlias) -> None:

@@ -14,7 +14,7 @@ from blockemu.dirty import DirtyBitmap, bitmaps_of
 from blockemu.errors import QmpError
 from blockemu.graph import Graph
 from blockemu.migration import bitmap_wire
-from blockemu.migration.aliases import Incoming, Outgoing
+from blockemu.migration.aliases import Map
 from blockemu.migration.bitmap_wire import Chunks, Namer
 from blockemu.migration.wire import Input, Pull
 from blockemu.node import Node
@@ -51,7 +51,7 @@ class Leaving:
 class LeavingBitmaps:
     """All bitmaps that leave with one migration."""
 
-    def __init__(self, graph: Graph, aliases: Outgoing | None) -> None:
+    def __init__(self, graph: Graph, aliases: Map | None) -> None:
         self._graph = graph
         self._aliases = aliases
         self._all: list[Leaving] = []
@@ -173,9 +173,7 @@ class Coming:
 class ComingBitmaps:
     """The bitmaps that come with one migration."""
 
-    def __init__(
-        self, graph: Graph, aliases: Callable[[], Incoming | None], report: Report
-    ) -> None:
+    def __init__(self, graph: Graph, aliases: Callable[[], Map | None], report: Report) -> None:
         self._graph = graph
         self._aliases = aliases
         self._report = report
@@ -219,7 +217,7 @@ class ComingBitmaps:
 
     # Names
 
-    def _names(self, source: Input, flags: int, aliases: Incoming | None) -> Pull[int]:
+    def _names(self, source: Input, flags: int, aliases: Map | None) -> Pull[int]:
         nothing = flags in (0, bitmap_wire.END)
         if flags & bitmap_wire.NODE_NAME:
             name = yield from source.counted()
@@ -242,7 +240,7 @@ class ComingBitmaps:
             self._fail("Error: block device name is not set")
         return 0
 
-    def _find_node(self, alias: str, aliases: Incoming | None) -> None:
+    def _find_node(self, alias: str, aliases: Map | None) -> None:
         try:
             if aliases is None:
                 self._node = self._graph.lookup(alias)
@@ -253,7 +251,7 @@ class ComingBitmaps:
         except QmpError as e:
             self._fail(str(e))
 
-    def _find_bitmap(self, alias: str, aliases: Incoming | None, *, new: bool) -> None:
+    def _find_bitmap(self, alias: str, aliases: Map | None, *, new: bool) -> None:
         node, name = self._node, alias
         assert node is not None
         self._persistent = None

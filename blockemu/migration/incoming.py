@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from blockemu.activation import activate_all
 from blockemu.errors import QmpError
 from blockemu.migration import wire
-from blockemu.migration.aliases import Incoming as Aliases
-from blockemu.migration.aliases import incoming
+from blockemu.migration.aliases import Map, incoming
 from blockemu.migration.bitmaps import ComingBitmaps
 from blockemu.migration.channel import Way
 from blockemu.migration.coming_blocks import ComingBlocks
@@ -41,7 +40,7 @@ class Coming:
         self._loading: Load | None = None
         self._answers = False
 
-    def _aliases(self) -> Aliases | None:
+    def _aliases(self) -> Map | None:
         mapping = self._manager.parameters.values.block_bitmap_mapping
         return incoming(mapping) if mapping is not None else None
 

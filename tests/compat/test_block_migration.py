@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,21 @@ def prepare(daemon: Daemon, *capabilities: str) -> None:
     daemon("migrate-set-parameters", downtime_limit=0)
 
 
+@contextmanager
+def meeting(
+    folder: Path, kind: Kind, one: Path, other: Path
+) -> Iterator[tuple[Daemon, Daemon, str]]:
+    """Give a machine with a disk, one with another that waits for it, and where it does."""
+    socket = f"unix:{folder}/socket"
+    with (
+        kind(folder / "there", *drive(other, True), "-incoming", socket) as there,
+        kind(folder / "here", *drive(one, True)) as here,
+    ):
+        prepare(here)
+        prepare(there)
+        yield here, there, socket
+
+
 def over(daemon: Daemon) -> str:
     data = daemon.wait("MIGRATION", lambda told: told["status"] in ("completed", "failed"))
     return str(data["status"])
@@ -132,13 +148,9 @@ def test_how_it_is_asked_for_is_answered_alike(both: Both) -> None:
 @pytest.mark.parametrize("zeroes", [False, True])
 def test_a_disk_arrives(tmp_path: Path, kind: Kind, zeroes: bool) -> None:
     one, other = (disk(tmp_path, name, 8 * MIB) for name in ("one", "other"))
-    socket = f"unix:{tmp_path}/socket"
-    with (
-        kind(tmp_path / "there", *drive(other, True), "-incoming", socket) as there,
-        kind(tmp_path / "here", *drive(one, True)) as here,
-    ):
-        for daemon in (here, there):
-            prepare(daemon, *(["zero-blocks"] if zeroes else []))
+    with meeting(tmp_path, kind, one, other) as (here, there, socket):
+        if zeroes:
+            set_capabilities(here, "zero-blocks")
         write(here, "write -P 1 700k 1M")
         write(here, "write -P 2 5M 64k")
         here("migrate", uri=socket, blk=True)
@@ -180,13 +192,7 @@ def test_only_what_a_disk_has_of_its_own_is_sent(tmp_path: Path, kind: Kind) -> 
     base.write_bytes(b"b" * 8 * MIB)
     backing = ("-b", str(base), "-F", "raw")
     one, other = (disk(tmp_path, name, 0, "qcow2", *backing) for name in ("one", "other"))
-    socket = f"unix:{tmp_path}/socket"
-    with (
-        kind(tmp_path / "there", *drive(other, True), "-incoming", socket) as there,
-        kind(tmp_path / "here", *drive(one, True)) as here,
-    ):
-        prepare(here)
-        prepare(there)
+    with meeting(tmp_path, kind, one, other) as (here, there, socket):
         write(here, "write -P 1 3M 64k")
         here("migrate", uri=socket, inc=True)
         assert over(here) == over(there) == "completed"
@@ -204,13 +210,7 @@ def _map(path: Path) -> str:
 @DEVICES
 def test_what_is_written_meanwhile_arrives(tmp_path: Path, kind: Kind) -> None:
     one, other = (disk(tmp_path, name, 32 * MIB) for name in ("one", "other"))
-    socket = f"unix:{tmp_path}/socket"
-    with (
-        kind(tmp_path / "there", *drive(other, True), "-incoming", socket) as there,
-        kind(tmp_path / "here", *drive(one, True)) as here,
-    ):
-        prepare(here)
-        prepare(there)
+    with meeting(tmp_path, kind, one, other) as (here, there, socket):
         here("migrate-set-parameters", max_bandwidth=HELD)
         here("migrate", uri=socket, blk=True)
         here.wait("MIGRATION", lambda data: data["status"] == "active")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -316,20 +317,27 @@ HELD = 20000  # bytes a second after the machine has left: a few chunks at a tim
 LARGE = f'{{"driver": "null-co", "node-name": "n", "size": {1 << 40}, "read-zeroes": true}}'
 
 
-@pytest.mark.parametrize("kind", [Real, Ours], ids=["real", "ours"])
-def test_bits_are_held_back_and_the_way_is_lost(
-    tmp_path: Path, program: Callable[[str], str], kind: Kind
-) -> None:
-    program("qemu-system-x86_64")
-    waits = ("-incoming", f"unix:{tmp_path}/stream")
+@contextmanager
+def held_back(folder: Path, kind: Kind) -> Iterator[tuple[Daemon, Daemon]]:
+    """Give a machine whose bits will be sent slowly, and one that waits at ``stream`` for it."""
+    waits = ("-incoming", f"unix:{folder}/stream")
     with (
-        kind(tmp_path / "there", "-blockdev", LARGE, *waits) as there,
-        kind(tmp_path / "here", "-blockdev", LARGE) as here,
+        kind(folder / "there", "-blockdev", LARGE, *waits) as there,
+        kind(folder / "here", "-blockdev", LARGE) as here,
     ):
         for daemon in (here, there):
             set_capabilities(daemon, *ON)
         here("block-dirty-bitmap-add", node="n", name="a", granularity=65536)
         here("migrate-set-parameters", max_postcopy_bandwidth=HELD)
+        yield here, there
+
+
+@pytest.mark.parametrize("kind", [Real, Ours], ids=["real", "ours"])
+def test_bits_are_held_back_and_the_way_is_lost(
+    tmp_path: Path, program: Callable[[str], str], kind: Kind
+) -> None:
+    program("qemu-system-x86_64")
+    with held_back(tmp_path, kind) as (here, there):
         _refused(there, "migrate-recover", RECOVER, uri="unix:x")
         _refused(here, "migrate-pause", PAUSE)
         _refused(here, "migrate", RESUME, uri="unix:x", resume=True)
@@ -387,15 +395,7 @@ def test_it_can_be_cancelled_when_the_machine_has_left(
 ) -> None:
     """The machine runs there, and here it can be let run again by hand."""
     program("qemu-system-x86_64")
-    waits = ("-incoming", f"unix:{tmp_path}/stream")
-    with (
-        kind(tmp_path / "there", "-blockdev", LARGE, *waits) as there,
-        kind(tmp_path / "here", "-blockdev", LARGE) as here,
-    ):
-        for daemon in (here, there):
-            set_capabilities(daemon, *ON)
-        here("block-dirty-bitmap-add", node="n", name="a", granularity=65536)
-        here("migrate-set-parameters", max_postcopy_bandwidth=HELD)
+    with held_back(tmp_path, kind) as (here, there):
         here("migrate", uri=f"unix:{tmp_path}/stream")
         here("migrate-start-postcopy")
         here.wait("MIGRATION", lambda data: data["status"] == "postcopy-active")

@@ -11,14 +11,20 @@ def _disks(folder: Path) -> None:
     (folder / "long.raw").write_bytes(bytes([1]) * (2 << 20))
 
 
-QUORUM = Group(
-    "quorum",
-    r"""
+_THREE = """
 + blockdev-add {"driver": "file", "node-name": "a", "filename": "a.raw"}
 + blockdev-add {"driver": "file", "node-name": "b", "filename": "b.raw"}
 + blockdev-add {"driver": "file", "node-name": "c", "filename": "c.raw"}
+"""
+_MORE = """
 + blockdev-add {"driver": "file", "node-name": "d", "filename": "d.raw"}
 + blockdev-add {"driver": "file", "node-name": "long", "filename": "long.raw"}
+"""
+QUORUM = Group(
+    "quorum",
+    _THREE
+    + _MORE
+    + r"""
 - blockdev-add {"driver": "quorum", "node-name": "q", "vote-threshold": 1}
 - blockdev-add {"driver": "quorum", "node-name": "q", "children": ["a"]}
 - blockdev-add {"driver": "quorum", "node-name": "q", "children": [], "vote-threshold": 1}
@@ -83,12 +89,9 @@ QUORUM = Group(
 )
 MIRRORED = Group(
     "quorum-mirror",
-    r"""
-+ blockdev-add {"driver": "file", "node-name": "a", "filename": "a.raw"}
-+ blockdev-add {"driver": "file", "node-name": "b", "filename": "b.raw"}
-+ blockdev-add {"driver": "file", "node-name": "c", "filename": "c.raw"}
-+ blockdev-add {"driver": "file", "node-name": "d", "filename": "d.raw"}
-+ blockdev-add {"driver": "file", "node-name": "long", "filename": "long.raw"}
+    _THREE
+    + _MORE
+    + r"""
 + blockdev-add {"driver": "quorum", "node-name": "q", "children": ["a", "b", "c"], "vote-threshold": 2}
 - blockdev-mirror {"job-id": "j", "device": "q", "target": "d", "sync": "full", "replaces": "absent"}
 - blockdev-mirror {"job-id": "j", "device": "q", "target": "d", "sync": "full", "replaces": "long"}
@@ -107,10 +110,8 @@ MIRRORED = Group(
 )
 VERIFY = Group(
     "blkverify",
-    r"""
-+ blockdev-add {"driver": "file", "node-name": "a", "filename": "a.raw"}
-+ blockdev-add {"driver": "file", "node-name": "b", "filename": "b.raw"}
-+ blockdev-add {"driver": "file", "node-name": "c", "filename": "c.raw"}
+    _THREE
+    + r"""
 - blockdev-add {"driver": "blkverify", "node-name": "v", "raw": "a"}
 - blockdev-add {"driver": "blkverify", "node-name": "v", "test": "a"}
 - blockdev-add {"driver": "blkverify", "node-name": "v", "test": "a", "raw": "absent"}
