@@ -49,7 +49,8 @@ from blockemu.schema.crypto import (
 )
 from blockemu.services import Services
 
-INLINE: Final = 128 << 10  # bytes that are worked on at once; a hop to a thread takes as long
+INLINE: Final = 1 << 20  # bytes that are worked on at once, half a millisecond: a hop costs as much
+TOGETHER: Final = 64 << 10  # bytes of several requests that are worth putting together
 
 
 class KeyMissing(QmpError):
@@ -180,11 +181,14 @@ class EncryptedLeaf(Leaf):
 
     def prepare(self, pieces: list[tuple[int, memoryview]]) -> list[memoryview]:
         """Encrypt."""
-        if len(pieces) == 1:
-            into = new_buffer(len(pieces[0][1]))
-            self._encryption.encrypt_now(*pieces[0], into)
-            return [into]
-        return self._encryption.together(pieces, encrypting=True)
+        if len(pieces) > 1 and sum(len(data) for _, data in pieces) <= TOGETHER:
+            return self._encryption.together(pieces, encrypting=True)
+        return [self._encrypted(offset, data) for offset, data in pieces]
+
+    def _encrypted(self, offset: int, data: memoryview) -> memoryview:
+        into = new_buffer(len(data))
+        self._encryption.encrypt_now(offset, data, into)
+        return into
 
     def write_prepared(self, offset: int, buf: memoryview) -> None:
         """Write what is encrypted."""

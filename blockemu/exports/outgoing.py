@@ -75,7 +75,7 @@ class Outgoing:
                 return False
             self._used += size
             return True
-        if not leaf.has_data(host, size):
+        if leaf.late or not leaf.has_data(host, size):
             buf = new_buffer(size)
             good = leaf.read_now(host, buf)
             self.append(buf)

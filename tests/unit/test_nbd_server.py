@@ -434,7 +434,8 @@ def test_requests_to_an_encrypted_disk_that_come_together_are_each_whole() -> No
             wire.OPT_GO, named(b"encrypted", b"\0\0")
         )
         heard = []
-        for places in ([(8192, 4096), (0, 512), (65536, 1024)], [(512, 512)]):
+        large = [(131072, 102400), (262144, 65536), (655360, 1024)]
+        for places in ([(8192, 4096), (0, 512), (65536, 1024)], [(512, 512)], large):
             with await served.connect() as sock:
                 writes = [(at, random.Random(at).randbytes(size)) for at, size in places]
                 said = b"".join(request(wire.CMD_WRITE, at, len(d)) + d for at, d in writes)
@@ -443,9 +444,10 @@ def test_requests_to_an_encrypted_disk_that_come_together_are_each_whole() -> No
                 loop = asyncio.get_running_loop()
                 await loop.sock_sendall(sock, GREET + enter + said + request(wire.CMD_DISC, 0, 0))
                 heard.append(replies(after_go(await rest(sock))))
-        assert heard == [[(-1, 7, bytes(4))] * 3, [(-1, 7, bytes(4))]]
+        assert heard == [[(-1, 7, bytes(4))] * count for count in (3, 1, 3)]
         with await served.connect() as sock:
             wanted = [(0, 4096), (8192, 4096), (65536, 512), (69632, 32768), (512, 512), (7, 9)]
+            wanted += [(0, SIZE), (131072, 204800)]
             said = b"".join(request(wire.CMD_READ, at, size) for at, size in wanted)
             await loop.sock_sendall(sock, GREET + enter + said + request(wire.CMD_DISC, 0, 0))
             got = {body for _, _, body in replies(after_go(await rest(sock)))}
