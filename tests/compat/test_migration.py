@@ -408,3 +408,30 @@ def test_it_can_be_cancelled_when_the_machine_has_left(
         here("cont")
         assert here("query-status")["status"] == "running"
         assert here.stop() == there.stop() == 0
+
+
+@pytest.mark.parametrize("kind", [Real, Ours], ids=["real", "ours"])
+def test_it_can_be_cancelled_before_the_switchover_and_before_it_begins(
+    tmp_path: Path, program: Callable[[str], str], kind: Kind
+) -> None:
+    program("qemu-system-x86_64")
+    waits = ("-incoming", f"unix:{tmp_path}/stream")
+    with (
+        kind(tmp_path / "there", *OPTIONS, *waits) as there,
+        kind(tmp_path / "here", *OPTIONS) as here,
+    ):
+        here("migrate_cancel")
+        assert here("query-migrate") == {}
+        set_capabilities(here, "events", "pause-before-switchover")
+        here("migrate", uri=f"unix:{tmp_path}/stream")
+        here.wait("MIGRATION", lambda data: data["status"] == "pre-switchover")
+        assert here("query-status")["status"] == "finish-migrate"
+        here("migrate_cancel")
+        here.wait("MIGRATION", lambda data: data["status"] == "cancelled")
+        assert here("query-status")["status"] == "running"
+        here("migrate_cancel")
+        assert here("query-migrate") == {"status": "cancelled"}
+        ends = ["MIGRATIONcancelling", "RESUME", "MIGRATIONcancelled"]
+        assert heard(here)[2:] == ["STOP", "MIGRATIONpre-switchover", *ends]
+        assert there.ended() == 1
+        assert here.stop() == 0

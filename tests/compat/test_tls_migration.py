@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from compat.certificates import AUTHORITY, CLIENT, NAME, SERVER, folder, issue
-from compat.daemon import Both, Daemon
+from compat.daemon import DEADLINE, Both, Daemon
 from compat.test_migration import KINDS, OPTIONS, Kind, Ours, Real, set_capabilities, sha
 
 from blockemu.tls.contexts import FFDHE2048
@@ -210,3 +211,28 @@ def test_credentials_that_cannot_be_used_are_told_alike(both: Both, people: Path
         daemon("query-status")
 
     both(script, oracle=Real, ours=Ours)
+
+
+def test_it_can_be_cancelled_while_keys_are_agreed_on(
+    pair: Make, people: Path, tmp_path: Path
+) -> None:
+    """QEMU answers nothing until the other side does."""
+    with pair(Ours, Ours) as both, socket.socket(socket.AF_UNIX) as listener:
+        both.prepare(people, kind="anon")
+        listener.settimeout(DEADLINE)
+        listener.bind(str(tmp_path / "silent"))
+        listener.listen()
+        both.here("migrate", uri=f"unix:{tmp_path}/silent")
+        there, _ = listener.accept()
+        with there:
+            there.settimeout(DEADLINE)
+            assert there.recv(1)
+            assert both.here("query-migrate") == {"status": "setup"}
+            both.here("migrate_cancel")
+            both.here.wait("MIGRATION", lambda data: data["status"] == "cancelling")
+        both.here.wait("MIGRATION", lambda data: data["status"] == "cancelled")
+        assert both.here("query-migrate") == {"status": "cancelled"}
+        assert both.here("query-status")["status"] == "running"
+        both.wait()
+        assert both.migrate() == "completed"
+        assert both.here.stop() == both.there.stop() == 0
