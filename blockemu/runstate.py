@@ -44,6 +44,8 @@ class Machine:
         self.title: str | None = None  # what its user calls it
         self.uuid = NO_UUID
         self.can_sleep = False  # and be woken up
+        self.measured: tuple[int, int, int] | None = None  # when, for how long (s), pages of a GiB
+        self.dump_failed = False  # the last dump of its memory, if there was one
         self.on_reset = RebootAction.RESET
         self.on_end = ShutdownAction.POWEROFF
 

@@ -20,17 +20,31 @@ from blockemu.qmp_server.outline import outline
 VERSIONS = ["4.2", "5.2", "6.2", "7.2"]
 CHANGES = Path(__file__).with_name("qapi_changes.txt")
 REFERENCES = {"blockdev-add": "<BlockdevOptions>"}
-NOT_OF_DISKS = {  # open lists, or told in no record
+NOT_OF_DISKS = {
+    "calc-dirty-rate",
     "chardev-add",
     "chardev-change",
+    "expire_password",
     "object-add",
+    "query-colo-status",
+    "query-cpu-definitions",
     "query-cpus-fast",
+    "query-dirty-rate",
     "query-hotpluggable-cpus",
     "query-machines",
+    "query-memdev",
+    "query-memory-devices",
     "query-qmp-schema",
+    "query-sev-capabilities",
+    "query-sgx",
+    "query-sgx-capabilities",
     "query-spice",
+    "query-stats-schemas",
     "query-target",
     "query-vnc",
+    "screendump",
+    "set_password",
+    "x-colo-lost-heartbeat",
 }
 MIGRATION = re.compile("migrat", re.IGNORECASE)  # no record tells how that was in older versions
 # A QEMU that is built without these tells of them nowhere.
