@@ -36,7 +36,7 @@ from blockemu.eager import Routine, Workers
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, ZERO, KnownZeroes
 from blockemu.node import Node, Write
-from blockemu.offload import CannotOffload, offload
+from blockemu.offload import CannotOffload, offload, unseen
 from blockemu.pool import Pool
 from blockemu.progress import Progress
 from blockemu.ratelimit import RateLimit
@@ -49,7 +49,8 @@ AT_ONCE = 2  # such goes under way
 BUNDLE = 32  # pieces in one go: while these are copied, the next are looked for
 AHEAD = 1 << 30  # bytes of the source whose status is found out in one go
 BREATH = 128  # pieces after which others get a turn, if nothing had to be waited for
-BREATH_BYTES = 32 << 20  # or bytes, of what costs by the byte
+BREATH_BYTES = 2 << 20  # or bytes, of what costs by the byte: 1 ms of copying, 10 ms at worst
+DEEP_BREATH = 32 << 20  # where it can be told how many pieces are under way
 WORKERS = 64
 COMPRESSING = 4  # pieces being compressed, which is all that the pool's threads can do
 WINDOW = 1 << 16  # clusters that ``reset_unallocated`` looks at in one go; whole words of bits
@@ -246,7 +247,7 @@ class BlockCopy:
                         await self._begin(bundle, status, call, workers)
                         bundle, load = [], 0
                 offset = piece.end
-                if not found % BREATH or effort >= BREATH_BYTES:
+                if not found % BREATH or effort >= self._breath():
                     effort = 0
                     await asyncio.sleep(0)
             if bundle:
@@ -254,6 +255,9 @@ class BlockCopy:
         finally:
             await workers.finished()
         return bool(found)
+
+    def _breath(self) -> int:
+        return BREATH_BYTES if unseen(self.source, self.target) else DEEP_BREATH
 
     def _may_grow(self, count: int, size: int) -> bool:
         """Whether more pieces may go along with some, because the kernel is to copy them."""
@@ -439,6 +443,8 @@ class BlockCopy:
     async def _through_buffers(self, start: int, size: int) -> None:
         buf = new_buffer(min(BUFFER, size))
         for at in range(start, start + size, BUFFER):
+            if at > start and not (at - start) % BREATH_BYTES:
+                await asyncio.sleep(0)
             part = buf[: start + size - at]
             try:
                 await self.source.pread(at, part)

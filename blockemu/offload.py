@@ -23,6 +23,11 @@ class CannotOffload(Exception):
     """The kernel does not copy between these two files."""
 
 
+def unseen(source: Edge, target: Edge) -> bool:
+    """Tell whether no node sees each request, so that it cannot be told how many are under way."""
+    return source.route.read is not None and target.route.write is not None
+
+
 async def offload(
     source: Edge, target: Edge, ranges: Sequence[tuple[int, int]], pool: Pool
 ) -> bool:

@@ -15,13 +15,13 @@ import numpy as np
 
 from blockemu.backend import Backend
 from blockemu.bitmap import Bitmap
-from blockemu.block_copy import ReadFailed
+from blockemu.block_copy import BREATH_BYTES, ReadFailed
 from blockemu.buffers import new_buffer
 from blockemu.eager import Routine
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
 from blockemu.node import Node, Write
-from blockemu.offload import CannotOffload, offload
+from blockemu.offload import CannotOffload, offload, unseen
 from blockemu.pool import Pool
 from blockemu.progress import Progress
 from blockemu.waiting import asleep, wake
@@ -178,8 +178,11 @@ class MirrorCopy:
         return max(-(-end // size) * size, offset + size)
 
     async def _copy_stretch(self, offset: int, end: int, holder: Request) -> int:
-        counted = 0
+        counted = effort = 0
         while offset < end:
+            if effort >= BREATH_BYTES and unseen(self.source, self.target):
+                effort = 0
+                await asyncio.sleep(0)
             size, kind = await self._classify(offset, end)
             while self.in_flight >= MAX_IN_FLIGHT:
                 await self.slot()
@@ -189,6 +192,7 @@ class MirrorCopy:
             start, stop = offset, min(offset + size, self.length)
             copies = kind == self._copy
             if copies:
+                effort += size
                 start, stop = self._cow_align(start, stop)
                 while self.in_flight and self.bytes_in_flight + stop - start > self.buffer:
                     await self.slot()
@@ -291,6 +295,8 @@ class MirrorCopy:
             return
         buf = new_buffer(min(size, MAX_REQUEST if size > self.buffer else size))
         for at in range(start, request.end, len(buf)):
+            if at > start and not (at - start) % BREATH_BYTES:
+                await asyncio.sleep(0)
             part = buf[: request.end - at]
             try:
                 await self.source.pread(at, part)

@@ -14,7 +14,8 @@ import pytest
 from fakes import CLUSTER, KIB, MIB, Machine
 
 from blockemu.bitmap import Bitmap
-from blockemu.block_copy import COMPRESSING, BlockCopy, Call
+from blockemu.block_copy import AT_ONCE, BREATH_BYTES, COMPRESSING, BlockCopy, Call
+from blockemu.drivers.null import NullCo
 from blockemu.drivers.qcow2 import Qcow2
 from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.edge import Edge
@@ -159,7 +160,20 @@ async def test_few_pieces_are_compressed_at_a_time(
     assert most == COMPRESSING
 
 
-async def test_others_get_a_turn_while_nothing_has_to_be_waited_for() -> None:
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what will hold the bytes that were read of null-co since somebody last had a look."""
+    real, sizes = NullCo.pread, [0]
+
+    async def spy(self: NullCo, offset: int, buf: memoryview) -> None:
+        sizes[0] += len(buf)
+        await real(self, offset, buf)
+
+    monkeypatch.setattr(NullCo, "pread", spy)
+    return sizes
+
+
+async def test_others_get_a_turn_while_nothing_has_to_be_waited_for(read: list[int]) -> None:
     async with Machine() as machine:
         size = 200 * MIB
         for name in "sd":
@@ -172,12 +186,19 @@ async def test_others_get_a_turn_while_nothing_has_to_be_waited_for() -> None:
             machine.emu.pool, machine.clock,
         )  # fmt: skip
         copy.start(0, size, call := Call())
-        turns = 0
-        while not call.finished:
-            turns += 1
-            assert (size - bitmap.dirty_bytes) <= turns * (32 * MIB)
-            await asyncio.sleep(0)
-        assert turns >= size // (32 * MIB)
+        steps = await steps_until(lambda: call.finished, read)
+        assert sum(steps) == size
+        assert max(steps) <= AT_ONCE * BREATH_BYTES
+
+
+async def steps_until(over: Callable[[], bool], read: list[int]) -> list[int]:
+    """Return what was read in each turn of the event loop until something is over."""
+    steps = []
+    while not over():
+        steps.append(read[0])
+        read[0] = 0
+        await asyncio.sleep(0)
+    return [*steps, read[0]]
 
 
 async def test_the_kernel_copies_what_a_table_not_yet_read_points_to(
