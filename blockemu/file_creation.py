@@ -1,6 +1,7 @@
 """Creating files of the host: the options, and how it is done."""
 
 import os
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Final
 
@@ -100,3 +101,9 @@ async def create_file(options: BlockdevCreateOptionsFile, creator: Creator) -> N
             os.close(fd)
     if warning:
         services.warn(warning)
+
+
+def remove_file(filename: str) -> None:
+    """Remove a file, if it is there; ``pathlib`` would take a part of a tool's start."""
+    with suppress(FileNotFoundError):
+        os.unlink(filename)  # noqa: PTH108

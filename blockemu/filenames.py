@@ -5,7 +5,6 @@ plain name that would open it just so, or else as the ``json:`` name that would.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from blockemu.chain import cow_child, skip_filters
@@ -275,6 +274,8 @@ def _is_named(overlay: Node[Any], image: Node[Any], name: str) -> bool:
     if has_protocol(name) or has_protocol(header):
         return name in (header, full)
     try:
+        from pathlib import Path  # start-up: a name is seldom asked for that closely
+
         return bool(mine and full) and Path(mine).samefile(full)
     except OSError:
         return False

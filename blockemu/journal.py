@@ -73,35 +73,6 @@ class Entry:
     done: bool = False  # whether the host has been told all of it
 
 
-class Unwatched:
-    """In place of a journal where there is none: remembers nothing."""
-
-    done = True
-
-    def write(self, offset: int, buf: memoryview) -> "Unwatched":
-        """Return what can be told that the write is done."""
-        return self
-
-    def zero(self, offset: int, length: int) -> "Unwatched":
-        """Return what can be told that the range is zeroed."""
-        return self
-
-    def resize(self, length: int) -> "Unwatched":
-        """Return what can be told that the size is set."""
-        return self
-
-    def flushing(self) -> Callable[[], None]:
-        """Return what can be told that the flush succeeded."""
-        return _nothing
-
-
-UNWATCHED: Final = Unwatched()
-
-
-def _nothing() -> None:
-    pass
-
-
 class JournalFile:
     """A file under a journal, with a descriptor of its own.
 

@@ -33,9 +33,9 @@ def parse_object(text: str, profile: Profile) -> ObjectProperties:
 
 
 def _help(name: str) -> str:
-    cls = Objects.TYPES.get(name)
+    cls = Objects.type_of(name)
     if cls is None:
-        rows = [f"  {name}" for name in sorted(Objects.TYPES)]
+        rows = [f"  {name}" for name in Objects.names()]
         return "\n".join(["List of user creatable objects:", *rows])
     rows = sorted(f"  {p.name}=<{p.type}>" for p in class_properties(cls).values() if p.write)
     return "\n".join([f"{cls.TYPE} options:", *rows])

@@ -1,9 +1,9 @@
 """The objects that ``object-add`` makes: secrets, throttle groups, I/O threads."""
 
 import base64
+from importlib import import_module
 from typing import Any, ClassVar, Final
 
-from blockemu.authz import AuthzList, AuthzSimple
 from blockemu.clocks import Clock
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.glib_files import UnreadableFile, read_file
@@ -12,7 +12,6 @@ from blockemu.qmp_server.qapi import members
 from blockemu.qom import Object, Property, Tree, attribute
 from blockemu.schema.objects import ObjectProperties, QCryptoSecretFormat
 from blockemu.throttle_group import ThrottleGroup, ThrottleGroups
-from blockemu.tls.credentials import TlsCredsAnon, TlsCredsPsk, TlsCredsX509
 from blockemu.user_object import Known, UserObject
 
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
@@ -290,22 +289,34 @@ class IoThread(EventLoop):
 # All of them
 
 
-_CLASSES: Final[tuple[type[UserObject], ...]] = (
-    Secret,
-    IoThread,
-    ThrottleGroup,
-    TlsCredsAnon,
-    TlsCredsPsk,
-    TlsCredsX509,
-    AuthzSimple,
-    AuthzList,
-)
+_CLASSES: Final[tuple[type[UserObject], ...]] = (Secret, IoThread, ThrottleGroup)
+_LATE: Final = {  # type: module, class; start-up: few need them
+    "tls-creds-anon": ("blockemu.tls.credentials", "TlsCredsAnon"),
+    "tls-creds-psk": ("blockemu.tls.credentials", "TlsCredsPsk"),
+    "tls-creds-x509": ("blockemu.tls.credentials", "TlsCredsX509"),
+    "authz-simple": ("blockemu.authz", "AuthzSimple"),
+    "authz-list": ("blockemu.authz", "AuthzList"),
+}
 
 
 class Objects:
     """The objects that were added, in ``/objects`` of a tree."""
 
-    TYPES: ClassVar[dict[str, type[UserObject]]] = {cls.TYPE: cls for cls in _CLASSES}
+    _types: ClassVar[dict[str, type[UserObject]]] = {cls.TYPE: cls for cls in _CLASSES}
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of all types, in order."""
+        return sorted((*cls._types, *_LATE))
+
+    @classmethod
+    def type_of(cls, name: str) -> type[UserObject] | None:
+        """Return a type of objects by its name, if there is such a type."""
+        if name not in _LATE:
+            return cls._types.get(name)
+        module, found = _LATE[name]
+        kind: type[UserObject] = getattr(import_module(module), found)
+        return kind
 
     def __init__(self, tree: Tree, clock: Clock) -> None:
         self.tree = tree
@@ -316,9 +327,10 @@ class Objects:
         if not is_identifier(options.id):
             raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
         assert options.tag is not None
-        if options.tag not in self.TYPES:
+        kind = self.type_of(options.tag)
+        if kind is None:
             raise NoSuchType(options.tag)
-        made = self.TYPES[options.tag]()
+        made = kind()
         given = _given(options)
         for name, value in given.items():
             made.writable(name).write(made, value)  # type: ignore[misc]  # writable has one

@@ -5,7 +5,6 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 from blockemu.blockdev_options import NodeOptions
@@ -18,11 +17,11 @@ from blockemu.file_creation import (
     BlockdevCreateOptionsFile,
     create_file,
     options_of,
+    remove_file,
 )
 from blockemu.file_errors import NativeNeedsDirect, NoReservations, NotRegular, NotWritable
 from blockemu.hostpath import open_path
 from blockemu.hostspace import DeviceSpace, FileSpace, drop_pages, status_of
-from blockemu.journal import UNWATCHED, JournalFile, Unwatched
 from blockemu.locking import ImageLock, Opened
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
@@ -38,6 +37,7 @@ from blockemu.sysfile import (
     direct_alignment,
 )
 from blockemu.transaction import Transaction
+from blockemu.unwatched import UNWATCHED, Watcher
 
 P = ParamSpec("P")
 MOST_RUNS = 1024  # described in one go, about 1 us each
@@ -101,7 +101,7 @@ class HostFile(Node[BlockdevOptionsFile]):
     unmaps_zeroes = True
     fd = -1
     leaf: FileLeaf | DirectLeaf
-    journal: Unwatched | JournalFile = UNWATCHED  # what remembers changes, while somebody does
+    journal: Watcher = UNWATCHED  # what remembers changes, while somebody does
     space: FileSpace | DeviceSpace
 
     @classmethod
@@ -470,7 +470,7 @@ class File(HostFile):
 
     async def delete_file(self) -> None:
         """Remove the file that an attempt to create an image left."""
-        Path(self.options.filename).unlink(missing_ok=True)
+        remove_file(self.options.filename)
 
     def _check_type(self, mode: int) -> None:
         if not stat.S_ISREG(mode):

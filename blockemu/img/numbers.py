@@ -3,8 +3,6 @@
 from collections.abc import Callable
 
 from blockemu.img.refusals import NotASize, SizeOutOfRange
-from blockemu.qemu_io import refusals
-from blockemu.qemu_io.sizes import parse_size
 
 MOST = 2**63 - 1
 
@@ -19,6 +17,9 @@ def number(
         SizeOutOfRange: it is too small or too large.
 
     """
+    from blockemu.qemu_io import refusals  # start-up: mostly no number is given
+    from blockemu.qemu_io.sizes import parse_size
+
     try:
         value = parse_size(text, warn)
     except refusals.NotASize as e:
