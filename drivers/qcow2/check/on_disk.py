@@ -15,7 +15,7 @@ from blockemu.drivers.qcow2.freed import I64
 from blockemu.drivers.qcow2.writeback import row_starts
 from blockemu.images.distinct import distinct
 from blockemu.images.qcow2.constants import REFTABLE_OFFSET
-from blockemu.images.qcow2.refcount import Counts, empty_counts, pack_counts, unpack_counts
+from blockemu.images.qcow2.refcount import DTYPES, Counts, pack_counts, unpack_counts
 from blockemu.images.qcow2.tables import Table
 
 LINES_AT_ONCE: Final = 1 << 12
@@ -24,22 +24,27 @@ LOOK_BACK: Final = 1 << 12
 
 
 class OnDisk:
-    """The refcounts in the file: of all its clusters at hand, of others when asked for."""
+    """The refcounts in the file: of all its clusters at hand, of others when asked for.
+
+    ``counts``: unsigned, and as long as none is above 255 of one byte, whatever the file has:
+    memory that is touched is most of what a check of a large image takes (``make bench``: images).
+    """
 
     def __init__(self, storage: Storage, structure: Structure) -> None:
         self.storage = storage
         self.structure = structure
         self.geometry = structure.geometry
         self.per = structure.geometry.counts_per_block
-        self.counts: Counts = empty_counts(self.geometry.refcount_order, 0)
+        self.counts: Counts = np.zeros(0, np.uint8)
+        self._raw = np.empty(0, np.uint8)  # what is read, to be used again
         self.bad: dict[int, int] = {}  # blocks that cannot be read: an errno
         self._told: set[int] = set()
 
     async def load(self, clusters: int) -> None:
         """Load the refcounts of the file's clusters."""
-        geometry, order = self.geometry, self.geometry.refcount_order
+        geometry = self.geometry
         blocks = -(-clusters // self.per)
-        self.counts = empty_counts(order, blocks * self.per)
+        self.counts = np.zeros(blocks * self.per, np.uint8)
         self.bad = {}
         hosts = self._hosts()[:blocks]
         wrong = hosts & geometry.cluster_size - 1 != 0
@@ -67,8 +72,11 @@ class OnDisk:
 
     async def _load(self, first: int, count: int, host: int) -> None:
         size, per = self.geometry.cluster_size, self.per
+        if len(self._raw) < count * size:
+            self._raw = np.empty(count * size, np.uint8)
+        raw = self._raw[: count * size].data
         try:
-            raw = await self.storage.read(host, count * size)
+            await self.storage.fill(host, raw)
         except OSError as e:
             if count == 1:
                 self.bad[first] = e.errno or errno.EIO
@@ -77,14 +85,21 @@ class OnDisk:
                 await self._load(first + i, 1, host + i * size)
             return
         counts = unpack_counts(raw, self.geometry.refcount_order)
+        self.widen(int(counts.max()))
         self.counts[first * per : (first + count) * per] = counts
+
+    def widen(self, most: int) -> None:
+        """See that there may be counts as high as that."""
+        if most > np.iinfo(self.counts.dtype).max:
+            self.counts = self.counts.astype(DTYPES[self.geometry.refcount_order])
 
     async def write(self, clusters: I64) -> None:
         """Write back the blocks of clusters whose counts were changed."""
         hosts, order = self._hosts(), self.geometry.refcount_order
         for index in distinct(clusters // self.per).tolist():
             counts = self.counts[index * self.per : (index + 1) * self.per]
-            await self.storage.write(int(hosts[index]), pack_counts(counts, order))
+            data = pack_counts(counts.astype(DTYPES[order]), order)
+            await self.storage.write(int(hosts[index]), data)
 
     async def tell_bad(self, index: int) -> None:
         """Tell that a block cannot be where the table says, once."""
@@ -197,6 +212,7 @@ async def _mend(
         )
         disk.storage.say("\n".join(lines))
     if fixed.any():
+        disk.widen(int(want[fixed].max()))
         disk.counts[wrong[fixed]] = want[fixed].astype(disk.counts.dtype)
         if not disk.storage.broken:
             await disk.write(wrong[fixed])
