@@ -13,7 +13,13 @@ from blockemu.drivers.qcow2.image import Image, c_hex
 from blockemu.drivers.qcow2.options import settings
 from blockemu.drivers.qcow2.refcount_blocks import Unaligned
 from blockemu.errors import HostError, QmpError
-from blockemu.images.qcow2.constants import ALL_ALLOCATED, DATA_FILE_RAW, MAX_L1_BYTES, OFFSET
+from blockemu.images.qcow2.constants import (
+    ALL_ALLOCATED,
+    COPIED,
+    DATA_FILE_RAW,
+    MAX_L1_BYTES,
+    OFFSET,
+)
 from blockemu.images.qcow2.header import SIZE_AT
 from blockemu.images.qcow2.tables import contiguous, has_offset
 
@@ -169,7 +175,9 @@ class Resizer:
         image = self.image
         geometry, refcounts, bits = image.geometry, image.refcounts, image.geometry.cluster_bits
         first, last = old >> bits, geometry.clusters(length)
-        if old & geometry.cluster_size - 1 and (filled or not geometry.extended):
+        begun = bool(old & geometry.cluster_size - 1)  # the last cluster so far is partly new
+        rooms = mode != "metadata" and not geometry.data_file  # the file gets some for all of it
+        if begun and not rooms and (filled or not geometry.extended):
             await self._fill_last(old, length)
             first += 1
         if first >= last:
@@ -190,6 +198,9 @@ class Resizer:
             host = refcounts.move_beyond(count, tables)
             refcounts.reserved = refcounts.fresh  # the mode tells what the file gets
             await self.writeback.flush()  # the table's old place can be used again
+        if begun and rooms:
+            await self._move_last(old, host, filled=filled)
+            first, host = first + 1, host + 1
         used = await self._map_new(first, last, host, filled=filled)
         if not geometry.data_file:
             image.freed.add_range(host + used, last - first - used, Discard.NEVER)
@@ -211,6 +222,25 @@ class Resizer:
         if not has_offset(table.entries[at : at + 1], geometry.data_file)[0]:
             end = min(length, -(-old // geometry.cluster_size) * geometry.cluster_size)
             await self.writer.pwrite(old, memoryview(bytes(end - old)))
+
+    async def _move_last(self, old: int, cluster: int, *, filled: bool) -> None:
+        """Give the last cluster so far, which is only partly new, a place that is empty.
+
+        What it holds is copied; nothing else is under way.
+        """
+        image, geometry, bits = self.image, self.image.geometry, self.image.geometry.cluster_bits
+        start = old >> bits << bits
+        head = memoryview(bytearray(old - start))
+        await self.writer.reader.read(start, head)
+        await image.write_data(cluster << bits, start, head)
+        table = await self._own(old >> geometry.table_bits)
+        at = old >> bits & geometry.l2_size - 1
+        before = table.entries[at : at + 1].copy()
+        table.entries[at] = cluster << bits | COPIED
+        if filled and table.bitmaps is not None:
+            table.bitmaps[at] = ALL_ALLOCATED
+        image.mapping.unsettled = True
+        self.writer.free(before, Discard.NEVER)
 
     async def _map_new(self, first: int, last: int, host: int, *, filled: bool) -> int:
         """Map guest clusters that have none to those from ``host`` on; return how many."""

@@ -60,6 +60,8 @@ async def test_resized_as_by_qemu(tmp_path, program, options, size):
         (5 * MEGA, 15 * MEGA, "falloc"),
         (8 * MEGA, 12 * MEGA, "full"),
         (5 * MEGA, 700 * MEGA, "falloc"),
+        (31 << 10, 96 << 10, "full"),
+        (2000 << 10, 2080 << 10, "falloc"),
     ],
 )
 async def test_preallocated_where_qemu_does(tmp_path, program, old, new, mode):
@@ -72,6 +74,32 @@ async def test_preallocated_where_qemu_does(tmp_path, program, old, new, mode):
     async with guest(mine) as (backend, _):
         await backend.truncate(new, prealloc=mode)
     run("cmp", mine, theirs)
+
+
+@pytest.mark.parametrize("options", ["", "extended_l2=on"])
+@pytest.mark.parametrize("mode", ["falloc", "full"])
+@pytest.mark.parametrize(("old", "new"), [(31, 96), (33, 60), (2000, 2080), (2000, 2016)])
+@pytest.mark.parametrize("written", [0, 16])
+async def test_what_is_preallocated_begins_with_the_last_cluster_so_far(
+    tmp_path, program, options, mode, old, new, written
+):
+    """That moves to where the file has room for all of it, with what it holds."""
+    program("qemu-img")
+    theirs, mine = tmp_path / "theirs.qcow2", tmp_path / "ours.qcow2"
+    for path in theirs, mine:
+        create(path, options, size=old << 10)
+        if written:
+            qemu_io(path, [Op("write", (old - written) << 10, written << 10, 5)])
+    size = new << 10
+    run("qemu-img", "resize", "-q", f"--preallocation={mode}", "-f", "qcow2", theirs, size)
+    async with guest(mine) as (backend, _):
+        await backend.truncate(size, prealloc=mode)
+        taken = mine.stat().st_blocks
+        await backend.pwrite(old << 10, b"\6" * (size - (old << 10)))
+        await backend.flush()
+        assert mine.stat().st_blocks == taken
+    qemu_io(theirs, [Op("write", old << 10, size - (old << 10), 6)])
+    same(theirs, mine)
 
 
 @pytest.mark.parametrize("options", ["", "compat=0.10"])
