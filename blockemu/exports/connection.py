@@ -155,7 +155,7 @@ class Connection:
             elif kind == wire.CMD_BLOCK_STATUS:
                 answer = self._requests.status_now(flags, cookie, offset, length)
                 if answer is not None:
-                    self._out.append(*answer)
+                    self._out.put(answer)
                     continue
             self._spawn(Request(flags, kind, cookie, offset, length))
         self._finish_batch(route, need)
@@ -177,6 +177,9 @@ class Connection:
         if self._busy:
             return  # a thread is writing from the window
         left = self._end - self._start
+        if not left and need <= len(self._window):
+            self._start = self._end = 0
+            return
         if need > len(self._window):
             bigger = lazy_buffer(need + WINDOW)
             bigger[:left] = self._window[self._start : self._end]

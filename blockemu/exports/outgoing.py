@@ -102,6 +102,15 @@ class Outgoing:
         self._used = begin + size
         return True
 
+    def put(self, data: bytes) -> None:
+        """Queue a whole reply, by a copy if it is small."""
+        end = self._used + len(data)
+        if len(data) > SMALL or end > ARENA:
+            self.append(data)
+            return
+        self._arena[self._used : end] = data
+        self._used = end
+
     def append(self, *pieces: bytes | memoryview) -> None:
         """Queue buffers that nobody changes any more, or that are lent."""
         if self._used > self._queued:

@@ -253,18 +253,18 @@ class Requests:
             pieces.append(_status_chunk(cookie, number, body, last=number == chosen[-1]))
         return pieces
 
-    def status_now(self, flags: int, cookie: int, offset: int, length: int) -> Pieces | None:
+    def status_now(self, flags: int, cookie: int, offset: int, length: int) -> bytes | None:
         """Answer a block status request, if it is for bitmaps only and there is nothing wrong."""
         chosen = self.session.contexts
         plain = self._only_bitmaps and not flags & ~wire.FLAG_REQ_ONE
         if not (chosen and plain and length and offset + length <= self.size):
             return None
         most = 1 if flags else MOST_EXTENTS
-        pieces: Pieces = []
+        reply = b""
         for number in chosen:
             body = self._runs[number - FIRST_BITMAP_ID].body(offset, length, most)
-            pieces.append(_status_chunk(cookie, number, body, last=number == chosen[-1]))
-        return pieces
+            reply += _status_chunk(cookie, number, body, last=number == chosen[-1])
+        return reply
 
     async def _pairs(self, number: int, offset: int, length: int, most: int) -> Pairs:
         """Return (length, flags) of runs: uint32 of shape (n, 2), neighbours differ."""
