@@ -15,7 +15,7 @@ from blockemu.migration.outgoing import Leaving
 from blockemu.migration.parameters import Parameters
 from blockemu.migration.savevm import MachineSnapshots
 from blockemu.migration.status import RUNNING, TIMED
-from blockemu.migration.uris import Command, Descriptor, NoProtocol, Place, Socket, parse
+from blockemu.migration.uris import Command, Descriptor, NoProtocol, NoRdma, Place, Socket, parse
 from blockemu.schema.migration import (
     MigrateSetParameters,
     Migration,
@@ -193,7 +193,7 @@ class Manager:
         self._block_for_once |= with_disks
         leaving.begin()
         try:
-            place = parse(uri)
+            place = self._parse(uri)
             if place is not None:
                 leaving.channel = self._open(place, take_fd, reading=False)
         except QmpError as e:
@@ -235,6 +235,13 @@ class Manager:
             leaving.channel.close()
         report(str(error))
         self.drop_block_options()
+
+    def _parse(self, uri: str, *, coming: bool = False) -> Place | None:
+        try:
+            return parse(uri, coming=coming)
+        except NoRdma as e:
+            self.emu.warn(str(e))
+            raise
 
     def _open(self, place: Place, take_fd: TakeFd, *, reading: bool) -> Channel | None:
         """Return what needs no waiting."""
@@ -282,7 +289,7 @@ class Manager:
             raise NothingPaused
         if C.RELEASE_RAM in self.capabilities:
             raise ReleasedRam
-        place = parse(uri)
+        place = self._parse(uri)
         if place is None:
             raise InvalidParameterValue("uri", "a valid migration protocol")
         self.emu.keep(self._recover(leaving, place, self._open(place, take_fd, reading=False)))
@@ -346,7 +353,7 @@ class Manager:
     def wait_for(self, uri: str, take_fd: TakeFd) -> None:
         """Wait for a stream (qemu_start_incoming_migration)."""
         self.emu.emit(Migration(status=S.SETUP))
-        place = parse(uri)
+        place = self._parse(uri, coming=True)
         if place is None:
             raise NoProtocol(uri)
         self._multi_channel = isinstance(place, Socket)

@@ -62,6 +62,12 @@ class BadFlag(QmpError):
     template = "error parsing '{}' flag '{}'"
 
 
+class NoRdma(QmpError):
+    """(why): there is no network that reaches into memory, as with a QEMU where there is none."""
+
+    template = "RDMA ERROR: {}"
+
+
 class Socket(NamedTuple):
     """An address."""
 
@@ -83,8 +89,10 @@ class Descriptor(NamedTuple):
 Place = Socket | Command | Descriptor
 
 
-def parse(uri: str) -> Place | None:
+def parse(uri: str, *, coming: bool = False) -> Place | None:
     """Return what a URI means; None if its protocol is unknown.
+
+    ``coming``: it is where to wait.
 
     Raises:
         QmpError: the address makes no sense.
@@ -101,12 +109,25 @@ def parse(uri: str) -> Place | None:
         if not rest:
             raise NoPath
         return Socket(SocketAddressUnix(path=rest))
+    if colon and protocol == "rdma":
+        raise NoRdma(_why_not_rdma(rest, coming))
     if colon and protocol == "vsock":
         cid, _, port = rest.partition(":")
         if not port:
             raise BadAddress(rest)
         return Socket(SocketAddressVsock(cid=cid, port=port))
     return None
+
+
+def _why_not_rdma(text: str, coming: bool) -> str:
+    """Return what fails first (qemu_rdma_data_init, qemu_rdma_resolve_host, migration/rdma.c)."""
+    try:
+        address = _inet(text)
+    except QmpError:
+        return f"bad RDMA migration address '{text}'"
+    if not address.host:
+        return "RDMA host is not set!" if coming else "RDMA hostname has not been set"
+    return "could not create rdma event channel" if coming else "could not create CM channel"
 
 
 def _inet(text: str) -> SocketAddressInet:

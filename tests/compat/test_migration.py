@@ -263,11 +263,17 @@ LINES = (
 )
 
 
+RDMA = ("rdma:", "rdma:host", "rdma::1", "rdma:host:1")
+
+
 def test_where_a_machine_cannot_go_is_told_alike(both: Both) -> None:
     def script(daemon: Daemon) -> None:
         set_capabilities(daemon, "events")
         for uri in ("nonsense", "nonsense:x", "unix:", "tcp:host", "tcp:[::1", "tcp::", "fd:x"):
             daemon.execute("migrate", uri=uri)
+            daemon("query-migrate")
+        for place in RDMA:
+            daemon.execute("migrate", uri=place)
             daemon("query-migrate")
         daemon("migrate_cancel")
         daemon.execute("migrate-continue", state="active")
@@ -285,7 +291,8 @@ def test_a_machine_that_waits_is_answered_alike(both: Both) -> None:
         daemon("stop")
         daemon("query-status")
         daemon.execute("migrate", uri="unix:/x")
-        daemon.execute("migrate-incoming", uri="nonsense")
+        for place in ("nonsense", *RDMA):
+            daemon.execute("migrate-incoming", uri=place)
         daemon.execute("migrate-incoming", uri="unix:stream")
         daemon.execute("migrate-incoming", uri="unix:stream")
         daemon("query-migrate")
