@@ -10,6 +10,8 @@ from blockemu.commands import (
     hmp_machine,
     hmp_media,
     hmp_migration,
+    hmp_objects,
+    hmp_reports,
     hmp_throttling,
 )
 from blockemu.commands.backends import backend_of_device
@@ -149,5 +151,7 @@ COMMANDS = (
     *hmp_machine.COMMANDS,
     *hmp_media.COMMANDS,
     *hmp_migration.COMMANDS,
+    *hmp_objects.COMMANDS,
+    *hmp_reports.COMMANDS,
     *hmp_throttling.COMMANDS,
 )

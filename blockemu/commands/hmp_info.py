@@ -1,10 +1,10 @@
 """The human monitor's ``info``, whose commands are spread over the families."""
 
-from blockemu.commands import hmp_block, hmp_devices, hmp_machine
+from blockemu.commands import hmp_block, hmp_devices, hmp_machine, hmp_objects, hmp_reports
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import BadLine, HmpCommand, Line, Rest, Values, Write
 
-INFO = (*hmp_block.INFO, *hmp_devices.INFO, *hmp_machine.INFO)
+INFO = (*hmp_block.INFO, *hmp_devices.INFO, *hmp_machine.INFO, *hmp_objects.INFO, *hmp_reports.INFO)
 
 
 def find(name: str) -> HmpCommand | None:

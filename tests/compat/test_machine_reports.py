@@ -125,3 +125,79 @@ def test_writes_to_memory_are_not_measured(folder):
         return [re.sub(r'"start-time": \d+', "TIME", line) for line in said]
 
     assert told(OURS) == told(REAL)
+
+
+MONITOR = """
+qom-list
+qom-list /absent
+qom-list /chardevs
+qom-get /machine/peripheral/v addr
+qom-get /machine/peripheral/v disable-legacy
+qom-get /machine/peripheral/v absent
+qom-get /absent x
+qom-get /machine/peripheral/v
+qom-set /machine/peripheral/v addr 5
+qom-set /objects/i poll-max-ns 5
+qom-set -j /objects/i poll-max-ns 6
+qom-set -j /objects/i poll-max-ns "x"
+qom-set /objects/i poll-max-ns x
+qom-get /objects/i poll-max-ns
+qom-set /absent x y
+info qom-tree /absent
+info qom-tree /chardevs
+info blockstats
+chardev-add null,id=c
+chardev-add foo,id=c
+chardev-add null,id=c
+chardev-add null
+chardev-add ringbuf,id=r,size=64
+chardev-change c ringbuf,size=64
+chardev-change absent null
+ringbuf_write r hello
+ringbuf_read r 10
+ringbuf_read r 10
+ringbuf_write absent x
+ringbuf_read absent 5
+getfd x
+closefd x
+dump-guest-memory
+dump-guest-memory -q x
+info dump
+sendkey a
+sendkey ctrl-alt-f1 100
+sendkey foo
+sendkey 0x20
+sendkey <
+info sev
+info sgx
+info stats vm
+info stats foo
+info dirty_rate
+info vcpu_dirty_limit
+info opcount
+info profile
+info rdma
+info usb
+info usernet
+info capture
+info virtio
+balloon 5
+dumpdtb x
+x_colo_lost_heartbeat
+help qom-set
+help sendkey
+help info stats
+help dump-guest-memory
+""".strip().splitlines()
+
+
+def test_the_human_monitor_says_it_alike(folder):
+    more = ["-device", "virtio-scsi,id=v", "-object", "iothread,id=i"]
+    more += ["-drive", "if=none,id=d,driver=null-co"]
+    alike(folder, more, [f"hmp {line}" for line in MONITOR], PC)
+
+
+def test_the_human_monitor_says_that_there_is_no_memory(folder):
+    lines = ["info irq", "info ramblock", "dump-guest-memory x", "info dump", "memsave 0 5 x"]
+    lines += ["info virtio", "info sgx"]
+    alike(folder, [], [f"hmp {line}" for line in lines], NONE)
