@@ -51,6 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = Globals(PROGRAM, HELP, Profile.parse("7.2"))
         given = list(scan(sys.argv[1:] if argv is None else argv))
+        if any(option.name in ("readconfig", "set") for option in given):
+            from blockemu.machine.config_file import expand  # start-up
+
+            given = expand(given)
         options = [option for option in given if not settings.take(option)]
         _answer_questions(options)
         from blockemu.qemu_startup import MachineStartup
@@ -58,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         background = Background() if settings.daemonize else None
         return MachineStartup(name, settings, options, background).run()
     except (UsageError, Refused) as e:
-        sys.stderr.write(f"{name}: {e}\n")
+        between = "" if str(e).startswith(":") else ": "  # a place in a file follows at once
+        sys.stderr.write(f"{name}{between}{e}\n")
         return 1
 
 
@@ -78,6 +83,7 @@ A machine that has disks, monitors and a run state, but no CPU: options are qemu
   -qmp, -qmp-pretty, -monitor <chardev>
                                    a monitor on stdio, unix:<path>, tcp:<host>:<port>, null, none
   -qtest <chardev>                 where a test steps the virtual clock
+  -readconfig <file>, -set <group>.<id>.<option>=<value>, -global <type>.<property>=<value>
   -add-fd fd=<fd>,set=<set>[,opaque=<text>]
   -S                               wait for 'cont'
   -daemonize, -pidfile <file>

@@ -111,6 +111,7 @@ class MachineStartup(Startup):
         self._drives: dict[str, str] = {}  # where each was asked for
         self._ids: set[tuple[str, str]] = set()
         self._globals: list[Global] = []
+        self._given = ""  # the name of the option that is looked at
         self._monitors: list[HumanMonitor] = []
 
     def run(self) -> int:
@@ -125,7 +126,7 @@ class MachineStartup(Startup):
                 for option in self._options:
                     handler = phase.get(option.name)
                     if handler is not None:
-                        self._where = option.where
+                        self._where, self._given = option.where, option.name
                         self._try(handler, option.value)
             import asyncio  # start-up: after the greeting
 
@@ -146,7 +147,8 @@ class MachineStartup(Startup):
     def _tell(self, text: str) -> None:
         first, *more = text.split("\n")
         where = f"{self._where}: " if self._where else ""
-        sys.stderr.write("\n".join([f"{self._name}: {where}{first}", *more]) + "\n")
+        between = "" if where.startswith(":") else ": "  # a place in a file follows at once
+        sys.stderr.write("\n".join([f"{self._name}{between}{where}{first}", *more]) + "\n")
         sys.stderr.flush()
 
     def _pass_on(self, text: str) -> None:
@@ -163,7 +165,7 @@ class MachineStartup(Startup):
 
     def _check_machine(self, value: str) -> None:
         options = parse_any(value if "=" in value.split(",")[0] else f"type={value}", self._warn)
-        self._machine = options.get("type", DEFAULT)
+        self._machine = options.get("type", self._machine)
         self._model = model(self._machine)
         if "accel" in options:
             for name in options["accel"].split(":"):
@@ -203,7 +205,7 @@ class MachineStartup(Startup):
         self._snapshot = value
 
     def _identify(self, value: str) -> None:
-        self._identity.take(self._where.split(" ")[0].lstrip("-"), value, self._warn)
+        self._identity.take(self._given, value, self._warn)
 
     def _add_global(self, value: str) -> None:
         from blockemu.machine.globals import parse_global  # start-up: seldom asked for

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from blockemu.commands import displays, guest_memory, machine_reports
+from blockemu.commands import displays, guest_memory, machine, machine_reports
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import Flag, HmpCommand, Number, Values, Word, Write
 from blockemu.commands.statistics import query_blockstats
