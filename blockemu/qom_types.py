@@ -3,7 +3,7 @@
 The order is that of QEMU's own table, which is a hash table of all its types, ours or not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from blockemu.authz import Authz, AuthzList, AuthzSimple
@@ -63,15 +63,15 @@ _ROWS: Final = (
 TYPES: Final = {row.name: row for row in _ROWS}
 
 
-def is_a(type_: Type, name: str) -> bool:
+def is_a(type_: Type, name: str, known: Mapping[str, Type] = TYPES) -> bool:
     """Tell whether a type is, derives from or implements another."""
     if name == "user-creatable" and issubclass(type_.cls, UserObject):
         return True
-    return any(each.name == name for each in _line(type_))
+    return any(each.name == name for each in _line(type_, known))
 
 
-def _line(type_: Type) -> Iterator[Type]:
+def _line(type_: Type, known: Mapping[str, Type]) -> Iterator[Type]:
     yield type_
     while type_.parent:
-        type_ = TYPES[type_.parent]
+        type_ = known[type_.parent]
         yield type_

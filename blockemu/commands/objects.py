@@ -1,15 +1,17 @@
 """object-add and object-del, and the qom- commands."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from blockemu.commands.context import Context
 from blockemu.errors import DeviceNotFound, InvalidParameterValue
 from blockemu.machine.board import ABSTRACT, KNOWN
-from blockemu.machine.device import describe_properties
+from blockemu.machine.device import describe_properties, specimen
+from blockemu.machine.qom_rows import all_types
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import ABSENT, Since, Struct, visit
-from blockemu.qom import NoSuchClass, list_class_properties
-from blockemu.qom_types import TYPES, is_a
+from blockemu.qom import NoSuchClass, class_properties, list_class_properties
+from blockemu.qom_types import TYPES, Type, is_a
 from blockemu.schema.objects import ObjectOptions
 
 
@@ -82,21 +84,44 @@ def qom_list_types(
     context: Context, *, implements: str | None = None, abstract: bool | None = None
 ) -> list[ObjectTypeInfo]:
     """List the types of objects, those that implement an interface or derive from a type."""
+    known = _types(context)
     return [
         ObjectTypeInfo(name=t.name, abstract=t.abstract or None, parent=t.parent or None)
-        for t in TYPES.values()
-        if (abstract or not t.abstract) and (implements is None or is_a(t, implements))
+        for t in known.values()
+        if (abstract or not t.abstract) and (implements is None or is_a(t, implements, known))
     ]
+
+
+def _types(context: Context) -> Mapping[str, Type]:
+    """Return the types of objects; a machine has devices as well."""
+    return all_types() if context.emu.devices.buses else TYPES
 
 
 @command(since="2.12")
 def qom_list_properties(context: Context, *, typename: str) -> list[ObjectPropertyInfo]:
     """List the properties that all objects of a type have."""
-    if typename not in TYPES:
+    known = _types(context)
+    if typename not in known:
         raise NoSuchClass(typename)
-    if not is_a(TYPES[typename], "object"):
+    if not is_a(known[typename], "object", known):
         raise InvalidParameterValue("typename", "a QOM type")
-    return _infos(list_class_properties(TYPES[typename].cls))
+    if typename in TYPES:
+        return _infos(list_class_properties(TYPES[typename].cls))
+    if typename not in KNOWN:
+        return _described(list_class_properties(known[typename].cls), known[typename].cls)
+    made = specimen(KNOWN[typename])
+    return _described(made.list_properties(), made)
+
+
+def _described(rows: list[tuple[str, str]], owner: Any) -> list[ObjectPropertyInfo]:
+    """Return properties with what is said of them."""
+    known = class_properties(owner if isinstance(owner, type) else type(owner))
+    infos = []
+    for name, type_ in rows:
+        found = known.get(name) if isinstance(owner, type) else owner.property(name)
+        description = found.description if found is not None else None
+        infos.append(ObjectPropertyInfo(name=name, type=type_, description=description))
+    return infos
 
 
 @command(since="1.2")

@@ -66,6 +66,29 @@ def test_each_type_lists_its_properties_alike(folder):
     assert told.count("a non-abstract device type") > 5
 
 
+def test_each_class_of_devices_is_known_with_its_parent_and_properties(folder):
+    def told(program):
+        commands = [
+            'qom-list-types {"abstract": true}',
+            'qom-list-types {"implements": "scsi-device"}',
+            *(f'qom-list-properties {{"typename": "{name}"}}' for name in names),
+        ]
+        said, _ = conversation(
+            program, ["-nodefaults"], folder, commands, ["-machine", "none", *BASE]
+        )
+        everything, disks, *rest = [
+            json.loads(line)["return"] for line in said if line.startswith('{"return": [')
+        ]
+        kept = [each for each in everything if each["name"] in names]
+        return sorted(map(str, kept)), sorted(each["name"] for each in disks), rest
+
+    names = [*KNOWN, *sorted(ABSTRACT)]
+    mine, theirs = told(OURS), told(REAL)
+    assert mine[0] == theirs[0]
+    assert set(mine[1]) == {"scsi-hd", "scsi-cd"} <= set(theirs[1])
+    assert mine[2] == theirs[2]
+
+
 @pytest.mark.parametrize("driver", ["virtio-blk", "scsi-hd", "floppy", "ide-cd", "pci-bridge"])
 def test_help_of_a_type_is_alike(folder, driver):
     real, ours = (run(p, ["-device", f"{driver},help"], folder, "") for p in (REAL, OURS))
