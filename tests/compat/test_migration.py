@@ -361,7 +361,8 @@ def test_bits_are_held_back_and_the_way_is_lost(
         _refused(here, "migrate", "There's a migration process in progress", uri="unix:x")
         for uri, text in BAD_PLACES.items():
             _refused(here, "migrate", text, uri=uri, resume=True)
-        here("migrate", uri=f"unix:{tmp_path}/none", resume=True)  # told on standard error
+        here("migrate", uri=f"unix:{tmp_path}/none", resume=True)
+        eventually(here, lambda: "Failed to connect" in here.errors())  # else it dies of the next
         assert here("query-migrate")["status"] == "postcopy-paused"
         asked = tmp_path / "asked"
         here("migrate", uri=f"exec:head -c 5 >{asked}", resume=True)
@@ -370,16 +371,21 @@ def test_bits_are_held_back_and_the_way_is_lost(
         _refused(here, "cont", "Migration is not finalized yet")
         assert here("query-status")["status"] == "finish-migrate"
         assert there("query-status")["status"] == "running"
-        deadline = time.monotonic() + DEADLINE
-        while not asked.exists() or len(asked.read_bytes()) < 5:
-            assert time.monotonic() < deadline
-            here("query-migrate")
+        eventually(here, lambda: asked.exists() and len(asked.read_bytes()) == 5)
         assert asked.read_bytes() == b"\x08\x00\x09\x00\x00"  # whether the other side is ready
         assert there.stop() == 0
         if kind is Ours:  # QEMU waits for an answer for ever
             here("migrate_cancel")
             here.wait("MIGRATION", lambda data: data["status"] == "cancelled")
             assert here.stop() == 0
+
+
+def eventually(daemon: Daemon, condition: Callable[[], bool]) -> None:
+    """Ask something of a machine until a condition holds."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        daemon("query-migrate")
 
 
 RECOVER = "Migrate recover can only be run when postcopy is paused."
