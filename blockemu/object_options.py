@@ -27,6 +27,8 @@ def parse_object(text: str, profile: Profile) -> ObjectProperties:
         keyval = True
         if wants_help:
             raise ObjectHelp(_help(given.get("qom-type", "")))
+    if isinstance(kind := given.get("qom-type"), str):
+        Objects.type_of(kind)  # declares its options, if it is imported only now
     options = visit(ObjectOptions, given, keyval=keyval, profile=profile)
     assert isinstance(options, ObjectProperties)
     return options
