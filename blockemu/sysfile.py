@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import stat
+import threading
 
 import numpy as np
 
@@ -174,11 +175,13 @@ class FileLeaf(Leaf):
         "fd",
         "inline_writes",
         "memory",
+        "written",
     )
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.fd = fd
+        self.written = threading.Lock()  # see ``offload``
         self.memory = not _knows_nowait(fd)
         self.inline_writes = self.memory
         self._flags = 0 if self.memory else os.RWF_NOWAIT

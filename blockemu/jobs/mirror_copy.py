@@ -209,7 +209,7 @@ class MirrorCopy:
         size, most = self.granularity, max(self.buffer // MAX_IN_FLIGHT, MAX_REQUEST)
         limited = self.limited()
         if not limited and self._plain():
-            most = STEP
+            most = min(STEP, max(self.buffer // 2, MAX_REQUEST))  # two at a time
         try:
             status, length = await status_above(
                 self.source, offset, end - offset, mask=DATA | ZERO, one_run=limited

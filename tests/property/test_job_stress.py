@@ -27,6 +27,8 @@ from blockemu.testing import Running, running
 SIZE = 1 << 20
 SLOT = 1 << 17  # writes under way at once are to slots of their own
 ROUNDS = 500
+MOST_ROUNDS = 4 * ROUNDS  # if something did not happen until then
+USEFUL = ("blockdev-mirror", "block-commit", "block-stream", "job-complete", "good backup")
 REST = 50  # rounds between two looks at what is left
 MOST_JOBS, LONGEST_CHAIN = 3, 6
 
@@ -59,6 +61,7 @@ class Stress:
         self.number = 0
         self.log: list[str] = []
         self.done: dict[str, int] = {}  # commands that succeeded
+        self.doomed: dict[str, bool] = {}  # jobs that are to be ended, and whether by a cancel
 
     # Commands
 
@@ -257,10 +260,16 @@ class Stress:
             await self.ask("job-resume", id=job)
         elif status == "ready" and self.random.random() < 0.5:
             await self.ask("job-complete", id=job)
-        elif self.random.random() < 0.5:
+        elif self.dooms(job):
             await self.ask("job-cancel", id=job)
         else:
             await self.ask("block-job-set-speed", device=job, speed=0)
+
+    def dooms(self, job: str) -> bool:
+        """Decide once whether a job is to be cancelled: else slow ones would hardly ever end."""
+        if job not in self.doomed:
+            self.doomed[job] = self.random.random() < 0.3
+        return self.doomed[job]
 
     async def check_copies(self) -> None:
         """Backups that went well hold what the disk held when they began."""
@@ -319,19 +328,15 @@ async def test_the_disk_is_the_models_whatever_jobs_do(tmp_path: Path, seed: int
         async with subject.guest("n0", Perm.CONSISTENT_READ | Perm.WRITE) as guest:
             stress = Stress(subject, guest, tmp_path, seed)
             try:
-                for number in range(1, ROUNDS + 1):
+                for number in range(1, MOST_ROUNDS + 1):
                     await stress.round()
                     if number % REST == 0:
                         await stress.rest()
                         assert len(asyncio.all_tasks()) <= tasks
+                        if number >= ROUNDS and all(map(stress.done.get, USEFUL)):
+                            break
             except BaseException as e:
                 e.add_note("\n".join(stress.log[-40:]))
                 raise
-        for what in (
-            "blockdev-mirror",
-            "block-commit",
-            "block-stream",
-            "job-complete",
-            "good backup",
-        ):
+        for what in USEFUL:
             assert stress.done.get(what), "the run was of little use"
