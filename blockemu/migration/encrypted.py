@@ -36,6 +36,7 @@ class EncryptedChannel(Records):
         super().__init__(context, hostname=hostname, server=server)
         self._channel = channel
         self._writing = asyncio.Lock()  # records go out in the order in which they were made
+        self._ended = False  # writing met the other side's end, which reading had come to before
         self.sent = 0  # bytes, in clear text
 
     @property
@@ -45,7 +46,7 @@ class EncryptedChannel(Records):
 
     @property
     def _lost(self) -> bool:
-        return self._channel.error is not None
+        return self._ended or self._channel.error is not None
 
     @property
     def is_socket(self) -> bool:
@@ -73,7 +74,11 @@ class EncryptedChannel(Records):
         view = memoryview(data)
         async with self._writing:
             while len(view) and not self._lost:
-                taken = self.tls.write(view[:_AT_ONCE])
+                try:
+                    taken = self.tls.write(view[:_AT_ONCE])
+                except ssl.SSLError:
+                    self._ended = True
+                    return
                 await self._transmit_waiting()
                 self.sent += taken
                 view = view[taken:]

@@ -136,7 +136,8 @@ def play(
     options = ["-drive", ",".join([disk, *rules]) + drive]
     for each in DEVICES[device]:
         options += ["-device", each + (properties if "drive=d" in each else "")]
-    both(script, *options, oracle=Booted, ours=Asked, prepare=prepare)
+    # A guest that goes on may meet its next error before QEMU has answered ``cont``.
+    both(script, *options, oracle=Booted, ours=Asked, prepare=prepare, racing=True)
     if device != "ide-hd" or not any(stops):  # of a stop, SeaBIOS remembers that IDE took too long
         assert said[0] == said[1]
     return said[1]

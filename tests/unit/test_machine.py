@@ -37,7 +37,7 @@ def test_a_wrong_option_is_named(words, text):
 
 def test_machines_go_by_family_and_version():
     assert model("pc") is model("pc-i440fx-6.2")
-    assert model("none").buses == ()
+    assert model("none").fixtures == ()
     with pytest.raises(UnsupportedMachine):
         model("toaster")
 
