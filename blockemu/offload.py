@@ -13,6 +13,8 @@ from blockemu.route import Commit, Route, Segment, Segments
 from blockemu.sysfile import FileLeaf
 from blockemu.walk import extents_above
 
+LARGE = 1 << 20  # bytes: to find the next hole of 1 GiB in tmpfs takes as long as to copy 10 MiB
+
 Place = Callable[[int, int], Awaitable[tuple[Segments, Commit | None]]]
 
 # What copy_file_range says of two files between which it never will copy.
@@ -154,7 +156,8 @@ def _copy_some(leaf: FileLeaf, out: FileLeaf, length: int, at: int, to: int) -> 
     Between files in memory, where nothing could be shared anyway, a write of mapped pages takes a
     fifth less than the kernel's own copying (``make bench``: jobs, convert).
     """
-    if leaf.memory and out.memory and leaf.has_data(at, length):
+    large = length >= LARGE  # else it is not worth to ask where the next hole is
+    if large and leaf.memory and out.memory and leaf.has_data(at, length):
         pages = leaf.window(at, length)
         if pages is not None:
             return os.pwrite(out.fd, pages, to)
