@@ -231,9 +231,10 @@ class Refcounts(Blocks):
             self.noted[index] = self.blocks[index].copy()
 
     def put_back(self, cluster: int) -> None:
-        """Undo ``take`` of one cluster."""
+        """Undo ``take`` of one cluster; its block may have been written back since."""
         index, local = divmod(cluster, self.per)
         self.blocks[index][local] = 0
+        self.dirty.add(index)
         self.cursor = min(self.cursor, cluster)
 
     def take_beyond(self, count: int) -> int:

@@ -62,6 +62,7 @@ CREATE = [
     "new.img 1M",
     "-q -f qcow2 -o cluster_size=4k,compat=0.10 new.img 1G",
     "-f qcow2 -o size=3M -o lazy_refcounts=on new.img",
+    "-f qcow2 -o preallocation=metadata,cluster_size=512,refcount_bits=64 new.img 16M",
     "-f qcow2 -b base.qcow2 -F qcow2 new.img",
     "-f qcow2 -b base.qcow2 new.img",
     "-f qcow2 -b missing -F raw new.img",

@@ -89,3 +89,17 @@ async def test_a_write_that_outgrows_the_refcount_table_has_its_room() -> None:
         await backend.pwrite(512, b"\2" * 512)
         assert refcounts.table_offset != old
         assert disk.content[old : old + 512] == b"\2" * 512
+
+
+async def test_clusters_put_back_after_they_were_written_back_are_free_on_disk_too() -> None:
+    async with opened(new_image(MIB)) as (backend, node, disk):
+        refcounts = node.image.refcounts
+        while (taken := refcounts.take(3)) is None:
+            await node.image.ready()
+        first, count, _ = taken
+        await node.writeback.flush()
+        for cluster in range(first, first + count):
+            refcounts.put_back(cluster)
+        await node.writeback.flush()
+        block = refcounts.host(0)
+        assert disk.content[block + 2 * first : block + 2 * (first + count)] == bytes(2 * count)
