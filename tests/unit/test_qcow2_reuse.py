@@ -92,7 +92,7 @@ async def test_a_write_that_outgrows_the_refcount_table_has_its_room() -> None:
 
 
 async def test_clusters_put_back_after_they_were_written_back_are_free_on_disk_too() -> None:
-    async with opened(new_image(MIB)) as (backend, node, disk):
+    async with opened(new_image(MIB)) as (_, node, disk):
         refcounts = node.image.refcounts
         while (taken := refcounts.take(3)) is None:
             await node.image.ready()
