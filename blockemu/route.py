@@ -80,6 +80,10 @@ class Leaf(ABC):
         """Tell whether a range surely has no holes; if need be, ask."""
         return True
 
+    def is_hole(self, offset: int, length: int) -> bool:
+        """Tell whether a range surely is a hole, if that is quickly found out."""
+        return False
+
     def window(self, offset: int, length: int) -> memoryview | None:
         """Return the very bytes, if they are in memory and keep still; None if that is not sure."""
         return None

@@ -218,9 +218,11 @@ class Connection:
         if segments is None:
             return False
         if self._structured and not flags:
-            if not _known(segments, route.solid):
-                return False
             leaf, host, size = segments[0]
+            if not _known(segments, route.solid):
+                if leaf is None or size < length or not leaf.is_hole(host, size):
+                    return False
+                segments, leaf = ((None, 0, size),), None
             if leaf is not None and size == length <= SMALL and not leaf.late:
                 return self._out.data(cookie, offset, leaf, host, size)
         elif flags and (len(segments) > 1 or segments[0][0] is None):

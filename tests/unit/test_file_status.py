@@ -1,9 +1,13 @@
-"""How the file driver turns runs of data into extents."""
+"""How the file driver turns runs of data into extents, and knows holes."""
+
+import os
+from pathlib import Path
 
 import pytest
 
 from blockemu.extents import ALLOCATED, DATA, ZERO
 from blockemu.hostspace import status_of
+from blockemu.sysfile import FileLeaf
 
 D, Z = DATA | ALLOCATED, ZERO | ALLOCATED
 
@@ -32,3 +36,17 @@ def test_runs_become_data_and_the_rest_holes_on_aligned_boundaries(
     assert [(run.start, run.length, run.status) for run in found] == extents
     assert found.host.tolist() == found.start.tolist()
     assert found.end == end
+
+
+def test_holes_of_files_in_memory_are_known(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("w+b") as file:
+        file.truncate(1 << 20)
+        os.pwrite(file.fileno(), b"data", 512 << 10)
+        leaf = FileLeaf(file.fileno())
+        leaf.memory = True
+        assert leaf.is_hole(0, 512 << 10)
+        assert leaf.is_hole(768 << 10, 256 << 10)
+        assert not leaf.is_hole(0, 513 << 10)
+        assert not leaf.is_hole(512 << 10, 1)
+        leaf.memory = False
+        assert not leaf.is_hole(0, 4096)
