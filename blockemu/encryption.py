@@ -37,7 +37,7 @@ from blockemu.images.luks.keyslots import (
 )
 from blockemu.images.luks.sectors import SectorCipher, sector_cipher
 from blockemu.objects import secret_text
-from blockemu.route import NO_ROUTE, Leaf, Route, Segments
+from blockemu.route import NO_ROUTE, Leaf, LeafAbove, Route, Segments
 from blockemu.schema.crypto import (
     QCryptoBlockCreateOptionsLUKS,
     QCryptoBlockInfoLUKS,
@@ -121,7 +121,7 @@ class Encryption:
         return into
 
 
-class EncryptedLeaf(Leaf):
+class EncryptedLeaf(LeafAbove):
     """What a leaf holds from ``start`` on, decrypted; requests are whole sectors.
 
     Saves small requests the way through coroutines, and all that came together are worked on in one
@@ -130,23 +130,12 @@ class EncryptedLeaf(Leaf):
 
     late = True
 
-    __slots__ = ("_below", "_encryption", "_start", "inline_writes")
+    __slots__ = ("_encryption", "_start")
 
     def __init__(self, below: Leaf, start: int, encryption: Encryption) -> None:
-        self._loans = {}
-        self._below = below
+        super().__init__(below)
         self._start = start
         self._encryption = encryption
-        self.inline_writes = below.inline_writes
-
-    @property
-    def writing(self) -> int:
-        """The leaf's own: it is its bytes that change."""
-        return self._below.writing
-
-    @writing.setter
-    def writing(self, value: int) -> None:
-        self._below.writing = value
 
     def read_now(self, offset: int, buf: memoryview) -> bool:
         """Read what is in memory, and decrypt it."""
@@ -162,9 +151,7 @@ class EncryptedLeaf(Leaf):
 
     def write_now(self, offset: int, buf: memoryview) -> None:
         """Encrypt and write."""
-        into = new_buffer(len(buf))
-        self._encryption.encrypt_now(offset, buf, into)
-        self._below.write_now(self._start + offset, into)
+        self.write_prepared(offset, self._encrypted(offset, buf))
 
     def read_late(self, offset: int, buf: memoryview) -> bool:
         """Read what is in memory, encrypted as it is."""
@@ -193,10 +180,6 @@ class EncryptedLeaf(Leaf):
     def write_prepared(self, offset: int, buf: memoryview) -> None:
         """Write what is encrypted."""
         self._below.write_now(self._start + offset, buf)
-
-    def recall(self) -> None:
-        """Take back what the leaf below has lent."""
-        self._below.recall()
 
 
 def encrypted_route(below: Route, encryption: Encryption) -> Route:

@@ -102,6 +102,30 @@ class Leaf(ABC):
             self._loans.popitem()[1]()
 
 
+class LeafAbove(Leaf):
+    """A leaf that changes what goes to another, or comes from it; it lends nothing itself."""
+
+    __slots__ = ("_below", "inline_writes")
+
+    def __init__(self, below: Leaf) -> None:
+        self._loans = {}
+        self._below = below
+        self.inline_writes = below.inline_writes
+
+    @property
+    def writing(self) -> int:
+        """The leaf's below: it is its bytes that change."""
+        return self._below.writing
+
+    @writing.setter
+    def writing(self, value: int) -> None:
+        self._below.writing = value
+
+    def recall(self) -> None:
+        """Take back what the leaf below has lent."""
+        self._below.recall()
+
+
 Segment = tuple[Leaf | None, int, int]  # leaf (None: zeroes), offset in it, length
 Segments = Sequence[Segment]
 Plan = Callable[[int, int], Segments | None]  # (offset, length), within bounds, length > 0

@@ -1,31 +1,21 @@
 """Writes into new clusters that bring along what the write leaves of the old ones."""
 
-from blockemu.route import Leaf
+from blockemu.route import Leaf, LeafAbove
 
 
-class Around(Leaf):
+class Around(LeafAbove):
     """A leaf for one write: ``head`` goes before what is written, ``tail`` behind it.
 
     Saves the first write to a cluster of a backed image the way through coroutines (``make bench``:
     NBD, a qcow2 disk with a backing file, 4 KiB writes).
     """
 
-    __slots__ = ("_below", "_head", "_tail", "inline_writes")
+    __slots__ = ("_head", "_tail")
 
     def __init__(self, below: Leaf, head: memoryview, tail: memoryview) -> None:
-        self._below = below
+        super().__init__(below)
         self._head = head
         self._tail = tail
-        self.inline_writes = below.inline_writes
-
-    @property
-    def writing(self) -> int:
-        """The leaf's own: it is its bytes that change."""
-        return self._below.writing
-
-    @writing.setter
-    def writing(self, value: int) -> None:
-        self._below.writing = value
 
     def read_now(self, offset: int, buf: memoryview) -> bool:
         """Decline: this is for writing."""
@@ -38,7 +28,3 @@ class Around(Leaf):
     def write_now(self, offset: int, buf: memoryview) -> None:
         """Write all three."""
         self._below.write_parts(offset - len(self._head), [self._head, buf, self._tail])
-
-    def recall(self) -> None:
-        """Take back what the leaf below has lent."""
-        self._below.recall()
