@@ -55,6 +55,8 @@ async def _walk(
 
 def _whole(found: Extents, top: Extents) -> Extents:
     """Return runs without the cuts that are only below what ``top`` decides."""
+    if len(found.start) == 1:
+        return found
     cut = top.at(found.start)[0] & ALLOCATED == 0
     cut |= np.isin(found.start, top.start)
     return Extents(found.start[cut], found.status[cut], found.host[cut], found.end)
