@@ -40,7 +40,7 @@ from blockemu.offload import CannotOffload, offload, unseen
 from blockemu.pool import Pool
 from blockemu.progress import Progress
 from blockemu.ratelimit import RateLimit
-from blockemu.waiting import asleep, wake
+from blockemu.waiting import BREATH_BYTES, asleep, breathe, wake
 from blockemu.walk import extents_above, status_above
 
 BUFFER = 1 << 20  # bytes of one piece that passes through a buffer
@@ -49,8 +49,7 @@ AT_ONCE = 2  # such goes under way
 BUNDLE = 32  # pieces in one go: while these are copied, the next are looked for
 AHEAD = 1 << 30  # bytes of the source whose status is found out in one go
 BREATH = 128  # pieces after which others get a turn, if nothing had to be waited for
-BREATH_BYTES = 2 << 20  # or bytes, of what costs by the byte: 1 ms of copying, 10 ms at worst
-DEEP_BREATH = 32 << 20  # where it can be told how many pieces are under way
+DEEP_BREATH = 32 << 20  # bytes, likewise, where it can be told how many pieces are under way
 WORKERS = 64
 COMPRESSING = 4  # pieces being compressed, which is all that the pool's threads can do
 WINDOW = 1 << 16  # clusters that ``reset_unallocated`` looks at in one go; whole words of bits
@@ -443,8 +442,7 @@ class BlockCopy:
     async def _through_buffers(self, start: int, size: int) -> None:
         buf = new_buffer(min(BUFFER, size))
         for at in range(start, start + size, BUFFER):
-            if at > start and not (at - start) % BREATH_BYTES:
-                await asyncio.sleep(0)
+            await breathe(at - start)
             part = buf[: start + size - at]
             try:
                 await self.source.pread(at, part)

@@ -1,6 +1,5 @@
 """Copying what is read from below into the image that is read (bdrv_co_do_copy_on_readv)."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,9 @@ from blockemu.extents import ALLOCATED
 from blockemu.node import Node, Write
 from blockemu.offload import CannotOffload, fetch
 from blockemu.requests import is_zero
+from blockemu.waiting import breathe
 
 BOUNCE = 1 << 20  # bytes in one go
-BREATH = 2 << 20  # bytes after which others get a turn, if nothing had to be waited for
 PEEK = 4096  # bytes by which to find out whether more of them are zero
 
 
@@ -77,8 +76,7 @@ async def _fetch(edge: Edge, start: int, end: int, wanted: Wanted) -> None:
         parts = await _fetch_in_files(node, parts)
     buf = new_buffer(min(BOUNCE, end - start))
     for at, size in parts:
-        if at > start and not (at - start) % BREATH:
-            await asyncio.sleep(0)
+        await breathe(at - start)
         part = buf[:size]
         await node.pread(at, part)
         wanted.take(at, part)

@@ -1,7 +1,9 @@
-"""Waiting to be woken by somebody else's code, several at a time."""
+"""Waiting to be woken by somebody else's code, several at a time, and giving others a turn."""
 
 import asyncio
+from typing import Final
 
+BREATH_BYTES: Final = 2 << 20  # copied between turns for others: 1 ms, 10 ms at worst
 Waiters = list[asyncio.Future[None]]
 
 
@@ -17,3 +19,9 @@ def wake(waiters: Waiters) -> None:
         if not waiter.done():
             waiter.set_result(None)
     waiters.clear()
+
+
+async def breathe(done: int) -> None:
+    """Give others a turn whenever a multiple of ``BREATH_BYTES`` is done (bytes)."""
+    if done and not done % BREATH_BYTES:
+        await asyncio.sleep(0)

@@ -4,7 +4,6 @@ The image that is written to is committed by a mirror (``blockemu.jobs.mirror``)
 block/commit.c.
 """
 
-import asyncio
 import errno
 import os
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blockemu import filenames
 from blockemu.backend import Backend, drained
-from blockemu.block_copy import BREATH_BYTES, ReadFailed
+from blockemu.block_copy import ReadFailed
 from blockemu.buffers import new_buffer
 from blockemu.chain import (
     cow_child,
@@ -37,6 +36,7 @@ from blockemu.perm import Perm, Role
 from blockemu.pool import Pool
 from blockemu.reopen import set_read_only, subtree
 from blockemu.schema.jobs import BlockErrorAction, JobType
+from blockemu.waiting import breathe
 from blockemu.walk import is_allocated_above
 
 if TYPE_CHECKING:
@@ -197,8 +197,7 @@ async def copy_range(source: Edge, target: Edge, offset: int, size: int, pool: P
                 return
     buf = new_buffer(min(size, 1 << 20))
     for at in range(offset, offset + size, len(buf)):
-        if at > offset and not (at - offset) % BREATH_BYTES:
-            await asyncio.sleep(0)
+        await breathe(at - offset)
         part = buf[: offset + size - at]
         try:
             await source.pread(at, part)

@@ -15,7 +15,7 @@ import numpy as np
 
 from blockemu.backend import Backend
 from blockemu.bitmap import Bitmap
-from blockemu.block_copy import BREATH_BYTES, ReadFailed
+from blockemu.block_copy import ReadFailed
 from blockemu.buffers import new_buffer
 from blockemu.eager import Routine
 from blockemu.edge import Edge
@@ -24,7 +24,7 @@ from blockemu.node import Node, Write
 from blockemu.offload import CannotOffload, offload, unseen
 from blockemu.pool import Pool
 from blockemu.progress import Progress
-from blockemu.waiting import asleep, wake
+from blockemu.waiting import BREATH_BYTES, asleep, breathe, wake
 from blockemu.walk import status_above
 
 MAX_IN_FLIGHT: Final = 16  # requests
@@ -295,8 +295,7 @@ class MirrorCopy:
             return
         buf = new_buffer(min(size, MAX_REQUEST if size > self.buffer else size))
         for at in range(start, request.end, len(buf)):
-            if at > start and not (at - start) % BREATH_BYTES:
-                await asyncio.sleep(0)
+            await breathe(at - start)
             part = buf[: request.end - at]
             try:
                 await self.source.pread(at, part)
