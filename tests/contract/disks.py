@@ -31,6 +31,7 @@ class Disk:
     name: str
     options: Callable[[Path], Options]
     forgets: bool = False  # what is written is gone: a null device
+    compares: bool = False  # of several copies: writes that overlap may end differently in each
     pattern: int = 0  # what it is filled with at first
 
     def __str__(self) -> str:
@@ -118,9 +119,9 @@ DISKS = [
     Disk("raw-window", lambda f: _raw(_file(f, 2 * SIZE), offset=4608, size=SIZE)),
     Disk("raw-null", lambda f: _raw(_null("null-co")), forgets=True),
     Disk("raw-qcow2", lambda f: _raw(_qcow2(f, bytes([7]) * SIZE)), pattern=7),
-    Disk("quorum", _quorum),
+    Disk("quorum", _quorum, compares=True),
     Disk("quorum-fifo", lambda f: _quorum(f, 1, **{"read-pattern": "fifo"})),
-    Disk("blkverify", _blkverify),
+    Disk("blkverify", _blkverify, compares=True),
     Disk("preallocate", lambda f: _filtered(f, "preallocate")),
     Disk("preallocate-qcow2", _preallocated),
     Disk("blklogwrites", lambda f: _filtered(f, "blklogwrites", log=_named(f, "log"))),
