@@ -10,7 +10,7 @@ from programs import FOLDER, GIB, IMG, MIB, ONE_CPU, TIB, convert, on, qcow2, ti
 from qmp import Session
 from report import OURS, REAL, Goal, Measure, Report, Sample
 
-SIZE = GIB
+SIZE = 2 * GIB
 
 
 def tools(*arguments: object) -> dict[str, Measure]:
@@ -116,5 +116,5 @@ def run(report: Report) -> None:
         with report.section("Memory"):
             memory(report, large)
         large.unlink(missing_ok=True)
-        with report.section("convert of 1 GiB of random data; not pinned"):
+        with report.section(f"convert of {SIZE // GIB} GiB of random data; not pinned"):
             converting(report, Path(name))

@@ -11,7 +11,7 @@ from programs import FOLDER, GIB, KIB, MIB, convert, qcow2, quietly
 from qmp import Session
 from report import OURS, REAL, Goal, Report, Sample
 
-SIZE = GIB
+SIZE = 2 * GIB
 COMPRESSIBLE = 128 * MIB
 CLUSTER = 64 * KIB
 Job = Callable[[Path, str], Sample]
@@ -102,7 +102,7 @@ ROWS: dict[str, tuple[Job, float]] = {  # and the goal
 def run(report: Report) -> None:
     """Measure each job on both daemons."""
     with (
-        report.section(f"Jobs over {SIZE // MIB} MiB of random data; not pinned"),
+        report.section(f"Jobs over {SIZE // GIB} GiB of random data; not pinned"),
         tempfile.TemporaryDirectory(dir=FOLDER) as name,
     ):
         folder = Path(name)
