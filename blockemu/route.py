@@ -80,9 +80,9 @@ class Leaf(ABC):
         """Tell whether a range surely has no holes; if need be, ask."""
         return True
 
-    def is_hole(self, offset: int, length: int) -> bool:
-        """Tell whether a range surely is a hole, if that is quickly found out."""
-        return False
+    def data_now(self, offset: int, end: int) -> list[tuple[int, int]] | None:
+        """Return (start, end) of what is not a hole in a range; None if asking would take long."""
+        return [(offset, end)]
 
     def window(self, offset: int, length: int) -> memoryview | None:
         """Return the very bytes, if they are in memory and keep still; None if that is not sure."""
@@ -144,7 +144,8 @@ class Route:
     x: parents then skip the call, for what is not None of the two.  ``bare``: the bytes in files
     are the very ones that readers see, so the kernel may copy between files.  ``heights`` are the
     nodes that a write passes, likewise with what to add.  ``solid``: leaves of whose segments it
-    does not matter whether there are holes below, since a format says that there is data.
+    does not matter whether there are holes below, since a format says that there is data;
+    ``unsure``: those of which the format does not know yet.
     """
 
     read: Plan | None = None
@@ -154,6 +155,7 @@ class Route:
     bare: bool = True
     heights: tuple[tuple[Written, int], ...] = ()
     solid: frozenset[Leaf] = frozenset()
+    unsure: frozenset[Leaf] = frozenset()
 
     def reached(self, end: int) -> None:
         """Note that a write ended at an offset."""
@@ -163,7 +165,7 @@ class Route:
 
     def reads_only(self) -> "Route":
         """Return the route of who must see writes."""
-        return Route(self.read, bare=self.bare, solid=self.solid)
+        return Route(self.read, bare=self.bare, solid=self.solid, unsure=self.unsure)
 
     @property
     def readable_in_files(self) -> bool:

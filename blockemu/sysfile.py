@@ -22,6 +22,9 @@ MAX_ALIGN = max(4096, PAGE)  # what direct I/O never asks more than
 ALIGNMENTS = (1, 512, 1024, 2048, 4096)
 _BLKROGET, _BLKSSZGET = 0x125E, 0x1268
 _BLKDISCARD, _BLKZEROOUT = 0x1277, 0x127F
+_PART = 27  # bits: 128 MiB, about as much as a file system describes in one place
+_MOST_ASKED = 1 << 14
+_MOST_RUNS = 64
 _XFS_DIOINFO = 0x800C581E  # struct of three uint32: memory, smallest and largest transfer
 _CDROM_DRIVE_STATUS, _CDSL_CURRENT = 0x5326, 0x7FFFFFFF
 _UNSUPPORTED = (errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
@@ -156,7 +159,55 @@ def data_runs(fd: int, offset: int, end: int, most: int) -> list[tuple[int, int]
     return runs
 
 
-class FileLeaf(Leaf):
+class HostLeaf(Leaf):
+    """What lies in a file, and what the file system said of holes in it."""
+
+    __slots__ = ("_asked", "data_end", "data_start", "fd")
+    memory: bool = False  # whether the file system never waits
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.fd = fd
+        self._asked: set[int] = set()  # parts of the file: see ``ask``
+        self.forget_data()
+
+    def forget_data(self) -> None:
+        """Do not say that there is data without having looked: holes may have been made."""
+        self.data_start = self.data_end = 0
+
+    def ask(self, offset: int, end: int, most: int) -> list[tuple[int, int]]:
+        """Do as ``data_runs``, on any thread; from now on the file system knows of this range."""
+        runs = data_runs(self.fd, offset, end, most)
+        if len(self._asked) >= _MOST_ASKED:
+            self._asked.clear()
+        self._asked.update(_parts(offset, min(end, offset + (_MOST_ASKED << _PART))))
+        return runs
+
+    def data_now(self, offset: int, end: int) -> list[tuple[int, int]] | None:
+        """Ask the file system; on a disk, only where it has been asked before.
+
+        Only data is remembered: somebody else may fill a hole.  Saves reads of holes the way
+        through coroutines and a thread (``make bench``: growth).
+        """
+        if not self.memory and (self.writing or not self._asked.issuperset(_parts(offset, end))):
+            return None
+        try:
+            runs = data_runs(self.fd, offset, end, _MOST_RUNS)
+        except OSError:
+            return None  # it will be met again
+        if len(runs) == _MOST_RUNS:
+            return None
+        if runs:
+            start, stop = self.data_start, self.data_end = runs[-1]
+            runs[-1] = start, min(stop, end)
+        return runs
+
+
+def _parts(offset: int, end: int) -> range:
+    return range(offset >> _PART, (end - 1 >> _PART) + 1)
+
+
+class FileLeaf(HostLeaf):
     """A file's pages.
 
     Reads take what the page cache has (RWF_NOWAIT); a file system that does not know that flag is
@@ -170,17 +221,13 @@ class FileLeaf(Leaf):
         "_residency",
         "_vector",
         "_vector_at",
-        "data_end",
-        "data_start",
-        "fd",
         "inline_writes",
         "memory",
         "written",
     )
 
     def __init__(self, fd: int) -> None:
-        super().__init__()
-        self.fd = fd
+        super().__init__(fd)
         self.written = threading.Lock()  # see ``offload``
         self.memory = not _knows_nowait(fd)
         self.inline_writes = self.memory
@@ -189,7 +236,6 @@ class FileLeaf(Leaf):
         self._residency = 0
         self._vector = bytearray(1)
         self._vector_at = ctypes.addressof(ctypes.c_char.from_buffer(self._vector))
-        self.forget_data()
 
     def read_now(self, offset: int, buf: memoryview) -> bool:
         """Read what is in memory; what is wrong comes out when it is read again."""
@@ -220,31 +266,15 @@ class FileLeaf(Leaf):
         if done < sum(map(len, parts)):
             self.write_now(offset + done, memoryview(b"".join(parts))[done:])
 
-    def forget_data(self) -> None:
-        """Do not say that there is data without having looked: holes may have been made."""
-        self.data_start = self.data_end = 0
-
     def has_data(self, offset: int, length: int) -> bool:
-        """Look for the end of the data; not on a disk, where that may take its time.
+        """Look for the end of the data, if that is quickly done.
 
-        In tmpfs it may take 1 ms, too, but what was found is remembered.
+        In tmpfs it may take 1 ms, but what was found is remembered.
         """
-        if self.data_start <= offset and offset + length <= self.data_end:
+        end = offset + length
+        if self.data_start <= offset and end <= self.data_end:
             return True
-        if not self.memory:
-            return False
-        runs = data_runs(self.fd, offset, offset + 1, 1)
-        if not runs:
-            return False
-        self.data_start, self.data_end = runs[0]
-        return offset + length <= runs[0][1]
-
-    def is_hole(self, offset: int, length: int) -> bool:
-        """Look for data; not on a disk.
-
-        Saves reads of holes the way through coroutines (``make bench``: growth).
-        """
-        return self.memory and not data_runs(self.fd, offset, offset + length, 1)
+        return self.data_now(offset, end) == [(offset, end)]
 
     def forget_pages(self) -> None:
         """Map anew at the next window: the file may have become shorter."""
@@ -279,21 +309,15 @@ class FileLeaf(Leaf):
         return self._map[offset:end]
 
 
-class DirectLeaf(Leaf):
+class DirectLeaf(HostLeaf):
     """A file opened with O_DIRECT: all I/O waits, and goes through page-aligned buffers."""
 
-    __slots__ = ("align", "data_end", "data_start", "fd")
+    __slots__ = ("align",)
     inline_writes = False
 
     def __init__(self, fd: int, align: int) -> None:
-        super().__init__()
-        self.fd = fd
+        super().__init__(fd)
         self.align = align
-        self.forget_data()
-
-    def forget_data(self) -> None:
-        """Forget which range is without holes."""
-        self.data_start = self.data_end = 0
 
     def read_now(self, offset: int, buf: memoryview) -> bool:
         """Decline: there is no cache to read from."""

@@ -32,7 +32,6 @@ from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificFile
 from blockemu.sysfile import (
     DirectLeaf,
     FileLeaf,
-    data_runs,
     device_is_read_only,
     direct_alignment,
 )
@@ -490,10 +489,10 @@ class File(HostFile):
         leaf = self.leaf
         if leaf.data_start <= offset < (known := leaf.data_end):
             return Extents.one(offset, min(end, known) - offset, DATA | ALLOCATED, offset)
-        if isinstance(leaf, FileLeaf) and leaf.memory:
-            runs = data_runs(self.fd, offset, end, MOST_RUNS)
+        if leaf.memory:
+            runs = leaf.ask(offset, end, MOST_RUNS)
         else:
-            runs = await self.pool.run(data_runs, self.fd, offset, end, MOST_RUNS)
+            runs = await self.pool.run(leaf.ask, offset, end, MOST_RUNS)
         if runs:
             leaf.data_start, leaf.data_end = runs[-1]
             end = min(end, runs[-1][1]) if len(runs) == MOST_RUNS else end

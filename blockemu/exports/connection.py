@@ -19,7 +19,7 @@ from blockemu.exports.outgoing import ARENA, DATA, SMALL, Outgoing
 from blockemu.exports.requests import Request, Requests, error_reply
 from blockemu.nbd import wire
 from blockemu.pool import Pool
-from blockemu.route import NO_ROUTE, Commit, Leaf, Route, Segments
+from blockemu.route import NO_ROUTE, Commit, Leaf, Route, Segment, Segments
 from blockemu.streams import Stream
 
 WINDOW: Final = 256 << 10  # bytes received at once
@@ -219,10 +219,11 @@ class Connection:
             return False
         if self._structured and not flags:
             leaf, host, size = segments[0]
-            if not _known(segments, route.solid):
-                if leaf is None or size < length or not leaf.is_hole(host, size):
+            if len(segments) > 1 or not _known(leaf, host, size):
+                found = _with_holes(segments, route)
+                if found is None:
                     return False
-                segments, leaf = ((None, 0, size),), None
+                segments, (leaf, host, size) = found, found[0]
             if leaf is not None and size == length <= SMALL and not leaf.late:
                 return self._out.data(cookie, offset, leaf, host, size)
         elif flags and (len(segments) > 1 or segments[0][0] is None):
@@ -466,14 +467,31 @@ class Connection:
         self.closed.set_result(None)
 
 
-def _known(segments: Segments, solid: frozenset[Leaf]) -> bool:
-    """Tell whether none of what is to be read is a hole that the client should hear of."""
-    for leaf, host, size in segments:
-        if leaf is None or (leaf.data_start <= host and host + size <= leaf.data_end):
+def _known(leaf: Leaf | None, host: int, size: int) -> bool:
+    """Tell whether a segment is known to have no holes, or is one."""
+    return leaf is None or (leaf.data_start <= host and host + size <= leaf.data_end)
+
+
+def _with_holes(segments: Segments, route: Route) -> Segments | None:
+    """Return segments without the holes of which the client should hear, which are zeroes then."""
+    parts: list[Segment] = []
+    for segment in segments:
+        leaf, at, size = segment
+        if leaf is None or leaf in route.solid or _known(leaf, at, size):
+            parts.append(segment)
             continue
-        if leaf not in solid and not leaf.has_data(host, size):
-            return False
-    return True
+        end = at + size
+        runs = None if leaf in route.unsure else leaf.data_now(at, end)
+        if runs is None:
+            return None
+        for first, last in runs:
+            if at < first:
+                parts.append((None, 0, first - at))
+            parts.append((leaf, first, last - first))
+            at = last
+        if at < end:
+            parts.append((None, 0, end - at))
+    return parts
 
 
 def _nothing() -> None:

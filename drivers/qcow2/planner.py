@@ -35,13 +35,11 @@ class Planner:
         read = self._read_plan(leaf, delta) if route.read is not None else None
         writable = route.write is not None and not route.marks
         write = self._write_plan(route) if writable else None
-        return Route(read, write, solid=self._solid(leaf))
-
-    def _solid(self, leaf: Leaf) -> frozenset[Leaf]:
-        """Return the leaves whose holes mean nothing, since clusters are allocated there."""
-        backing = self.image.backing
-        below = backing.route.solid if backing is not None else frozenset[Leaf]()
-        return below | {leaf} if self.image.sparse is False else below
+        below = NO_ROUTE if self.image.backing is None else self.image.backing.route
+        solid, unsure, sparse = below.solid, below.unsure, self.image.sparse
+        if not sparse:  # holes where clusters are allocated mean nothing, or who knows
+            solid, unsure = (solid, unsure | {leaf}) if sparse is None else (solid | {leaf}, unsure)
+        return Route(read, write, solid=solid, unsure=unsure)
 
     # Reading
 

@@ -1,6 +1,7 @@
 """How the file driver turns runs of data into extents, and knows holes."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,15 +39,73 @@ def test_runs_become_data_and_the_rest_holes_on_aligned_boundaries(
     assert found.end == end
 
 
-def test_holes_of_files_in_memory_are_known(tmp_path: Path) -> None:
+KIB = 1 << 10
+
+
+@pytest.fixture
+def leaf(tmp_path: Path) -> Iterator[FileLeaf]:
+    """Make a file of 1 MiB with data in its middle, 8 KiB long."""
     with (tmp_path / "sparse").open("w+b") as file:
         file.truncate(1 << 20)
-        os.pwrite(file.fileno(), b"data", 512 << 10)
+        os.pwrite(file.fileno(), bytes(8 * KIB), 512 * KIB)
+        yield FileLeaf(file.fileno())
+
+
+RUNS = [
+    (0, 512, []),
+    (768, 1024, []),
+    (768, 2048, []),  # beyond the end
+    (512, 516, [(512, 516)]),
+    (0, 516, [(512, 516)]),
+    (516, 1024, [(516, 520)]),
+]
+
+
+@pytest.mark.parametrize(("start", "end", "runs"), RUNS)
+def test_what_is_asked_of_files_in_memory_is_answered_at_once(
+    leaf: FileLeaf, start: int, end: int, runs: list[tuple[int, int]]
+) -> None:
+    leaf.memory = True
+    assert leaf.data_now(start * KIB, end * KIB) == [(a * KIB, b * KIB) for a, b in runs]
+
+
+@pytest.mark.parametrize(("start", "end", "runs"), RUNS)
+def test_a_disk_is_asked_at_once_where_it_was_asked_before(
+    leaf: FileLeaf, start: int, end: int, runs: list[tuple[int, int]]
+) -> None:
+    leaf.memory = False
+    assert leaf.data_now(start * KIB, end * KIB) is None
+    assert leaf.ask(0, 4096, 1) == []
+    assert leaf.data_now(start * KIB, end * KIB) == [(a * KIB, b * KIB) for a, b in runs]
+    far = 1 << 30
+    assert leaf.data_now(far, far + 4096) is None
+    leaf.writing = 1  # a thread changes the file, and may hold others up
+    assert leaf.data_now(start * KIB, end * KIB) is None
+
+
+def test_a_hole_that_somebody_else_fills_is_one_no_more(leaf: FileLeaf) -> None:
+    leaf.ask(0, 4096, 1)
+    assert leaf.data_now(0, 4096) == []
+    os.pwrite(leaf.fd, b"data", 0)
+    assert leaf.data_now(0, 4096) == [(0, 4096)]
+
+
+def test_only_data_is_remembered_and_forgotten_when_holes_are_made(leaf: FileLeaf) -> None:
+    leaf.memory = True
+    assert leaf.has_data(512 * KIB, 8 * KIB)
+    assert (leaf.data_start, leaf.data_end) == (512 * KIB, 520 * KIB)
+    assert not leaf.has_data(0, 4096)
+    assert not leaf.has_data(512 * KIB, 9 * KIB)
+    leaf.forget_data()
+    os.ftruncate(leaf.fd, 512 * KIB)
+    assert not leaf.has_data(512 * KIB, 4096)
+
+
+def test_a_file_of_many_pieces_is_not_described_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "pieces").open("w+b") as file:
+        for number in range(100):
+            os.pwrite(file.fileno(), b"data", number * 64 * KIB)
         leaf = FileLeaf(file.fileno())
         leaf.memory = True
-        assert leaf.is_hole(0, 512 << 10)
-        assert leaf.is_hole(768 << 10, 256 << 10)
-        assert not leaf.is_hole(0, 513 << 10)
-        assert not leaf.is_hole(512 << 10, 1)
-        leaf.memory = False
-        assert not leaf.is_hole(0, 4096)
+        assert leaf.data_now(0, 6400 * KIB) is None
+        assert leaf.data_now(0, 128 * KIB) == [(0, 4096), (64 * KIB, 68 * KIB)]
