@@ -5,12 +5,12 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from blockemu.edge import Edge
 from blockemu.node import Flags, Node, Write
 from blockemu.perm import Perm, Role
+from blockemu.records import replace
 from blockemu.route import NO_ROUTE, Route
 from blockemu.stats import Stats
 from blockemu.throttle_group import Member, ThrottleGroup

@@ -11,7 +11,6 @@ All offsets and lengths are bytes of the disk.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from blockemu.bitpages import Contents, empty, expect_pages, gather, merge, used
 from blockemu.bits import Bits
 from blockemu.bitwords import STEP, Positions, Words, fold, popcount, spread, steps
 from blockemu.images.distinct import distinct
+from blockemu.records import replace
 
 MASK = tuple(1 << i for i in range(8))
 

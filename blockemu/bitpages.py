@@ -2,13 +2,13 @@
 
 import mmap
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blockemu.bitwords import STEP, Positions, Words, popcount
 from blockemu.images.distinct import distinct
+from blockemu.records import record
 
 SUMMARY_FROM = 1 << 26  # bits from which pages are noted
 PAGE = 9  # log2 of the words in a page: one of the machine's, unless that would be too many pages
@@ -17,7 +17,7 @@ HUGE = 1 << 18  # words in a huge page of the machine's memory
 MOST_HUGE = 1 << 9  # of them in a bitmap: each might cut its memory into pieces, which are few
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Contents:
     """What a bitmap held at some moment, to be given back to it if need be.
 

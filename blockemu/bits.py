@@ -4,12 +4,12 @@ Positions are bits or words, ranges (first, end); ``blockemu.bitmap`` knows what
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from blockemu.bitpages import HUGE, Contents, empty, expect
 from blockemu.bitwords import FULL, STEP, Positions, Words, changes, popcount, steps
+from blockemu.records import replace
 
 SMALL = 1024  # bits that are handled as one Python integer, faster than numpy up to about here
 NEAR = 1024  # words of which it takes too long to ask which pages of them may be set

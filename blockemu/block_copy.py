@@ -24,7 +24,6 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ from blockemu.offload import CannotOffload, offload, unseen
 from blockemu.pool import Pool
 from blockemu.progress import Progress
 from blockemu.ratelimit import RateLimit
+from blockemu.records import field, record
 from blockemu.waiting import BREATH_BYTES, asleep, breathe, wake
 from blockemu.walk import extents_above, status_above
 
@@ -56,7 +56,7 @@ WINDOW = 1 << 16  # clusters that ``reset_unallocated`` looks at in one go; whol
 DEFAULT_CLUSTER = 1 << 16
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Call:
     """One call of ``BlockCopy.copy``, and what became of it.
 
@@ -103,7 +103,7 @@ class Call:
             await asleep(self.waiters)
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Piece:
     """A range on its way."""
 

@@ -1,7 +1,6 @@
 """What each stretch of a disk is and which image of the chain decides it, run by run."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ from blockemu.extents import DATA, I64, NOWHERE, U8, ZERO, Extents
 from blockemu.images.distinct import distinct
 from blockemu.node import Node
 from blockemu.perm import Role
+from blockemu.records import record
 
 DECIDED = DATA | ZERO
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Mapped:
     """Runs in ascending order without gaps; the last one ends at ``end``.
 

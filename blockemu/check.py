@@ -1,7 +1,8 @@
 """What checking an image found, and what of it may be repaired."""
 
-from dataclasses import dataclass
 from typing import Final
+
+from blockemu.records import record
 
 
 class Fix:
@@ -13,7 +14,7 @@ class Fix:
     ALL: Final = 3
 
 
-@dataclass(slots=True)
+@record
 class CheckResult:
     """What was found (BdrvCheckResult, include/block/block-common.h); numbers of clusters.
 

@@ -1,6 +1,5 @@
 """Copying what is read from below into the image that is read (bdrv_co_do_copy_on_readv)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from blockemu.buffers import new_buffer
@@ -8,6 +7,7 @@ from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED
 from blockemu.node import Node, Write
 from blockemu.offload import CannotOffload, fetch
+from blockemu.records import record
 from blockemu.requests import is_zero
 from blockemu.waiting import breathe
 
@@ -50,7 +50,7 @@ async def populate(edge: Edge, offset: int, length: int, into: memoryview | None
         node.changed()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Wanted:
     """The range that is read, and where its bytes are to go."""
 

@@ -7,7 +7,6 @@ gone, with all, none or some of the changes since the last flush.
 import random
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from blockemu.backend import drained
@@ -16,6 +15,7 @@ from blockemu.drivers.file import HostFile
 from blockemu.errors import QmpError
 from blockemu.journal import Change, Journal, JournalFile, Wrote
 from blockemu.node import Node
+from blockemu.records import record
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
@@ -35,7 +35,7 @@ class CannotCrash(QmpError):
     template = "This program cannot crash: the emulator is only a part of it"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Point:
     """The ``count``-th time (from 1) that something happens.
 

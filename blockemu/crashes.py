@@ -6,7 +6,6 @@ any sectors; what came before a flush that ended is there.
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
@@ -14,6 +13,7 @@ from blockemu.blockdev_options import NodeOptions
 from blockemu.graph import Graph
 from blockemu.journal import Change, Flushed, Resized, Wrote, apply
 from blockemu.node import Flags, Node
+from blockemu.records import record
 from blockemu.services import Services
 
 SECTOR: Final = 512
@@ -81,7 +81,7 @@ class RecordingDisk(Node[NodeOptions]):
         self.changed()  # the length may be another
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Crash:
     """What a crash left: ``at`` changes of the log had been asked for by then."""
 
@@ -89,7 +89,7 @@ class Crash:
     content: bytearray
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Crashes:
     """The same of several disks, by name."""
 

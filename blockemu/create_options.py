@@ -6,13 +6,13 @@ is to write to without knowing the graph.
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from blockemu.errors import QmpError
 from blockemu.measuring import Measured
 from blockemu.qmp_server.qapi import QEnum, Struct, Union, enum_values, values
 from blockemu.qmp_server.qenum import value_life
+from blockemu.records import record
 
 if TYPE_CHECKING:
     from blockemu.edge import Edge
@@ -106,7 +106,7 @@ class CreationOptions(Struct):
     union = CREATE
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class TextOption:
     """An option of ``-o``: its name, its kind, a line of help, and what is shown if not given."""
 

@@ -9,11 +9,11 @@ import enum
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from blockemu.bitmap import Bitmap
 from blockemu.errors import QmpError
+from blockemu.records import record
 from blockemu.route import Marks
 
 MAX_NAME = 1023  # bytes of UTF-8
@@ -142,7 +142,7 @@ class StoresBitmaps(Protocol):
         """Drop a bitmap from the image, if it is there.  Raises QmpError."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class BitmapInfo:
     """What queries tell of a bitmap; ``count`` is bytes, ``status`` is the older interface's."""
 

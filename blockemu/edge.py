@@ -8,7 +8,6 @@ come in through inner edges; a root edge (``parent`` None) is where requests ent
 import errno
 import os
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from blockemu.errors import BeyondMaximum, CannotResize, ReadOnlyImage
@@ -16,6 +15,7 @@ from blockemu.extents import Extents
 from blockemu.node import DebugEvent, Node, Write
 from blockemu.padding import read_ends
 from blockemu.perm import Perm, Role
+from blockemu.records import replace
 from blockemu.requests import Request, is_zero, split
 from blockemu.route import NO_ROUTE, Commit, Route, Segments
 

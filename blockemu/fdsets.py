@@ -8,9 +8,9 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from blockemu.errors import QmpError
+from blockemu.records import field, record
 
 PREFIX = "/dev/fdset/"
 _SETTABLE = os.O_APPEND | os.O_ASYNC | os.O_DIRECT | os.O_NOATIME | os.O_NONBLOCK
@@ -40,7 +40,7 @@ class CannotDuplicate(QmpError):
     template = "Could not dup FD for {} flags {:x}: {}"
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False)
 class Member:
     """A descriptor in a set."""
 
@@ -49,7 +49,7 @@ class Member:
     removed: bool = False
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False)
 class FdSet:
     """What was added, the latest first, and the duplicates that are in use."""
 

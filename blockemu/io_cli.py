@@ -1,7 +1,7 @@
 """The command line of ``blockemu-io``: qemu-io's.
 
 What runs commands is imported when there is something to run: a start that only ends again takes
-hardly longer than Python itself, so there are no dataclasses here.
+hardly longer than Python itself.
 """
 
 import os

@@ -8,16 +8,16 @@ them.  It may also keep all changes for ever, to go through every crash that the
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
+from blockemu.records import field, record
 from blockemu.sysfile import KEEP_SIZE, PUNCH_HOLE, data_runs, fallocate
 
 _PIECE: Final = 1 << 20  # bytes that are zeroed in one go where holes cannot be punched
 _ALL: Final = 1 << 62  # runs of data
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Wrote:
     """Bytes were written; ``data`` is what lies at ``offset`` from then on."""
 
@@ -25,7 +25,7 @@ class Wrote:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Zeroed:
     """A range reads as zeroes."""
 
@@ -33,14 +33,14 @@ class Zeroed:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Resized:
     """The disk has another length, in bytes."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Flushed:
     """All that was done before is durable."""
 
@@ -62,7 +62,7 @@ def apply(content: bytearray, change: Change) -> None:
             content.extend(bytes(length - len(content)))
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False)
 class Entry:
     """A change to a file, and what it replaced."""
 
@@ -155,7 +155,7 @@ class JournalFile:
                 os.pwrite(self.fd, bytes(min(_PIECE, offset + length - at)), at)
 
 
-@dataclass
+@record
 class Journal:
     """The changes of all files, in the order in which they were begun.
 

@@ -4,8 +4,7 @@ A bucket takes in what requests weigh and leaks at the rate allowed; while it is
 wait.  After util/throttle.c; levels are floats there, too.
 """
 
-from dataclasses import dataclass
-
+from blockemu.records import record
 from blockemu.throttling import ThrottleConfig
 
 SECOND = 1_000_000_000  # nanoseconds
@@ -13,7 +12,7 @@ _UNNAMED_BURST = 10  # without a burst rate, a tenth of a second's worth may pas
 _WAYS = ("read", "write")
 
 
-@dataclass(slots=True)
+@record
 class Bucket:
     """One limit: ``rate`` and ``burst`` a second, ``length`` of a burst in seconds; 0 is none."""
 

@@ -12,10 +12,10 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from blockemu.errors import QmpError
 from blockemu.perm import Perm, perm_names
+from blockemu.records import record
 
 USED_BASE = 100
 UNSHARED_BASE = 200
@@ -93,7 +93,7 @@ def _flock(kind: int, byte: int) -> bytes:
     return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Opened:
     """A descriptor (-1: closed), its flags, its locks, and the alignment it asks for."""
 

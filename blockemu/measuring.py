@@ -1,9 +1,9 @@
 """How large the file of an image would be."""
 
-from dataclasses import dataclass
+from blockemu.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Measured:
     """Bytes: with what is in the source, with all of the disk written, and of the bitmaps.
 

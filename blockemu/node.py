@@ -8,7 +8,6 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, get_origin
 
 from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED, NodeOptions
@@ -18,6 +17,7 @@ from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.qmp_server.qapi import members
 from blockemu.qmp_server.scalars import parse_size
+from blockemu.records import record
 from blockemu.requests import Tracker
 from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
 from blockemu.services import Services
@@ -43,7 +43,7 @@ class Write:
     UNCHANGED: Final = 8  # the guest's view stays: needs WRITE_UNCHANGED only, marks no bitmap
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Limits:
     """The sizes a driver copes with, in bytes; the edge splits and pads requests to fit.
 
@@ -60,7 +60,7 @@ class Limits:
     min_alignment: int = 1
 
 
-@dataclass(slots=True)
+@record
 class Flags:
     """How a node was opened; what its children's defaults are taken from."""
 
@@ -87,7 +87,7 @@ BeforeWrite = Callable[[int, int], Awaitable[None]]
 DebugEvent = Callable[[str], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Blocker:
     """A reason why a node may not be used for some things (after bdrv_op_block, block.c)."""
 

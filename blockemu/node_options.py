@@ -1,12 +1,12 @@
 """The options that every node has: what they mean, and what children take from parents."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from blockemu.errors import QmpError
 from blockemu.node import Flags
 from blockemu.perm import Role
+from blockemu.records import record
 
 Options = dict[str, Any]
 
@@ -31,7 +31,7 @@ class NotAnArray(QmpError):
     template = "Option {} is not a valid array"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Parent:
     """What a child that is being opened takes from its parent-to-be."""
 

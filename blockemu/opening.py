@@ -7,7 +7,6 @@ generated names show it: file child, probing, name, driver, backing child.
 
 import errno
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blockemu import filenames
@@ -34,6 +33,7 @@ from blockemu.perm import Perm, Role
 from blockemu.probing import Drivers
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import InvalidInput, Unexpected, members, visit
+from blockemu.records import replace
 from blockemu.services import Services
 from blockemu.transaction import Transaction
 

@@ -4,7 +4,6 @@ Options are flat here (``file.driver``), as in QEMU, since error texts show them
 bdrv_reopen_queue_child, bdrv_reopen_prepare and bdrv_reopen_multiple, block.c.
 """
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 from blockemu.backend import drained
@@ -18,6 +17,7 @@ from blockemu.perm import Role
 from blockemu.permissions import refresh
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import Unexpected, visit
+from blockemu.records import record, replace
 from blockemu.transaction import Transaction
 
 Flat = dict[str, Any]
@@ -79,7 +79,7 @@ class NoBackingOfDriver(QmpError):
     template = "Driver '{}' of node '{}' does not support backing files"
 
 
-@dataclass
+@record
 class Entry:
     """What a node is to become."""
 

@@ -7,8 +7,9 @@ or a drain changes (``Node.changed``), and built again for the next request.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+from blockemu.records import record, replace
 
 
 class Marks(Protocol):
@@ -133,7 +134,7 @@ Commit = Callable[[bool], None]  # whether the bytes were written
 WritePlan = Callable[[int, int], tuple[Segments, Commit | None] | None]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Route:
     """How requests reach the bytes, as things stand.
 

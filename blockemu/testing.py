@@ -17,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +34,7 @@ from blockemu.machine.guest import GuestDisk
 from blockemu.machine.models import model
 from blockemu.perm import Perm
 from blockemu.qmp_server.profile import ALL, Profile
+from blockemu.records import record
 from blockemu.sockets import FdAddress
 
 Accept = Callable[[Mapping[str, Any]], bool]
@@ -214,7 +214,7 @@ async def _close_when_stopped(daemon: Daemon) -> None:
     await daemon.close()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class CrashState:
     """What a power cut may have left.
 

@@ -3,9 +3,8 @@
 After util/throttle.c.  ``values`` holds them by their names in ThrottleLimits.
 """
 
-from dataclasses import dataclass, field, replace
-
 from blockemu.errors import QmpError
+from blockemu.records import field, record, replace
 
 MOST = 1_000_000_000_000_000
 _LENGTH_MOST = (1 << 32) - 1
@@ -79,7 +78,7 @@ class ThrottleLength(QmpError):
     template = "{} value must be in the range [0, {}]"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ThrottleConfig:
     """The limits: 0 is none; units are bytes and requests a second, and seconds."""
 

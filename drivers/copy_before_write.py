@@ -8,7 +8,6 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from blockemu.find_bitmap import find_bitmap
 from blockemu.node import Node, Write
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import U32, QEnum, Since
+from blockemu.records import replace
 from blockemu.requests import Request
 from blockemu.route import Commit, Route, Segments
 from blockemu.schema.bitmaps import BlockDirtyBitmap

@@ -1,6 +1,5 @@
 """copy-on-read: keeps what was read from the backing chain.  After block/copy-on-read.c."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
@@ -13,6 +12,7 @@ from blockemu.filter import Filter
 from blockemu.node import Node
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import Since
+from blockemu.records import replace
 from blockemu.route import Route
 from blockemu.walk import allocated_above
 

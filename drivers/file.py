@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Any, ParamSpec
 
 from blockemu.blockdev_options import NodeOptions
@@ -27,6 +26,7 @@ from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
 from blockemu.qmp_server.qapi import Features, QEnum, Since, values
+from blockemu.records import replace
 from blockemu.route import NO_ROUTE, Commit, Route, Segments, linear
 from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificFile
 from blockemu.sysfile import (

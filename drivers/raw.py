@@ -2,7 +2,6 @@
 
 import errno
 import os
-from dataclasses import replace
 from typing import Annotated, Any
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
@@ -16,6 +15,7 @@ from blockemu.node import Flags, Limits, Node
 from blockemu.optlist import size
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.probing import probe
+from blockemu.records import replace
 from blockemu.route import Commit, Plan, Route, Segments, WritePlan
 from blockemu.transaction import Transaction
 

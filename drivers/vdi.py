@@ -6,7 +6,6 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from blockemu.node import Node
 from blockemu.optlist import is_on
 from blockemu.perm import Role
 from blockemu.qmp_server.qapi import Size
+from blockemu.records import replace
 
 Map = NDArray[np.uint32]
 ENTRIES_AT_ONCE = 4 << 20  # of a new map: the largest takes 2 GiB

@@ -6,8 +6,9 @@ little-endian (Documentation/admin-guide/device-mapper/log-writes.rst).
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final, Self
+
+from blockemu.records import record
 
 MAGIC: Final = 0x6A736677736872
 VERSION: Final = 1
@@ -25,7 +26,7 @@ def is_sector_size(size: int) -> bool:
     return size & (size - 1) == 0 and max(SUPER_SIZE, ENTRY_SIZE) <= size < 1 << 24
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Super:
     """The superblock; ``sector_size`` is bytes, and not checked."""
 
@@ -46,7 +47,7 @@ class Super:
         return cls(entries, sector_size, magic, version)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Entry:
     """What was written: sectors of the device, by number and count."""
 

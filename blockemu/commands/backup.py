@@ -1,6 +1,5 @@
 """blockdev-backup and drive-backup."""
 
-from dataclasses import replace
 from typing import Any
 
 from blockemu import filenames
@@ -20,6 +19,7 @@ from blockemu.node import Node
 from blockemu.node_options import Options
 from blockemu.perm import Role
 from blockemu.qmp_server.dispatch import command
+from blockemu.records import replace
 from blockemu.schema.backup import (
     BackupCommon,
     BackupPerf,

@@ -1,7 +1,6 @@
 """External snapshots: a disk goes on in another image, on top of what it was."""
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from blockemu import filenames
@@ -16,6 +15,7 @@ from blockemu.node import Node
 from blockemu.node_options import Options
 from blockemu.perm import Perm
 from blockemu.qmp_server.dispatch import command
+from blockemu.records import replace
 from blockemu.reopen import set_read_only
 from blockemu.schema.backup import NewImageMode
 from blockemu.schema.transactions import BlockdevSnapshot, BlockdevSnapshotSync

@@ -1,10 +1,10 @@
 """Lines of the human monitor: a command's name, then its arguments by declared types."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_expression import BadExpression, evaluate
+from blockemu.records import record
 
 SPACE = " \t\n\v\f\r"
 LONGEST_STRING = 1023
@@ -20,7 +20,7 @@ class BadLine(Exception):
         self.printed = printed
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Flag:
     """An option of one letter: True if it is there."""
 
@@ -28,7 +28,7 @@ class Flag:
     letter: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Word:
     """A word, maybe in double quotes; ``what`` it is called if it lacks and is not optional."""
 
@@ -37,14 +37,14 @@ class Word:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Rest:
     """What is left of the line, if anything is."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Number:
     """An integer expression."""
 
@@ -56,7 +56,7 @@ Values = dict[str, str | bool | int]
 Write = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class HmpCommand:
     """A command: ``name`` and maybe another after a bar; ``run`` writes its answer."""
 

@@ -1,6 +1,5 @@
 """blockdev-mirror and drive-mirror (after blockdev_mirror_common, blockdev.c)."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from blockemu.node import Node
 from blockemu.node_options import Options
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import U32, Since
+from blockemu.records import replace
 from blockemu.schema.backup import MirrorSyncMode, NewImageMode
 from blockemu.schema.jobs import BlockdevOnError
 from blockemu.schema.mirror import DriveMirror, MirrorCopyMode

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
@@ -13,6 +12,7 @@ from blockemu.img.arguments import Syntax
 from blockemu.img.numbers import number
 from blockemu.img.program import WRITEBACK, Mode, Program
 from blockemu.img.refusals import OneImageExpected, Refusal
+from blockemu.records import field, record
 
 SYNTAX = Syntax(
     "hc:d:f:ni:o:qs:S:t:wU",
@@ -65,7 +65,7 @@ class RequestFailed(Refusal):
     template = "Failed request: {}"
 
 
-@dataclass
+@record
 class Wanted:
     """What the command line says; sizes and offsets are bytes."""
 

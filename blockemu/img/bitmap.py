@@ -1,7 +1,6 @@
 """``bitmap``: change the bitmaps that an image stores."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from blockemu.commands.bitmaps import stage_add, stage_clear, stage_enabled, stage_remove
@@ -12,6 +11,7 @@ from blockemu.img.numbers import number
 from blockemu.img.program import Mode, Program
 from blockemu.img.refusals import Refusal
 from blockemu.node import Node
+from blockemu.records import record
 from blockemu.schema.bitmaps import BlockDirtyBitmapAdd
 from blockemu.transaction import Transaction
 
@@ -108,7 +108,7 @@ async def run(program: Program, argv: list[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Work:
     """What the actions work on."""
 

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from dataclasses import dataclass
 from typing import Any
 
 from blockemu.cache_modes import CACHE_MODES
@@ -12,6 +11,7 @@ from blockemu.img.info import pretty
 from blockemu.img.program import Mode, Program, is_json
 from blockemu.img.refusals import BadSourceCache, Misused, OneImageExpected, Refusal
 from blockemu.node import Node
+from blockemu.records import record
 
 SYNTAX = Syntax(
     "hf:r:T:qU",
@@ -51,7 +51,7 @@ class CheckFailed(Refusal):
     template = "Check failed{}"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Report:
     """Where to tell what was found, and how."""
 

@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from blockemu.img.arguments import IMAGE, Syntax
 from blockemu.img.program import Mode, Program
 from blockemu.img.progress import Bar
 from blockemu.img.refusals import BadSourceCache, Refusal, TwoImagesExpected
+from blockemu.records import record
 
 SYNTAX = Syntax("hf:F:T:pqsU", IMAGE | {"force-share": "U"})
 BUFFER = 2 << 20  # bytes compared at once
@@ -49,7 +49,7 @@ class StatusFailed(Refusal):
     template = "Sector allocation test failed for {}"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Side:
     """One of the two images."""
 

@@ -1,7 +1,6 @@
 """``convert``: copy images into another one."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from blockemu.backend import Backend
@@ -21,6 +20,7 @@ from blockemu.img.snapshots import SnapshotChoice
 from blockemu.img.sparse import SECTOR
 from blockemu.node import Node
 from blockemu.optlist import is_on
+from blockemu.records import field, record
 
 SYNTAX = Syntax(
     "hf:O:B:CcF:o:l:S:pt:T:qnm:WUr:",
@@ -40,7 +40,7 @@ MOST_WORKERS = 16
 _NUMBER = re.compile(r"[ \t-\r]*[+-]?(0[xX][0-9a-fA-F]+|[0-9]+)")
 
 
-@dataclass
+@record
 class Wanted:
     """What the command line says."""
 

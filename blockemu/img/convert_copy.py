@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,13 @@ from blockemu.img.progress import Bar
 from blockemu.img.sparse import SECTOR, is_zero, pieces
 from blockemu.node import Write
 from blockemu.ratelimit import RateLimit
+from blockemu.records import field, record
 from blockemu.route import Commit, Segments
 
 ON_THREAD = 256 << 10  # bytes from which on a read goes to a thread
 
 
-@dataclass
+@record
 class Settings:
     """What the user wants of the copy.
 
@@ -48,7 +48,7 @@ class Failure(Exception):
     """The copy failed, and the user was told."""
 
 
-@dataclass
+@record
 class _Turns:
     """Who writes next, where writes go in order: by the offset that is due."""
 

@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from blockemu.chain_map import map_chain, unfiltered
 from blockemu.extents import DATA, I64, U8, ZERO, Extents
 from blockemu.img.refusals import Refusal
 from blockemu.img.sparse import SECTOR
+from blockemu.records import record
 
 COPY: Final = 0
 CLEAR: Final = 1
@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
     kind: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Plan:
     """Runs of COPY, CLEAR and SKIP without gaps: where each begins, and where the last one ends."""
 

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from blockemu.creation import ImageCreator
@@ -12,6 +11,7 @@ from blockemu.img.creating import read_options
 from blockemu.img.numbers import number
 from blockemu.img.program import Mode, Program
 from blockemu.img.refusals import Failed, Refusal
+from blockemu.records import field, record
 
 SYNTAX = Syntax("hf:O:U", IMAGE | {"force-share": "U"})
 LARGEST_BLOCK = 2**31 - 1
@@ -47,7 +47,7 @@ class WriteFailed(Refusal):
     template = "error while writing to output image file: {}"
 
 
-@dataclass
+@record
 class Operands:
     """What is copied where; ``count`` and ``skip`` are blocks of ``block`` bytes."""
 

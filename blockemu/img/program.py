@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -33,6 +32,7 @@ from blockemu.optlist import parse_any
 from blockemu.perm import Perm
 from blockemu.process import settle
 from blockemu.qmp_server.errors import ProtocolError
+from blockemu.records import record
 
 NOTHING: Mapping[str, Any] = {}
 WRITEBACK = CACHE_MODES["writeback"]
@@ -42,7 +42,7 @@ class Leave(Exception):
     """What was asked for is done: help was printed."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Mode:
     """How an image is opened."""
 

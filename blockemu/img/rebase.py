@@ -2,7 +2,6 @@
 
 import errno
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from blockemu.img.refusals import (
 from blockemu.node import Node
 from blockemu.paths import combine, has_protocol, is_absolute
 from blockemu.perm import Perm
+from blockemu.records import record
 from blockemu.walk import status_above
 
 SYNTAX = Syntax("hf:F:b:upt:T:qU", IMAGE | {"force-share": "U"})
@@ -132,7 +132,7 @@ async def _change(node: Node[Any], base: str | None, fmt: str | None) -> None:
         raise NotChanged(shown, os.strerror(code))
 
 
-@dataclass
+@record
 class _Rebase:
     """An image on its way from one backing file to another, both of which are read."""
 

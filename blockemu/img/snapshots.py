@@ -1,7 +1,6 @@
 """The internal snapshot that ``-l`` asks for."""
 
 import errno
-from dataclasses import dataclass
 from typing import Any
 
 from blockemu import snapshots
@@ -11,6 +10,7 @@ from blockemu.img.program import Program
 from blockemu.img.refusals import BadSnapshotParameter, SnapshotNotLoaded
 from blockemu.node import Node
 from blockemu.optlist import parse_options
+from blockemu.records import record
 
 _PREFIX = "snapshot."
 _TYPES = {"snapshot.id": "string", "snapshot.name": "string"}
@@ -22,7 +22,7 @@ class NeitherGiven(QmpError):
     template = "snapshot_id and name are both NULL"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class SnapshotChoice:
     """Which snapshot: ``exact`` by id or name or both, or else by either."""
 

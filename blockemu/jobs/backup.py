@@ -7,7 +7,6 @@ rest in the background.  Both take their work from one bitmap.  After block/back
 import asyncio
 import errno
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blockemu.block_copy import BlockCopy, Call
@@ -19,6 +18,7 @@ from blockemu.jobs.block_job import BlockJob
 from blockemu.jobs.group import Group
 from blockemu.node import Node, Write
 from blockemu.perm import Perm
+from blockemu.records import record
 from blockemu.schema.backup import BitmapSyncMode, MirrorSyncMode
 from blockemu.schema.jobs import BlockdevOnError, BlockErrorAction, JobType
 
@@ -64,7 +64,7 @@ class DifferentSizes(QmpError):
     template = "Source and target image have different sizes"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class BackupSettings:
     """What a backup is to do; ``sync`` is never INCREMENTAL here, that is BITMAP, on-success."""
 

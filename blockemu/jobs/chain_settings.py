@@ -1,15 +1,15 @@
 """What commits and streams have in common: settings, and how far they go at a time."""
 
-from dataclasses import dataclass
 from typing import Final
 
+from blockemu.records import record
 from blockemu.schema.jobs import BlockdevOnError
 
 STEP: Final = 512 << 10  # bytes copied in one go where a user can see it in the job's offset
 AHEAD: Final = 1 << 30  # bytes that are skipped in one go
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ChainSettings:
     """What a commit or a stream is to do; ``speed`` is in bytes a second."""
 

@@ -7,7 +7,6 @@ import asyncio
 import errno
 import os
 from contextlib import AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from blockemu.backend import Backend, drained
@@ -22,6 +21,7 @@ from blockemu.jobs.tops import MirrorTop
 from blockemu.node import Blocker, Node
 from blockemu.permissions import refresh
 from blockemu.ratelimit import SLICE
+from blockemu.records import record
 from blockemu.reopen import set_read_only
 from blockemu.schema.jobs import (
     BlockDeviceIoStatus,
@@ -56,7 +56,7 @@ class CannotReplaceAnyMore(QmpError):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class MirrorSettings:
     """What a mirror is to do; sizes in bytes.
 

@@ -8,7 +8,6 @@ and their like, block/mirror.c.
 import asyncio
 import errno
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +23,7 @@ from blockemu.node import Node, Write
 from blockemu.offload import CannotOffload, offload, unseen
 from blockemu.pool import Pool
 from blockemu.progress import Progress
+from blockemu.records import field, record
 from blockemu.waiting import BREATH_BYTES, asleep, breathe, wake
 from blockemu.walk import status_above
 
@@ -36,7 +36,7 @@ ZEROING: Final = (1 << 31) - 1  # bytes of one request that zeroes the target at
 Failed = Callable[[bool, int], bool]  # (reading?, errno): is that the end?
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Request:
     """A range that is being copied, or written by a guest to both sides."""
 

@@ -1,7 +1,6 @@
 """Making mirror jobs: the checks, the filter and the claims (mirror_start_job, block/mirror.c)."""
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from blockemu.backend import Backend, drained
@@ -14,6 +13,7 @@ from blockemu.jobs.tops import MirrorTop, new_top
 from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.permissions import refresh
+from blockemu.records import replace
 from blockemu.reopen import set_read_only
 from blockemu.schema.mirror import MirrorCopyMode
 from blockemu.transaction import Transaction

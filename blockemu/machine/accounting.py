@@ -1,13 +1,13 @@
 """What ``-drive`` says of statistics: stats-account-*, stats-intervals (blockdev_init)."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from blockemu.clocks import Clocks
 from blockemu.errors import QmpError
 from blockemu.optlist import is_on
 from blockemu.qmp_server.order import in_order
+from blockemu.records import record
 from blockemu.stats import Interval, Stats
 
 _PREFIX: Final = "stats-intervals."
@@ -26,7 +26,7 @@ class IntervalNotListed(QmpError):
     template = "Invalid option stats-intervals.{}"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Accounting:
     """What was asked for; None: whatever is usual."""
 

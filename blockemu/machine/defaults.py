@@ -5,11 +5,11 @@ After default_list and qemu_disable_default_devices, softmmu/vl.c.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from blockemu.machine.drives import Drives
 from blockemu.machine.models import Model
+from blockemu.records import record
 
 _REPLACES: Final = {  # a device of this type is instead of that default
     "isa-serial": "serial",
@@ -43,7 +43,7 @@ _REPLACING_OPTIONS: Final = {
 }
 
 
-@dataclass
+@record
 class Furniture:
     """The defaults that stay, and how many devices of each kind the machine gets."""
 

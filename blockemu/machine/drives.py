@@ -4,7 +4,6 @@ After drive_new and blockdev_init, blockdev.c.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from blockemu.backend import Backend
@@ -17,6 +16,7 @@ from blockemu.node import Flags, Node
 from blockemu.opening import Opener
 from blockemu.optlist import is_on, number, parse_any
 from blockemu.perm import Perm
+from blockemu.records import record
 from blockemu.throttle_group import ThrottleGroups
 from blockemu.throttling import ThrottleConfig
 
@@ -158,7 +158,7 @@ class NotYet(QmpError):
     template = "'{}' is not supported yet"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Place:
     """Where a drive was asked to be."""
 

@@ -5,7 +5,6 @@ After qdev_prop_set_globals, hw/core/qdev-properties.c.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from blockemu.errors import QmpError
@@ -14,6 +13,7 @@ from blockemu.machine.device import Device
 from blockemu.machine.device_errors import NoSuchProperty
 from blockemu.machine.types import DeviceType
 from blockemu.optlist import parse_options
+from blockemu.records import field, record
 
 
 class CannotApply(QmpError):
@@ -40,7 +40,7 @@ class Incomplete(QmpError):
     template = "options 'driver', 'property', and 'value' are required"
 
 
-@dataclass
+@record
 class Global:
     """A value: the type, the property, the text."""
 
@@ -49,7 +49,7 @@ class Global:
     value: str
 
 
-@dataclass
+@record
 class Globals:
     """All of them, in the order in which they were given."""
 

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from blockemu.errors import QmpError
 from blockemu.optlist import parse_options
+from blockemu.records import record
 
 if TYPE_CHECKING:
     from blockemu.machine.models import Model
@@ -37,7 +37,7 @@ class BadAction(QmpError):
     template = "Parameter '{}' does not accept value '{}'"
 
 
-@dataclass
+@record
 class Identity:
     """What the options say; ``on_reset`` and ``on_end`` are actions' names."""
 

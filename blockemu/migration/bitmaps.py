@@ -7,7 +7,6 @@ what the machine writes meanwhile.
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from blockemu.dirty import DirtyBitmap, bitmaps_of
@@ -18,6 +17,7 @@ from blockemu.migration.aliases import Map
 from blockemu.migration.bitmap_wire import Chunks, Namer
 from blockemu.migration.wire import Input, Pull
 from blockemu.node import Node
+from blockemu.records import record
 
 LONGEST: Final = 255  # bytes of a name in the stream
 _INVALID: Final = -errno.EINVAL
@@ -38,7 +38,7 @@ class NameTooLong(QmpError):
     template = f"Cannot migrate bitmap '{{}}' on node '{{}}': Name is longer than {LONGEST} bytes"
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Leaving:
     """A bitmap that leaves, and the names by which it does."""
 
@@ -161,7 +161,7 @@ def _has_named(node: Node[Any]) -> bool:
     return node.bitmap_set is not None and node.bitmap_set.has_named
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Coming:
     """A bitmap that comes; ``enabled``: it shall record."""
 

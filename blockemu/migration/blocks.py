@@ -7,7 +7,6 @@ meanwhile, until that is little enough to be sent while the machine stands still
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final
 
 from blockemu.activation import tops
@@ -20,6 +19,7 @@ from blockemu.migration.block_wire import BLOCK, SECTOR
 from blockemu.migration.rate import Rate
 from blockemu.node import Blocker, Node
 from blockemu.perm import Perm
+from blockemu.records import record
 from blockemu.requests import is_zero
 from blockemu.schema.migration import MigrationStats
 
@@ -29,7 +29,7 @@ _AT_ONCE: Final = 16  # blocks that are read before any is sent
 Send = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Disk:
     """A disk that leaves; positions in bytes.
 
@@ -51,7 +51,7 @@ class Disk:
         return self.backend.node
 
 
-@dataclass
+@record
 class Piece:
     """A block that was read and is to be sent."""
 

@@ -7,11 +7,11 @@ and the result is 0 or a negative errno.
 import enum
 import errno
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from blockemu.migration import wire
 from blockemu.migration.wire import Input, Pull
+from blockemu.records import record
 from blockemu.schema.run_state import RunState
 
 NO_UUID: Final = bytes(16)
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     data: bytes
 
 
-@dataclass
+@record
 class Work:
     """Something that takes time; its result is in ``status`` before more is read."""
 

@@ -9,7 +9,6 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from blockemu import snapshots
@@ -24,6 +23,7 @@ from blockemu.migration.sections import snapshot
 from blockemu.migration.status import RUNNING
 from blockemu.migration.wire import Input
 from blockemu.node import Node
+from blockemu.records import replace
 from blockemu.schema.devices import Reset
 from blockemu.schema.migration import MigrationStatus as S
 from blockemu.schema.run_state import RunState, ShutdownCause

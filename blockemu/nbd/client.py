@@ -6,7 +6,6 @@ with GO, newstyle that knows EXPORT_NAME only, oldstyle.
 
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Final
 
 from blockemu.nbd import client_errors as errors
@@ -15,9 +14,10 @@ from blockemu.nbd.client_errors import HandshakeError
 from blockemu.nbd.lost import Lost
 from blockemu.nbd.steps import Handshake, Receive, Send, StartTls
 from blockemu.nbd.wire import option_name, reply_name
+from blockemu.records import record, replace
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Wanted:
     """What a client asks for.
 
@@ -29,7 +29,7 @@ class Wanted:
     tls: bool = False
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ExportInfo:
     """What the server told of an export; sizes in bytes, 0 where it told none.
 
@@ -48,7 +48,7 @@ class ExportInfo:
     contexts: tuple[str, ...] = ()
 
 
-@dataclass
+@record
 class _Start:
     """How far the beginning led."""
 
@@ -58,7 +58,7 @@ class _Start:
     zeroes: bool = True
 
 
-@dataclass
+@record
 class _Reply:
     """The header of an option reply."""
 

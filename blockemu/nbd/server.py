@@ -3,13 +3,13 @@
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from blockemu.nbd import wire
 from blockemu.nbd.lost import Lost
 from blockemu.nbd.steps import Handshake, Receive, Send, StartTls
 from blockemu.nbd.wire import option_name
+from blockemu.records import field, record
 
 BASE_ID, DEPTH_ID, FIRST_BITMAP_ID = 0, 1, 2
 PREFERRED_BLOCK: Final = 4096
@@ -59,7 +59,7 @@ class Exports(Protocol):
         """Return all, in the order they are listed."""
 
 
-@dataclass
+@record
 class Contexts:
     """The meta contexts that a client chose; ``bitmaps`` are indices into the export's."""
 
@@ -75,7 +75,7 @@ class Contexts:
         return ids + [FIRST_BITMAP_ID + i for i in sorted(self.bitmaps)]
 
 
-@dataclass
+@record
 class Session:
     """What the handshake agreed on."""
 

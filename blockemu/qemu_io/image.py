@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,7 @@ from blockemu.qemu_io.refusals import (
 from blockemu.qemu_io.sizes import size_text
 from blockemu.qemu_io.table import IoCommand
 from blockemu.qmp_server.qapi import dump
+from blockemu.records import replace
 
 if TYPE_CHECKING:
     from blockemu.backend import Backend

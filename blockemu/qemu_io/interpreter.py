@@ -3,7 +3,6 @@
 import asyncio
 import errno
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from blockemu.backend import Backend
 from blockemu.clocks import Clocks
@@ -21,9 +20,10 @@ from blockemu.qemu_io.refusals import (
 )
 from blockemu.qemu_io.sizes import parse_size
 from blockemu.qemu_io.table import IoCommand, find
+from blockemu.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Output:
     """Where text goes: standard output, standard error, and error reports (whole lines each)."""
 

@@ -1,16 +1,16 @@
 """Options of a command: single letters, anywhere among its arguments, as GNU getopt takes them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from blockemu.qemu_io.refusals import BadOption, OptionWithoutValue
+from blockemu.records import field, record
 
 Warn = Callable[[str], None]
 Convert = Callable[[str, Warn], Any]
 
 
-@dataclass(slots=True)
+@record
 class Options:
     """What was given: option letters with their values (True for one without), and the rest."""
 

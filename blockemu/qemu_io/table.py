@@ -1,7 +1,6 @@
 """What a command of qemu-io is; ``commands`` has them all."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blockemu.perm import Perm
@@ -12,6 +11,7 @@ from blockemu.qemu_io.refusals import (
     Usage,
     WrongArgumentCount,
 )
+from blockemu.records import field, record
 
 if TYPE_CHECKING:
     from blockemu.qemu_io.interpreter import Interpreter
@@ -22,7 +22,7 @@ UNCHECKED = range(1 << 31)
 VECTORED = range(2, 1 << 31)  # an offset and at least one length
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class IoCommand:
     """A command: how it is called, how many arguments it takes, and what runs it.
 

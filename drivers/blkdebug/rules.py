@@ -17,15 +17,16 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from blockemu.records import record
 
 SECTOR: Final = 512
 ANYWHERE: Final = -1
 DEFAULT_IOTYPES: Final = frozenset({"read", "write", "write-zeroes", "discard", "flush"})
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False)
 class InjectError:
     """Requests fail with ``code`` once the event has come; ``sector`` -1 means any."""
 
@@ -44,7 +45,7 @@ class InjectError:
         return iotype in self.iotypes and (self.sector == ANYWHERE or inside)
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False)
 class SetState:
     """The state is another one once the event has come."""
 
@@ -53,7 +54,7 @@ class SetState:
     new_state: int = 0
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False)
 class Breakpoint:
     """The next request that comes by is held up."""
 
@@ -65,7 +66,7 @@ class Breakpoint:
 Rule = InjectError | SetState | Breakpoint
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False)
 class Suspended:
     """A request that waits to be resumed."""
 

@@ -6,7 +6,6 @@ clusters beyond the end first, what points to them afterwards.
 
 import errno
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2.refcount import Counts, empty_counts, pack_counts
 from blockemu.images.qcow2.tables import Table
 from blockemu.optlist import is_on, number, size
+from blockemu.records import record, replace
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2 import Qcow2
@@ -29,7 +29,7 @@ _LEVELS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 _FULL_EXTRA: Final = 16  # bytes of a snapshot's extra data that version 3 wants
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Wishes:
     """What an image shall be like; None where that is not told, or is as it was."""
 

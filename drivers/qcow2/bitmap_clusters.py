@@ -5,7 +5,6 @@ After block/qcow2-bitmap.c.
 
 import errno
 import os
-from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -19,6 +18,7 @@ from blockemu.edge import MAX_LENGTH
 from blockemu.images.qcow2 import bitmaps as codec
 from blockemu.images.qcow2.bitmaps import CLUSTER, StoredBitmap
 from blockemu.images.qcow2.tables import Table
+from blockemu.records import replace
 
 AT_ONCE: Final = 512 << 10  # bytes of a bitmap read or written by one request, few for the cache
 _CLUSTER = np.uint64(CLUSTER)

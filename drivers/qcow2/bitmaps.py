@@ -8,7 +8,6 @@ Whatever is new is written and flushed before the header tells of it, and what i
 after that, so a crash leaks clusters at worst.
 """
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from blockemu.dirty import BitmapExists, DirtyBitmap, bitmaps_of
@@ -22,6 +21,7 @@ from blockemu.images.qcow2.bitmaps import AUTO, IN_USE, StoredBitmap
 from blockemu.images.qcow2.constants import BITMAPS, MAX_BITMAP_DIRECTORY, MAX_BITMAPS
 from blockemu.images.qcow2.extensions import BitmapsExtension, HeaderFullError
 from blockemu.perm import Perm
+from blockemu.records import field, record, replace
 
 if TYPE_CHECKING:
     from blockemu.dirty import BitmapSet
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MANY: Final = MAX_BITMAP_DIRECTORY // 1048 - 1  # fewer always fit, even with the longest names
 
 
-@dataclass
+@record
 class Plan:
     """What is about to be stored.
 

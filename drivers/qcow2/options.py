@@ -1,6 +1,5 @@
 """Options of qcow2, and what QEMU checks about them once the header is known."""
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from blockemu.blockdev_options import BlockdevRef, BlockdevRefOrNull, NodeOptions
@@ -15,6 +14,7 @@ from blockemu.images.qcow2.header import Header
 from blockemu.node import Flags
 from blockemu.perm import Role
 from blockemu.qmp_server.qapi import ABSENT, Alternate, QEnum, Since, Struct, Union
+from blockemu.records import record
 
 DEFAULT_L2_CACHE: Final = 32 << 20
 MIN_L2_ENTRIES: Final = 2
@@ -247,7 +247,7 @@ class OtherEncryption(QmpError):
     template = "Header reported '{}' encryption format but options specify '{}'"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Settings:
     """What the options come to for an image.
 

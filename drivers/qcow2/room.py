@@ -1,15 +1,15 @@
 """Where a write goes: what the writer hands from one step to the next."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from blockemu.drivers.qcow2.mapping import L2
+from blockemu.records import record
 from blockemu.route import Commit
 
 NOTHING: Final = memoryview(b"")
 
 
-@dataclass(slots=True)
+@record
 class Room:
     """Room for the front part of a write: ``length`` bytes at ``host``, and what to add around."""
 
@@ -20,7 +20,7 @@ class Room:
     commit: Commit | None = None
 
 
-@dataclass(slots=True)
+@record
 class Span:
     """Guest clusters of one table about to change; the bytes are the request and copies around."""
 

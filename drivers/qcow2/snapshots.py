@@ -21,7 +21,6 @@ import re
 import struct
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -44,6 +43,7 @@ from blockemu.images.qcow2.errors import TableTooLarge
 from blockemu.images.qcow2.header import SNAPSHOTS_AT, check_table
 from blockemu.images.qcow2.snapshots import Snapshot, pack_snapshots
 from blockemu.images.qcow2.tables import Table, compressed_extents
+from blockemu.records import replace
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.resize import Resizer

@@ -1,7 +1,6 @@
 """Block status: what some L2 tables tell, in one go."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,7 @@ from blockemu.images.qcow2.tables import (
     Table,
     columns,
 )
+from blockemu.records import replace
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.reader import Reader

@@ -3,10 +3,10 @@
 After the tables in crypto/block-luks.c.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from blockemu.images.luks import errors
+from blockemu.records import record
 
 DIGESTS: Final = {
     "md5": 16,
@@ -30,7 +30,7 @@ _KEY_BYTES: Final = {name: n for sizes in FAMILIES.values() for n, name in sizes
 _TITLES: Final = {"aes": "AES", "serpent": "Serpent", "twofish": "Twofish"}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Spec:
     """How the sectors of a volume are encrypted, and its keys.
 

@@ -1,11 +1,11 @@
 """The header of LUKS version 1 (LUKS On-Disk Format Specification 1.2, figures 1 and 2)."""
 
 import struct
-from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 from blockemu.images.luks import errors
 from blockemu.images.luks.algorithms import Spec, parse_spec
+from blockemu.records import field, record, replace
 
 MAGIC: Final = b"LUKS\xba\xbe"
 VERSION: Final = 1
@@ -27,7 +27,7 @@ _SLOT: Final = struct.Struct(">II32sII")
 HEADER_BYTES: Final = _FRONT.size + SLOTS * _SLOT.size  # 592
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Slot:
     """A key slot.  ``offset`` counts sectors; ``state`` is ``ENABLED``, ``DISABLED`` or a lie."""
 
@@ -47,7 +47,7 @@ class Slot:
         return replace(self, state=DISABLED, iterations=0, salt=bytes(SALT))
 
 
-@dataclass(slots=True)
+@record
 class LuksHeader:
     """A header; texts are as on disk, with what follows their NUL.  ``payload`` counts sectors."""
 

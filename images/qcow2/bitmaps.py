@@ -1,7 +1,6 @@
 """Persistent bitmaps: their directory, and the tables that say where the bits are."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -10,6 +9,7 @@ from blockemu.images.errors import FormatError
 from blockemu.images.layout import U8, U16, U32, U64, Layout
 from blockemu.images.qcow2.constants import MAX_BITMAP_DIRECTORY
 from blockemu.images.qcow2.tables import Table
+from blockemu.records import record
 
 IN_USE: Final = 1 << 0  # flags
 AUTO: Final = 1 << 1
@@ -79,7 +79,7 @@ class _Entry(Layout):
     extra_size: U32 = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class StoredBitmap:
     """A bitmap in the image; ``table_size`` is entries of 64 bits."""
 

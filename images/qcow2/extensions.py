@@ -1,13 +1,13 @@
 """Header extensions, and the first cluster as a whole: header, extensions, backing file name."""
 
 import struct
-from dataclasses import dataclass, field
 from typing import Final
 
 from blockemu.images.layout import U32, U64, Layout
 from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2 import errors
 from blockemu.images.qcow2.header import LENGTH_V2, Header
+from blockemu.records import field, record
 
 END: Final = 0
 BACKING_FORMAT: Final = 0xE2792ACA
@@ -28,7 +28,7 @@ class BitmapsExtension(Layout):
     directory_offset: U64 = 0
 
 
-@dataclass(slots=True)
+@record
 class Extensions:
     """What the extensions say."""
 

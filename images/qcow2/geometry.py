@@ -1,9 +1,9 @@
 """The sizes of an image's parts, as its header gives them."""
 
-from dataclasses import dataclass
+from blockemu.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Geometry:
     """Sizes in bytes, and numbers of entries, unless a name says bits."""
 

@@ -1,11 +1,11 @@
 """The table of internal snapshots."""
 
 import struct
-from dataclasses import dataclass
 
 from blockemu.images.layout import U16, U32, U64, Layout
 from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2 import errors
+from blockemu.records import record
 
 _EXTRA = struct.Struct(">QQQ")
 
@@ -24,7 +24,7 @@ class SnapshotHead(Layout):
     extra_size: U32 = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Snapshot:
     """One internal snapshot; sizes in bytes, ``icount`` None if it was not recorded.
 

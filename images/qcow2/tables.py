@@ -15,7 +15,6 @@ INVALID             -                                  both bits, or allocated w
 With a data file offset 0 is an offset, too, if the entry has the copied flag.
 """
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -34,6 +33,7 @@ from blockemu.images.qcow2.constants import (
     COMPRESSED as COMPRESSED_FLAG,
 )
 from blockemu.images.qcow2.geometry import Geometry
+from blockemu.records import record
 
 Table = NDArray[np.uint64]
 I64 = NDArray[np.int64]
@@ -71,7 +71,7 @@ class Run(NamedTuple):
         return bool(self.entry & COPIED)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Columns:
     """Runs of units in ascending order.
 

@@ -7,13 +7,13 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from compat.daemon import Both, Daemon
 
 from blockemu.images.bochs import SECTOR, UNALLOCATED, Header
+from blockemu.records import replace
 
 GOOD = Header(
     magic=b"Bochs Virtual HD Image",
@@ -54,7 +54,7 @@ def test_what_it_holds_is_what_qemu_reads(
     program("qemu-img")
     size = 37 * extent + 512
     low = (size, 0, 0) if version == 0x10000 else (0, size, 0)
-    header = replace(  # type: ignore[type-var]  # Layout makes a dataclass of it
+    header = replace(
         GOOD, extent_size=extent, version=version, bitmap_size=extent // 4096 or 1,
         word=low[0], low=low[1], high=low[2],
     )  # fmt: skip
@@ -90,7 +90,7 @@ def test_what_qemu_refuses_to_open_is_refused_in_its_words(both: Both) -> None:
         whole = image(GOOD, random.Random(1))
         for name, values in FIELDS.items():
             for i, value in enumerate(values):
-                header = replace(GOOD, **{name: value})  # type: ignore[type-var]
+                header = replace(GOOD, **{name: value})
                 (folder / f"{name}{i}").write_bytes(header.pack().ljust(512, b"\0") + whole[512:])
         (folder / "good").write_bytes(whole)
         (folder / "short").write_bytes(whole[:100])

@@ -8,7 +8,6 @@ is wrong with are looked at one by one, for there is a line to be printed about 
 import errno
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -31,6 +30,7 @@ from blockemu.images.qcow2.constants import (
     SUBCLUSTERS,
 )
 from blockemu.images.qcow2.tables import I64, Table, compressed_extents, run_starts
+from blockemu.records import field, record
 
 BATCH: Final = 1 << 18  # bytes of L2 tables looked at in one go
 L1_RESERVED: Final = 0x7F000000000001FF
@@ -42,7 +42,7 @@ _ZERO, _ALLOCATED, _NIL = np.uint64(READS_ZERO), np.uint64(ALL_ALLOCATED), np.ui
 _SUBCLUSTERS = np.uint64(SUBCLUSTERS)
 
 
-@dataclass(slots=True)
+@record
 class L2Batch:
     """Entries of some L2 tables, one table after the other; ``hosts``: where the tables lie."""
 

@@ -5,7 +5,6 @@ After qcow2_check_read_snapshot_table, block/qcow2-snapshot.c.
 
 import os
 import struct
-from dataclasses import replace
 from typing import Final
 
 from blockemu.check import CheckResult, Fix
@@ -15,6 +14,7 @@ from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2 import errors
 from blockemu.images.qcow2.header import SNAPSHOTS_AT, check_table
 from blockemu.images.qcow2.snapshots import SnapshotHead, make_snapshot
+from blockemu.records import replace
 
 WINDOW: Final = 65536
 KNOWN_EXTRA: Final = 24

@@ -7,13 +7,13 @@ The check itself does no I/O: it runs on an open node (``NodeStorage`` in
 import errno
 import os
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from blockemu.images.qcow2.extensions import BitmapsExtension
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.images.qcow2.tables import Table
+from blockemu.records import field, record
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Storage(Protocol):
         """Tell the user of an error: a line with the program's name."""
 
 
-@dataclass(slots=True)
+@record
 class Structure:
     """What the header says, and the tables that are always in memory.
 

@@ -1,7 +1,6 @@
 """Headers and key slots, on bytes and values."""
 
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -26,6 +25,7 @@ from blockemu.images.luks.keyslots import (
     pbkdf2,
     set_digest,
 )
+from blockemu.records import replace
 
 
 @pytest.mark.parametrize(
