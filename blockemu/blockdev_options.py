@@ -2,7 +2,9 @@
 
 from typing import Annotated
 
+from blockemu.errors import InvalidParameterValue
 from blockemu.qmp_server.qapi import Alternate, QEnum, Since, Struct, Union
+from blockemu.qmp_server.scalars import parse_size
 
 BLOCKDEV = Union("BlockdevOptions", "driver")
 SIZE_WANTED = "a non-negative number below 2^64"
@@ -65,3 +67,11 @@ BlockdevRef = Annotated[str | NodeOptions, Alternate("BlockdevRef", (BLOCKDEV, s
 BlockdevRefOrNull = Annotated[
     str | NodeOptions | None, Alternate("BlockdevRefOrNull", (BLOCKDEV, str, None))
 ]
+
+
+def size_option(name: str, text: str) -> int:
+    """Return the bytes that an option says as text; raises InvalidParameterValue."""
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise InvalidParameterValue(name, SIZE_WANTED, hint=SIZE_HINT) from None

@@ -10,13 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, get_origin
 
-from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED, NodeOptions
+from blockemu.blockdev_options import NodeOptions, size_option
 from blockemu.create_options import Creatable
-from blockemu.errors import InvalidParameterValue
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.qmp_server.qapi import members
-from blockemu.qmp_server.scalars import parse_size
 from blockemu.records import record
 from blockemu.requests import Tracker
 from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
@@ -187,7 +185,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
         for name in cls.size_options:
             text = options.get(name)
             if isinstance(text, str):
-                options[name] = _size(name, text)
+                options[name] = size_option(name, text)
 
     @classmethod
     def join_options(cls, options: dict[str, Any], old: dict[str, Any]) -> None:
@@ -330,6 +328,11 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
     def unmaps_zeroes(self) -> bool:
         """Whether zeroes can be made by dropping what is there (BDRV_REQ_MAY_UNMAP)."""
         return self.filtered is not None and self.filtered.node.unmaps_zeroes
+
+    @property
+    def always_allocated(self) -> bool:
+        """Whether each byte counts as allocated here, data or not, so that nobody need look."""
+        return False
 
     @property
     def can_compress(self) -> bool:
@@ -488,10 +491,3 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
     async def block_status(self, offset: int, length: int) -> Extents:
         """Describe what follows ``offset``: all runs that one bounded step finds, at least one."""
         return Extents.one(offset, length, DATA | ALLOCATED)
-
-
-def _size(name: str, text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError:
-        raise InvalidParameterValue(name, SIZE_WANTED, hint=SIZE_HINT) from None

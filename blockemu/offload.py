@@ -128,8 +128,21 @@ def _copy_in_turn(segments: Segments, places: Segments) -> bool:
     """
     first = places[0][0]
     assert isinstance(first, FileLeaf)
+    _map_ahead(segments, first)
     with first.written:
         return _copy_ranges(segments, places)
+
+
+def _map_ahead(segments: Segments, out: FileLeaf) -> None:
+    """Do what of the copying needs not wait for its turn.
+
+    A quarter of the time that a write of mapped pages takes is that of the faults that map them
+    (``make bench``: jobs).
+    """
+    for leaf, host, length in segments:
+        assert isinstance(leaf, FileLeaf)
+        if length >= LARGE and leaf.memory and out.memory:
+            leaf.map_ahead(host, length)
 
 
 def _copy_ranges(segments: Segments, places: Segments) -> bool:

@@ -25,12 +25,15 @@ _BLKDISCARD, _BLKZEROOUT = 0x1277, 0x127F
 _PART = 27  # bits: 128 MiB, about as much as a file system describes in one place
 _MOST_ASKED = 1 << 14
 _MOST_RUNS = 64
+_POPULATE_READ = 22  # advice to map pages that are there
 _XFS_DIOINFO = 0x800C581E  # struct of three uint32: memory, smallest and largest transfer
 _CDROM_DRIVE_STATUS, _CDSL_CURRENT = 0x5326, 0x7FFFFFFF
 _UNSUPPORTED = (errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_madvise = _libc.madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _mincore = _libc.mincore
 _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
@@ -307,6 +310,16 @@ class FileLeaf(HostLeaf):
             if self._vector.count(1, 0, pages) != pages:
                 return None
         return self._map[offset:end]
+
+    def map_ahead(self, offset: int, length: int) -> None:
+        """Have pages mapped that a write from a window will read, if there is data in all of them.
+
+        It only saves time, so it may fail, as on a kernel before Linux 5.14.
+        """
+        pages = self.window(offset, length) if self.has_data(offset, length) else None
+        if pages is not None:
+            at, before = np.frombuffer(pages, np.uint8).ctypes.data, offset % PAGE
+            _madvise(at - before, length + before, _POPULATE_READ)
 
 
 class DirectLeaf(HostLeaf):

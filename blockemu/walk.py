@@ -34,6 +34,9 @@ def allocated_above(
 async def _walk(
     edge: Edge, offset: int, length: int, last: Node[Any] | None, *, keep: bool
 ) -> AsyncGenerator[Extents, None]:
+    if keep and edge.node.always_allocated:
+        yield Extents.one(offset, length, ALLOCATED)
+        return
     async for batch in edge.extents(offset, length):
         open_ = (batch.status & ALLOCATED == 0).nonzero()[0]
         below = edge.node.below if edge.node is not last else None

@@ -98,6 +98,7 @@ class HostFile(Node[BlockdevOptionsFile]):
     extra_flags = 0
     has_holes = True
     unmaps_zeroes = True
+    always_allocated = True
     fd = -1
     leaf: FileLeaf | DirectLeaf
     journal: Watcher = UNWATCHED  # what remembers changes, while somebody does

@@ -188,6 +188,11 @@ class Raw(Node[BlockdevOptionsRaw]):
         return self.file is not None and self.file.node.unmaps_zeroes
 
     @property
+    def always_allocated(self) -> bool:
+        """As the file."""
+        return self.file is not None and self.file.node.always_allocated
+
+    @property
     def length(self) -> int:
         """The window's size, less if the file has shrunk."""
         rest = max(self.file.fresh_length() - self.offset, 0)

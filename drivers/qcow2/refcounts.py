@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from blockemu.drivers.qcow2.filled import Filled
 from blockemu.drivers.qcow2.freed import I64, Freed
 from blockemu.drivers.qcow2.refcount_blocks import Blocks
 from blockemu.edge import Edge
@@ -57,6 +58,7 @@ class Refcounts(Blocks):
         self.moved = False  # the table has a new place that the header does not tell yet
         self.fresh = 0
         self.reserved = 0
+        self.filled = Filled()  # of those that are to be reserved
         self.packed_end = 0  # byte up to which the last cluster with compressed data is full
         self.lazy = False  # what is on disk may be wrong
         self.noted: dict[int, Counts] = {}  # how lazy blocks were when a table was allocated

@@ -123,20 +123,20 @@ class Writeback:
         """Have the file system allocate new clusters whole, though only parts are written.
 
         QEMU does so for each write, and takes an image with many holes for one that was
-        preallocated.  Clusters never used before lie in a row, so one call is enough.
+        preallocated.  Clusters never used before lie in a row, so one call is enough, or a few.
         """
         refcounts, bits = self.image.refcounts, self.image.geometry.cluster_bits
-        start, end = refcounts.reserved, refcounts.fresh
-        refcounts.reserved = end
+        gaps = refcounts.filled.take_gaps(refcounts.reserved, refcounts.fresh)
+        refcounts.reserved = refcounts.fresh
         if self.image.geometry.extended:
             return  # subclusters are filled one by one
         route = self.image.file.route
         leaf, delta = route.linear or (None, 0)
-        if start >= end or not isinstance(leaf, FileLeaf):
+        if not gaps or not isinstance(leaf, FileLeaf):
             return
-        size = end - start << bits
+        rows = [((start << bits) + delta, end - start << bits) for start, end in gaps]
         try:
-            await self.image.node.pool.run(fallocate, leaf.fd, 0, (start << bits) + delta, size)
+            await self.image.node.pool.run(_make_room, leaf.fd, rows)
         except OSError:
             return  # a file system that cannot, or a full one: the writes themselves will tell
 
@@ -299,6 +299,11 @@ class Writeback:
                 await self.image.file.discard(first << bits, count << bits)
             except OSError:
                 return  # it was only a wish
+
+
+def _make_room(fd: int, rows: list[tuple[int, int]]) -> None:
+    for offset, length in rows:
+        fallocate(fd, 0, offset, length)
 
 
 def row_starts(clusters: I64) -> list[tuple[int, int]]:

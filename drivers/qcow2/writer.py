@@ -24,16 +24,8 @@ from blockemu.drivers.qcow2.mapping import L2
 from blockemu.drivers.qcow2.reader import BELOW, Reader
 from blockemu.drivers.qcow2.room import NOTHING, Room, Span
 from blockemu.drivers.qcow2.stepwise import Flush, Stepwise
-from blockemu.images.qcow2.constants import (
-    COMPRESSED as COMPRESSED_FLAG,
-)
-from blockemu.images.qcow2.constants import (
-    COPIED,
-    KIND,
-    OFFSET,
-    READS_ZERO,
-    SUBCLUSTERS,
-)
+from blockemu.images.qcow2.constants import COMPRESSED as COMPRESSED_FLAG
+from blockemu.images.qcow2.constants import COPIED, KIND, OFFSET, READS_ZERO, SUBCLUSTERS
 from blockemu.images.qcow2.tables import (
     COMPRESSED,
     HAS_HOST,
@@ -341,8 +333,11 @@ class Writer:
                 span.end = min(span.end, guest + got << bits)
         span.table = image.mapping.tables[span.index]
         mine = self._allocate_begin(span)
+        whole = not ((span.begin | span.end) & (1 << bits) - 1 or self.geometry.data_file)
 
         def commit(good: bool) -> None:
+            if good and whole:
+                image.refcounts.filled.add(host >> bits, span.count)
             if good and span.count == 1 and span.table.bitmaps is None:  # numpy is slow for one
                 entries = span.table.entries
                 before = int(entries[span.first])
