@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from blockemu.machine.devices import Devices
     from blockemu.machine.drives import Drives
     from blockemu.machine.guest import Guest
+    from blockemu.machine.networks import Networks
     from blockemu.migration.manager import Manager
 
 Listener = Callable[[Struct], None]
@@ -105,6 +106,13 @@ class Emulator:
         from blockemu.machine.drives import Drives
 
         return Drives(self.graph, self.opener, self.throttle_groups, self.clocks)
+
+    @cached_property
+    def networks(self) -> "Networks":
+        """The networks that the machine's cards may be on."""
+        from blockemu.machine.networks import Networks
+
+        return Networks()
 
     @cached_property
     def guest(self) -> "Guest":

@@ -8,12 +8,14 @@ from blockemu.errors import DeviceNotFound, InvalidParameterValue, QmpError
 from blockemu.qmp_server.dispatch import command
 from blockemu.qom import Object
 from blockemu.schema.displays import (
+    AnyDisplay,
     AnyExpirePassword,
     AnyInput,
     AnyKey,
     AnyReload,
     AnySetPassword,
     AnyUpdate,
+    DisplayNone,
     ImageFormat,
     SetPasswordAction,
     SetPasswordOptionsVnc,
@@ -113,6 +115,12 @@ def add_client(
         raise NoSpice
     if protocol != "vnc":
         raise BadClient(protocol)
+
+
+@command(since="3.1")
+def query_display_options(context: Context) -> AnyDisplay:
+    """Tell where the machine's picture is seen: nowhere."""
+    return DisplayNone()
 
 
 @command(name="set_password", since="0.14")

@@ -1,6 +1,9 @@
 """A guest's memory, which there is none of, in QEMU's words for a machine without any."""
 
+import errno
+import os
 import time
+from pathlib import Path
 from typing import Final
 
 from blockemu.commands.context import Context
@@ -40,6 +43,18 @@ class BadDump(QmpError):
     """A parameter that makes no sense."""
 
     template = "Invalid parameter '{}'"
+
+
+class NotOpened(QmpError):
+    """(file, why)."""
+
+    template = "Could not open '{}': {}"
+
+
+class NotWritten(QmpError):
+    """A file that takes no more."""
+
+    template = "An IO error has occurred"
 
 
 class NoTree(QmpError):
@@ -176,6 +191,26 @@ def memsave(
     @cpu-index: the CPU
     """
     raise InvalidParameterValue(*_CPU)
+
+
+@command(since="0.14")
+def pmemsave(context: Context, *, val: int, size: int, filename: str) -> None:
+    """Write what is at an address to a file: zeroes, since there is no memory.
+
+    @val: the first address
+    @size: bytes
+    @filename: the file
+    """
+    try:
+        with Path(filename).open("wb") as file:
+            if size < 0:
+                raise BadDump("size")  # QEMU dies of it
+            file.truncate(size)
+    except OSError as e:
+        opened = e.filename is None
+        raise (
+            NotWritten if opened else NotOpened(filename, os.strerror(e.errno or errno.EIO))
+        ) from e
 
 
 @command(since="2.1", allow_preconfig=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from blockemu.commands import machine, machine_facts
+from blockemu.commands import machine, machine_facts, networks
 from blockemu.commands.chardev import chardev_remove, chardev_send_break, query_chardev
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import HmpCommand, Line, Rest, Values, Word, Write
@@ -74,7 +74,12 @@ async def set_link(context: Context, write: Write, values: Values) -> None:
 
 async def netdev_del(context: Context, write: Write, values: Values) -> None:
     """Remove a network."""
-    machine.netdev_del(context, id=str(values["id"]))
+    networks.netdev_del(context, id=str(values["id"]))
+
+
+async def info_network(context: Context, write: Write, values: Values) -> None:
+    """List the networks."""
+    write(context.emu.networks.describe())
 
 
 async def add_object(context: Context, write: Write, values: Values) -> None:
@@ -143,7 +148,7 @@ INFO = (
     HmpCommand(
         "balloon", (), "", "show balloon information", _refused(machine_facts.query_balloon)
     ),
-    HmpCommand("network", (), "", "show the network state", _says("")),
+    HmpCommand("network", (), "", "show the network state", info_network),
     HmpCommand("numa", (), "", "show NUMA information", _says("0 nodes\n")),
     HmpCommand("cpus", (), "", "show infos for each CPU", _says("")),
     HmpCommand("memdev", (), "", "show memory backends", _says("\n")),

@@ -13,6 +13,7 @@ from blockemu.schema.machine_facts import (
     YankInstanceBlockNode,
     YankInstanceChardev,
 )
+from blockemu.schema.numa import AnyNuma
 from blockemu.schema.run_state import (
     PanicAction,
     Powerdown,
@@ -38,6 +39,12 @@ class NotBeforeStart(QmpError):
     """The machine has been made."""
 
     template = "The command is permitted only before machine initialization"
+
+
+class NotBeforeCreation(QmpError):
+    """The machine has been made."""
+
+    template = "The command is permitted only before the machine has been created"
 
 
 class NoNmi(QmpError):
@@ -115,6 +122,12 @@ def x_exit_preconfig(context: Context) -> None:
     raise NotBeforeStart
 
 
+@command(since="3.0", allow_preconfig=True)
+def set_numa_node(context: Context, options: AnyNuma) -> None:
+    """Say which memory is near to which CPU; the machine has been made."""
+    raise NotBeforeCreation
+
+
 @command(since="2.1")
 def rtc_reset_reinjection(context: Context) -> None:
     """Forget ticks that the guest has missed: none."""
@@ -143,15 +156,6 @@ def set_link(context: Context, *, name: str, up: bool) -> None:
     @up: whether it is in
     """
     raise DeviceNotFound(name)
-
-
-@command(name="netdev_del", since="0.14")
-def netdev_del(context: Context, *, id: str) -> None:
-    """Remove a network; there are none.
-
-    @id: its name
-    """
-    raise DeviceNotFound(id)
 
 
 @command(since="2.2")

@@ -36,6 +36,12 @@ class NoProfiler(QmpError):
     template = "Internal profiler not compiled"
 
 
+class NoTranslator(QmpError):
+    """There is no code."""
+
+    template = "JIT information is only available with accel=tcg"
+
+
 class NoUsb(QmpError):
     """The machine has no such controller."""
 
@@ -189,6 +195,12 @@ x_query_ramblock = _report(
 )
 x_query_rdma = _report("x-query-rdma", "")
 x_query_roms = _report("x-query-roms", "")
+
+
+@command(since="6.2", features=("unstable",))
+def x_query_jit(context: Context) -> HumanReadableText:
+    """Tell of the code that a guest's was turned into."""
+    raise NoTranslator
 
 
 @command(since="6.2", features=("unstable",))

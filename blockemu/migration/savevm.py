@@ -292,19 +292,7 @@ class MachineSnapshots:
             await _keeper(node).load_vmstate(0, memoryview(data))
         except (OSError, NotImplementedError) as e:
             raise NotOpened from e
-        migration = self._emu.migration
-        settings = Settings(self._emu.machine.type, postcopy_ram=False, validate_uuid=False)
-        load = Load(Input(bytes(data), ended=True), settings, _NoBitmaps(), migration.report)
-        reading, status = load.read(), 0
-        while True:
-            try:
-                step = next(reading)
-            except StopIteration as e:
-                status = e.value
-                break
-            if step is not None:
-                status = -errno.EINVAL
-                break
+        status = reading_status(self._emu, bytes(data))
         if status < 0:
             raise NotLoaded(status)
 
@@ -333,6 +321,21 @@ class MachineSnapshots:
                     if not quiet:
                         where = f"Could not delete snapshot '{name}' on '{self._name(node)}'"
                         raise Wrapped(where, e) from e
+
+
+def reading_status(emu: "Emulator", data: bytes) -> int:
+    """Read a machine's state; return a negative errno if that is none."""
+    settings = Settings(emu.machine.type, postcopy_ram=False, validate_uuid=False)
+    load = Load(Input(data, ended=True), settings, _NoBitmaps(), emu.migration.report)
+    reading = load.read()
+    while True:
+        try:
+            step = next(reading)
+        except StopIteration as e:
+            status: int = e.value
+            return status
+        if step is not None:
+            return -errno.EINVAL
 
 
 class _NoBitmaps:

@@ -47,3 +47,8 @@ def snapshot(machine: str, clock: int, doing: str) -> bytes:
         + bytes([wire.EOF])
         + wire.description(DESCRIPTION)
     )
+
+
+def bare(clock: int, doing: str) -> bytes:
+    """Return what a machine was doing, without its name and its memory."""
+    return wire.magic() + devices(clock, doing) + bytes([wire.EOF])

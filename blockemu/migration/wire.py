@@ -159,10 +159,15 @@ def counted(text: str) -> bytes:
     return struct.pack(">B", len(data)) + data
 
 
+def magic() -> bytes:
+    """Return what each stream begins with."""
+    return struct.pack(">II", MAGIC, VERSION)
+
+
 def header(machine: str) -> bytes:
     """Return the begin of a stream; ``machine`` is the name of its kind."""
     name = raw(machine)
-    return struct.pack(">IIBI", MAGIC, VERSION, CONFIGURATION, len(name)) + name
+    return magic() + struct.pack(">BI", CONFIGURATION, len(name)) + name
 
 
 def begin(kind: int, ident: int, name: str, version: int) -> bytes:

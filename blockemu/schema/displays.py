@@ -363,3 +363,110 @@ AnyReload = Annotated[DisplayReloadOptions, RELOAD]
 AnyUpdate = Annotated[DisplayUpdateOptions, UPDATE]
 AnyKey = Annotated[KeyValue, KEY]
 AnyInput = Annotated[InputEvent, INPUT]
+
+
+class DisplayGLMode(QEnum):
+    """How a window is drawn."""
+
+    OFF = "off"
+    ON = "on"
+    CORE = "core"
+    ES = "es"
+
+
+class HotKeyMod(QEnum):
+    """The keys that let the mouse go."""
+
+    LCTRL_LALT = "lctrl-lalt"
+    LSHIFT_LCTRL_LALT = "lshift-lctrl-lalt"
+    RCTRL = "rctrl"
+
+
+DISPLAY = Union("DisplayOptions", "type")
+
+
+class DisplayOptions(Struct, union=DISPLAY):
+    """Where a machine's picture is seen.
+
+    @full-screen: whether it takes all
+    @window-close: whether the machine ends with its window
+    @show-cursor: whether there are two pointers
+    @gl: how it is drawn
+    """
+
+    full_screen: bool | None = None
+    window_close: bool | None = None
+    show_cursor: Annotated[bool | None, Since("5.0")] = None
+    gl: DisplayGLMode | None = None
+
+
+class DisplayDefault(DisplayOptions, tag="default"):
+    """Wherever it can be."""
+
+
+class DisplayNone(DisplayOptions, tag="none"):
+    """Nowhere."""
+
+
+class DisplayGTK(DisplayOptions, tag="gtk"):
+    """In a window.
+
+    @grab-on-hover: whether keys go to it when the mouse does
+    @zoom-to-fit: whether it gets the window's size
+    @show-tabs: whether there are tabs
+    @show-menubar: whether there is a menu
+    """
+
+    grab_on_hover: bool | None = None
+    zoom_to_fit: bool | None = None
+    show_tabs: Annotated[bool | None, Since("7.1")] = None
+    show_menubar: Annotated[bool | None, Since("7.2")] = None
+
+
+class DisplaySDL(DisplayOptions, tag="sdl"):
+    """In another kind of window.
+
+    @grab-mod: the keys that let the mouse go
+    """
+
+    grab_mod: Annotated[HotKeyMod | None, Since("7.1")] = None
+
+
+class DisplayEGLHeadless(DisplayOptions, tag="egl-headless"):
+    """In a card's memory.
+
+    @rendernode: the card
+    """
+
+    rendernode: str | None = None
+
+
+class DisplayCurses(DisplayOptions, tag="curses"):
+    """On a terminal.
+
+    @charset: how the guest's text is coded
+    """
+
+    charset: Annotated[str | None, Since("4.0")] = None
+
+
+class DisplaySpiceApp(DisplayOptions, tag="spice-app"):
+    """In a program that is started for it."""
+
+
+class DisplayDBus(DisplayOptions, tag="dbus", since="7.0"):
+    """Where others ask for it.
+
+    @rendernode: the card
+    @addr: the bus
+    @p2p: whether others are connected directly
+    @audiodev: what is heard
+    """
+
+    rendernode: str | None = None
+    addr: str | None = None
+    p2p: bool | None = None
+    audiodev: str | None = None
+
+
+AnyDisplay = Annotated[DisplayOptions, DISPLAY]

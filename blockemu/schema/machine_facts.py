@@ -151,6 +151,7 @@ class CpuInstanceProperties(Struct):
     @node-id: NUMA node
     @socket-id: socket
     @die-id: die
+    @cluster-id: cluster
     @core-id: core
     @thread-id: thread
     """
@@ -158,6 +159,7 @@ class CpuInstanceProperties(Struct):
     node_id: int | None = None
     socket_id: int | None = None
     die_id: Annotated[int | None, Since("4.1")] = None
+    cluster_id: Annotated[int | None, Since("7.1")] = None
     core_id: int | None = None
     thread_id: int | None = None
 

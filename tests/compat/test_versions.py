@@ -21,15 +21,20 @@ VERSIONS = ["4.2", "5.2", "6.2", "7.2"]
 CHANGES = Path(__file__).with_name("qapi_changes.txt")
 REFERENCES = {"blockdev-add": "<BlockdevOptions>"}
 NOT_OF_DISKS = {
+    "GUEST_PANICKED",
+    "MEMORY_DEVICE_SIZE_CHANGE",
+    "MEM_UNPLUG_ERROR",
     "calc-dirty-rate",
     "chardev-add",
     "chardev-change",
     "expire_password",
+    "netdev_add",
     "object-add",
     "query-colo-status",
     "query-cpu-definitions",
     "query-cpus-fast",
     "query-dirty-rate",
+    "query-display-options",
     "query-hotpluggable-cpus",
     "query-machines",
     "query-memdev",
@@ -43,6 +48,7 @@ NOT_OF_DISKS = {
     "query-target",
     "query-vnc",
     "screendump",
+    "set-numa-node",
     "set_password",
     "x-colo-lost-heartbeat",
 }
