@@ -291,6 +291,8 @@ class Bitmap(Bits):
 
         ``size`` is a power of two and at least a word's.
         """
+        if not self.count:  # memory that was never touched stays so
+            return np.empty(0, np.int64)
         per = size // 8
         if self._touched is not None and per >> self._page:
             return used_parts(self._held, per)

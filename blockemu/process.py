@@ -12,6 +12,7 @@ from blockemu.errors import QmpError, Wrapped
 
 OBJECTS: Final = 50_000  # that are made before it is looked for garbage
 KEPT: Final = 4 << 20  # bytes
+KEPT_LONG: Final = 8 << 20
 
 
 def prepare(*, tool: bool = False) -> None:
@@ -22,15 +23,24 @@ def prepare(*, tool: bool = False) -> None:
     gc.set_threshold(200_000 if tool else OBJECTS, 20, 20)
     # numpy is for its arrays here: threads for linear algebra only cost time at the start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if not tool:
+        _keep_freed(KEPT_LONG)  # bitmaps come and go (``make bench``: bitmaps that images keep)
 
 
 def settle() -> None:
     """Set the interpreter up for a tool's work, when what that takes is imported."""
     gc.freeze()  # modules stay: collections need not look at them (``make bench``: images)
     gc.set_threshold(OBJECTS, 20, 20)
-    # glibc hands freed memory back, and has it mapped and cleared anew at the next request, above
-    # twice the size of the largest block that was freed: without one, each pair of tables.
-    bytes(KEPT)
+    _keep_freed(KEPT)  # else each pair of tables would be handed back
+
+
+def _keep_freed(size: int) -> None:
+    """Have some freed memory kept.
+
+    glibc hands it back, and has it mapped and cleared anew at the next request, above twice the
+    size of the largest block that was ever freed.
+    """
+    bytes(size)
 
 
 class PidFileError(QmpError):

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 from blockemu.blockdev_options import NodeOptions
 from blockemu.create_options import CreationOptions, Creator, Texts
@@ -38,8 +38,8 @@ from blockemu.sysfile import (
 from blockemu.transaction import Transaction
 from blockemu.unwatched import UNWATCHED, Watcher
 
-P = ParamSpec("P")
 MOST_RUNS = 1024  # described in one go, about 1 us each
+QUICK = 4 << 20  # bytes in memory that are dropped in about 1 ms
 
 
 class OnOffAuto(QEnum):
@@ -340,7 +340,7 @@ class HostFile(Node[BlockdevOptionsFile]):
             self.leaf.recall()
             self.leaf.write_now(offset, buf)
         else:
-            await self._on_thread(self.leaf.write_now, offset, buf)
+            await self._on_thread(lambda: self.leaf.write_now(offset, buf))
         entry.done = True
         if flags & Write.FUA:
             await self.flush()
@@ -350,7 +350,9 @@ class HostFile(Node[BlockdevOptionsFile]):
         unmap, fallback = bool(flags & Write.MAY_UNMAP), not flags & Write.NO_FALLBACK
         entry = self.journal.zero(offset, length)
         try:
-            await self._change(self._zero, offset, length, unmap, fallback)
+            await self._change(
+                length, lambda: self.space.zero(offset, length, unmap=unmap, fallback=fallback)
+            )
         except OSError as e:
             if e.errno == errno.ENOTSUP:
                 raise NotImplementedError from e
@@ -360,14 +362,11 @@ class HostFile(Node[BlockdevOptionsFile]):
         if flags & Write.FUA:
             await self.flush()
 
-    def _zero(self, offset: int, length: int, unmap: bool, fallback: bool) -> None:
-        self.space.zero(offset, length, unmap=unmap, fallback=fallback)
-
     async def discard(self, offset: int, length: int) -> None:
         """Give the room back, and count it."""
         entry = self.journal.zero(offset, max(0, min(length, self.length - offset)))
         try:
-            await self._change(self.space.drop, offset, length)
+            await self._change(length, lambda: self.space.drop(offset, length))
         except OSError:
             self.discards[1] += 1
             raise
@@ -400,7 +399,7 @@ class HostFile(Node[BlockdevOptionsFile]):
     ) -> None:
         """Set the size; what is new reads as zeroes in any case."""
         entry = self.journal.resize(length)
-        await self._change(self._resize, length, exact, prealloc)
+        await self._change(1 << 63, lambda: self._resize(length, exact, prealloc))
         entry.done = True
         self._resized()
 
@@ -427,23 +426,24 @@ class HostFile(Node[BlockdevOptionsFile]):
             raise NotImplementedError
         return ((self.leaf, offset, length),), None
 
-    async def _change(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call what may make holes on a thread."""
+    async def _change(self, size: int, function: Callable[[], None]) -> None:
+        """Call what may make holes; on a thread unless soon done (``make bench``: store)."""
         self.leaf.forget_data()
+        if self.leaf.memory and size <= QUICK:
+            self.leaf.recall()
+            return function()
         try:
-            await self._on_thread(function, *args, **kwargs)
+            await self._on_thread(function)
         finally:
             self.leaf.forget_data()  # somebody may have looked meanwhile
 
-    async def _on_thread(
-        self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs
-    ) -> None:
+    async def _on_thread(self, function: Callable[[], None]) -> None:
         """Call what changes the file on a thread, with no window into it lent meanwhile."""
         leaf = self.leaf
         leaf.recall()
         leaf.writing += 1
         try:
-            await self.pool.run(function, *args, **kwargs)
+            await self.pool.run(function)
         finally:
             leaf.writing -= 1
 

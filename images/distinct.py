@@ -24,8 +24,11 @@ def counted(values: NDArray[Number]) -> tuple[NDArray[Number], NDArray[np.int64]
     if not len(values):
         return values, np.zeros(0, np.int64)
     ordered = np.sort(values)
-    begins = np.flatnonzero(_firsts(ordered))
-    return ordered[begins], np.diff(begins, append=len(ordered))
+    firsts = _firsts(ordered)
+    if firsts.all():
+        return ordered, np.ones(len(ordered), np.int64)
+    begins = np.concatenate((np.flatnonzero(firsts), [len(ordered)]))
+    return ordered[begins[:-1]], begins[1:] - begins[:-1]
 
 
 def _firsts(ordered: NDArray[Number]) -> NDArray[np.bool_]:

@@ -160,14 +160,14 @@ class StoredBitmaps:
         marked = [replace(stored, flags=stored.flags | IN_USE) for stored in image.bitmaps]
         try:
             image.header.autoclear_features &= ~BITMAPS
-            await self._write_header()
+            await self._put_header()
             directory = codec.pack_directory(marked, image.length, 1 << self.bits)
             if ext is None or len(directory) != ext.directory_size:
                 raise wrong.invalid()
             await image.file.pwrite(ext.directory_offset, directory)
-            await self._write_header()
+            await self._put_header()
             image.header.autoclear_features |= BITMAPS
-            await self._write_header()
+            await self._put_header()
         except (OSError, HeaderFullError, codec.BadEntry) as e:
             raise error(wrong.why(e)) from e
         image.bitmaps = marked
@@ -288,8 +288,11 @@ class StoredBitmaps:
         await self.writeback.flush()
         while image.refcounts.moved or image.mapping.l1_moved:  # by a request, meanwhile
             await self.writeback.flush()
-        await image.write_header()
-        await image.file.flush()
+        await self._put_header()
+
+    async def _put_header(self) -> None:
+        await self.image.write_header()
+        await self.image.file.flush()
 
     # Commands
 

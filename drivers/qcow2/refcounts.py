@@ -288,12 +288,8 @@ class Refcounts(Blocks):
             block = await self.block(index, file)
             if block is None:
                 continue
-            start = max(0, self.cursor - index * self.per)
-            used = np.flatnonzero(block[start:])
-            before = np.concatenate(([-1], used, [self.per - start]))
-            wide = np.flatnonzero(np.diff(before) > count)
-            if len(wide):
-                local = start + int(before[wide[0]]) + 1
+            local, got = first_free(block, max(0, self.cursor - index * self.per), count)
+            if got == count:
                 first = index * self.per + local
                 self._check_end(first + count)
                 block[local : local + count] = 1

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[Any]  # uint8, uint16, uint32 or uint64
+NEAR = 1024  # refcounts that are looked through soon
 DTYPES = (np.uint8, np.uint8, np.uint8, np.uint8, np.uint16, np.uint32, np.uint64)
 
 
@@ -52,10 +53,12 @@ def first_free(block: Counts, local: int, want: int) -> tuple[int, int]:
         part = block[local : local + want]
         if want == 1 or not part.any():
             return local, len(part)
-    used = np.flatnonzero(block[local:])
-    before = np.concatenate(([-1], used))
-    rows = np.diff(before, append=len(block) - local) - 1
-    fits = rows >= want
-    fits[-1] = rows[-1] > 0
-    at = int(fits.argmax())
-    return local + int(before[at]) + 1, min(int(rows[at]), want) if fits[at] else 0
+    for part in (block[local : local + NEAR], block[local:]):  # mostly there is one nearby
+        used = np.flatnonzero(part)
+        before = np.concatenate(([-1], used, [len(part)]))
+        rows = before[1:] - before[:-1] - 1
+        fits = rows >= want
+        at = int(fits.argmax())
+        if fits[at]:
+            return local + int(before[at]) + 1, want
+    return local + int(before[-2]) + 1, int(rows[-1])
