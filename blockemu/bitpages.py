@@ -1,14 +1,19 @@
 """What a bitmap holds: its words and, if they are many, which pages of them were written to."""
 
+from __future__ import annotations
+
 import mmap
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.bitwords import STEP, Positions, Words, popcount
 from blockemu.images.distinct import distinct
 from blockemu.records import record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SUMMARY_FROM = 1 << 26  # bits from which pages are noted
 PAGE = 9  # log2 of the words in a page: one of the machine's, unless that would be too many pages

@@ -4,17 +4,22 @@ Bit ``i`` is bit ``i % 64`` of word ``i // 64``; in memory that is one long litt
 which is also how qcow2 stores a dirty bitmap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Words = NDArray[np.uint64]
-Positions = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Words: TypeAlias = "NDArray[np.uint64]"
+Positions: TypeAlias = "NDArray[np.int64]"
 
 STEP = 1 << 16  # words handled at a time, so that they and what is made of them stay in cache
 FULL = (1 << 64) - 1
-_UNSIGNED = {size: np.dtype(f"<u{size}") for size in (1, 2, 4, 8)}  # bytes: dtype
+_UNSIGNED = {size: f"<u{size}" for size in (1, 2, 4, 8)}  # bytes: dtype
 _DENSE = 4  # more than one word in so many has a bit: looking at each bit is faster
 
 

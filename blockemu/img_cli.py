@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from blockemu import __version__
 from blockemu.arguments import MissingArgument, UsageError, scan
 from blockemu.process import prepare
 
@@ -106,13 +107,11 @@ def print_help(name: str) -> None:
 
 
 def _version(name: str) -> str:
-    from importlib.metadata import version  # start-up
-
-    from blockemu.qmp_server.profile import ALL
+    from blockemu.qmp_server.profile import ALL  # start-up
 
     newest = ".".join(map(str, ALL.greeting_version))
     return (
-        f"{name} version {version('blockemu')} (qemu-img of QEMU {newest})\n"
+        f"{name} version {__version__} (qemu-img of QEMU {newest})\n"
         "Copyright (c) 2026 The blockemu authors\n"
     )
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from blockemu import __version__
 from blockemu.arguments import Option, UsageError, scan
 from blockemu.cache_modes import CACHE_MODES
 from blockemu.errors import QmpError
@@ -237,13 +238,11 @@ def _only_quits(commands: list[str]) -> bool:
 
 
 def _version(name: str) -> str:
-    from importlib.metadata import version  # start-up
-
-    from blockemu.qmp_server.profile import ALL
+    from blockemu.qmp_server.profile import ALL  # start-up
 
     newest = ".".join(map(str, ALL.greeting_version))
     return (
-        f"{name} version {version('blockemu')} (qemu-io of QEMU {newest})\n"
+        f"{name} version {__version__} (qemu-io of QEMU {newest})\n"
         "Copyright (c) 2026 The blockemu authors\n"
     )
 

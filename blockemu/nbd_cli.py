@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from blockemu import __version__
 from blockemu import nbd_refusals as refusals
 from blockemu.arguments import UsageError, scan
 from blockemu.errors import QmpError, Wrapped
@@ -214,13 +215,11 @@ def _handed_over() -> int:
 
 
 def _version(name: str) -> str:
-    from importlib.metadata import version  # start-up
-
-    from blockemu.qmp_server.profile import ALL
+    from blockemu.qmp_server.profile import ALL  # start-up
 
     newest = ".".join(map(str, ALL.greeting_version))
     return (
-        f"{name} version {version('blockemu')} (qemu-nbd of QEMU {newest})\n"
+        f"{name} version {__version__} (qemu-nbd of QEMU {newest})\n"
         "Copyright (c) 2026 The blockemu authors\n"
     )
 

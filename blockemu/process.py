@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Final
 
+from blockemu import lean
 from blockemu.errors import QmpError, Wrapped
 
 OBJECTS: Final = 50_000  # that are made before it is looked for garbage
@@ -17,6 +18,7 @@ KEPT_LONG: Final = 8 << 20
 
 def prepare(*, tool: bool = False) -> None:
     """Set the interpreter up for a program of ours; a tool calls ``settle`` later."""
+    lean.install()
     sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
     # Imports make tens of thousands of objects that stay: looking at them for garbage, again and
     # again, is a tenth of a start (``make bench``: start-up, images).

@@ -3,6 +3,7 @@
 import sys
 from typing import NoReturn
 
+from blockemu import __version__
 from blockemu.arguments import Option
 from blockemu.qmp_server.profile import Profile, UnknownProfile
 from blockemu.startup import Refused
@@ -52,10 +53,8 @@ class Globals:
         return True
 
     def _version(self) -> str:
-        from importlib.metadata import version
-
         return (
-            f"{self._program} version {version('blockemu')} (QMP of QEMU {self._newest})\n"
+            f"{self._program} version {__version__} (QMP of QEMU {self._newest})\n"
             "Copyright (c) 2026 The blockemu authors\n"
         )
 

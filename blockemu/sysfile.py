@@ -8,6 +8,7 @@ import mmap
 import os
 import stat
 import threading
+from functools import cache
 
 import numpy as np
 
@@ -29,19 +30,22 @@ _POPULATE_READ = 22  # advice to map pages that are there
 _XFS_DIOINFO = 0x800C581E  # struct of three uint32: memory, smallest and largest transfer
 _CDROM_DRIVE_STATUS, _CDSL_CURRENT = 0x5326, 0x7FFFFFFF
 _UNSUPPORTED = (errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
-_libc = ctypes.CDLL(None, use_errno=True)
-_fallocate = _libc.fallocate
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_madvise = _libc.madvise
-_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_mincore = _libc.mincore
-_mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
 
 class NoAlignment(QmpError):
     """Direct I/O fails with any alignment."""
 
     template = "Could not find working O_DIRECT alignment"
+
+
+@cache
+def _libc() -> "ctypes.CDLL":
+    """Return libc with the calls that Python has not got; few programs need one (start-up)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    return libc
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -51,7 +55,7 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
         OSError: ENOTSUP for all ways in which kernels say that they cannot do it.
 
     """
-    while _fallocate(fd, mode, offset, length):
+    while _libc().fallocate(fd, mode, offset, length):
         code = ctypes.get_errno()
         if code != errno.EINTR:
             raise os_error(errno.ENOTSUP if code in _UNSUPPORTED else code)
@@ -237,8 +241,9 @@ class FileLeaf(HostLeaf):
         self._flags = 0 if self.memory else os.RWF_NOWAIT
         self._map: memoryview = memoryview(b"")
         self._residency = 0
-        self._vector = bytearray(1)
-        self._vector_at = ctypes.addressof(ctypes.c_char.from_buffer(self._vector))
+        self._vector = bytearray()
+        self._vector_at = 0
+        self.forget_data()
 
     def read_now(self, offset: int, buf: memoryview) -> bool:
         """Read what is in memory; what is wrong comes out when it is read again."""
@@ -305,7 +310,7 @@ class FileLeaf(HostLeaf):
             if pages > len(self._vector):
                 self._vector = bytearray(pages)
                 self._vector_at = ctypes.addressof(ctypes.c_char.from_buffer(self._vector))
-            if _mincore(self._residency + first, end - first, self._vector_at):
+            if _libc().mincore(self._residency + first, end - first, self._vector_at):
                 return None
             if self._vector.count(1, 0, pages) != pages:
                 return None
@@ -319,7 +324,7 @@ class FileLeaf(HostLeaf):
         pages = self.window(offset, length) if self.has_data(offset, length) else None
         if pages is not None:
             at, before = np.frombuffer(pages, np.uint8).ctypes.data, offset % PAGE
-            _madvise(at - before, length + before, _POPULATE_READ)
+            _libc().madvise(at - before, length + before, _POPULATE_READ)
 
 
 class DirectLeaf(HostLeaf):

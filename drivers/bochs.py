@@ -1,10 +1,9 @@
 """bochs: the growing disk images of the Bochs emulator, to be read."""
 
 import errno
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.edge import Edge
@@ -13,6 +12,9 @@ from blockemu.images import bochs
 from blockemu.images.bochs import HEADER_BYTES, SECTOR, UNALLOCATED, Header
 from blockemu.node import Limits, Node
 from blockemu.perm import Role
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class BlockdevOptionsBochs(NodeOptions, tag="bochs", since="2.9"):
@@ -31,7 +33,7 @@ class Bochs(Node[BlockdevOptionsBochs]):
     is_format = True
     file: Edge
     header: Header
-    catalog: NDArray[np.uint32]  # of shape (extents,): which extent in the file each is
+    catalog: "NDArray[np.uint32]"  # of shape (extents,): which extent in the file each is
 
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:

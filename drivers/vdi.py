@@ -6,10 +6,9 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.check import CheckResult
@@ -25,7 +24,10 @@ from blockemu.perm import Role
 from blockemu.qmp_server.qapi import Size
 from blockemu.records import replace
 
-Map = NDArray[np.uint32]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Map: TypeAlias = "NDArray[np.uint32]"
 ENTRIES_AT_ONCE = 4 << 20  # of a new map: the largest takes 2 GiB
 
 

@@ -3,12 +3,16 @@
 What numpy has for this imports its masked arrays, which takes longer than most runs of a tool.
 """
 
-from typing import TypeVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Number = TypeVar("Number", bound=np.generic)
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Number = TypeVar("Number", bound="np.generic")
 
 
 def distinct(values: NDArray[Number]) -> NDArray[Number]:

@@ -5,10 +5,11 @@ discriminator, an alternate is a named choice between JSON types.  Declaring cos
 microseconds a type: annotations are looked at when a type is first used.
 """
 
+import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar, dataclass_transform
 
 from blockemu.qmp_server.profile import ALL, FOREVER, FeatureNames, Life, Profile
@@ -244,9 +245,16 @@ def _wrong_arguments(struct: type[Struct], given: AbstractSet[str]) -> str:
 
 
 def _base_first(struct: type[Struct], known: Iterable[str]) -> list[str]:
-    order = dict.fromkeys(name for cls in reversed(struct.__mro__) for name in get_annotations(cls))
+    order = dict.fromkeys(name for cls in reversed(struct.__mro__) for name in _annotations(cls))
     known = set(known)
     return [name for name in order if name in known]
+
+
+def _annotations(cls: type) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 14):
+        return inspect.get_annotations(cls)
+    own: Mapping[str, Any] = vars(cls).get("__annotations__", {})  # start-up: inspect is large
+    return own
 
 
 def members(struct: type[Struct]) -> dict[str, tuple[Member, Any]]:

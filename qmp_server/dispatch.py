@@ -4,7 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, Final, overload
 
 from blockemu.qmp_server.declare import ABSENT, Member, Struct, make_member
 from blockemu.qmp_server.dump import check, dump, text
@@ -14,6 +14,7 @@ from blockemu.qmp_server.profile import ALL, FOREVER, FeatureNames, Life, Profil
 from blockemu.qmp_server.visit import JSON, MemberTable, Visitor, compiled, obey
 
 Handler = Callable[..., Any]
+_CO_COROUTINE: Final = 0x80  # of code: inspect has it, which is large (start-up)
 Plan = Callable[[Any, dict[str, Any]], Any]
 
 
@@ -71,7 +72,7 @@ class Command:
         self.gen = gen
         self.allow_preconfig = allow_preconfig
         self.success_response = success_response
-        self.is_async = bool(code.co_flags & inspect.CO_COROUTINE)
+        self.is_async = bool(code.co_flags & _CO_COROUTINE)
         self._boxed = code.co_varnames[1] if code.co_argcount > 1 else None
         self._hints: dict[str, Any] | None = None
         self._parameters: dict[str, Member] | None = None

@@ -1,13 +1,19 @@
 """How deep in a backing chain the data lies, as NBD clients may ask (qemu:allocation-depth)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED
 from blockemu.images.distinct import distinct
 
-I64 = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+I64: TypeAlias = "NDArray[np.int64]"
 
 
 async def allocation_depth(edge: Edge, offset: int, length: int) -> tuple[I64, I64]:

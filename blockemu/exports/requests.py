@@ -5,15 +5,16 @@ can.  Checks and texts are those of nbd_co_receive_request and nbd_handle_reques
 nbd/server.c.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import struct
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.backend import Backend
 from blockemu.buffers import new_buffer
@@ -27,10 +28,13 @@ from blockemu.nbd.server import BASE_ID, DEPTH_ID, FIRST_BITMAP_ID, Session
 from blockemu.node import Write
 from blockemu.walk import extents_above
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 MOST_EXTENTS: Final = (1 << 20) // 8  # of one reply (NBD_MAX_BLOCK_STATUS_EXTENTS)
 _STATUS: Final = struct.Struct(">IHHQII")  # a chunk's head and a context
 Pieces = list[bytes | memoryview]
-Pairs = NDArray[np.uint32]
+Pairs: TypeAlias = "NDArray[np.uint32]"
 
 _KNOWN: Final = {
     errno.EPERM: wire.EPERM,

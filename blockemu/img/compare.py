@@ -1,12 +1,13 @@
 """``compare``: whether two images hold the same."""
 
+from __future__ import annotations
+
 import errno
 import os
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.backend import Backend
 from blockemu.buffers import new_buffer
@@ -19,6 +20,9 @@ from blockemu.img.program import Mode, Program
 from blockemu.img.progress import Bar
 from blockemu.img.refusals import BadSourceCache, Refusal, TwoImagesExpected
 from blockemu.records import record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SYNTAX = Syntax("hf:F:T:pqsU", IMAGE | {"force-share": "U"})
 BUFFER = 2 << 20  # bytes compared at once

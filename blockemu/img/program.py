@@ -16,7 +16,7 @@ from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.filenames import nest
 from blockemu.img.arguments import Syntax
-from blockemu.img.progress import Bar
+from blockemu.img.progress import Bar, VisibleBar
 from blockemu.img.refusals import (
     BadOutputFormat,
     CouldNotOpen,
@@ -194,7 +194,7 @@ class Program:
 
     def bar(self, skip: float, *, shown: bool) -> Bar:
         """Return a progress bar, which is silent unless ``shown``."""
-        return Bar(self._show if shown and not self.quiet else None, skip)
+        return VisibleBar(self._show, skip) if shown and not self.quiet else Bar()
 
     def _show(self, text: str) -> None:
         self.out.write(text)

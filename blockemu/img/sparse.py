@@ -1,9 +1,14 @@
 """Where a buffer is zero, as ``-S`` wants it known."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SECTOR = 512
 

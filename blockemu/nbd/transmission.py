@@ -5,20 +5,24 @@ client (block/nbd.c): a reply that fits no request ends the connection with EIO 
 under way; one that is wrong for its request does so too, with EINVAL for that request.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo
 from blockemu.nbd.wire import CHUNK, SIMPLE
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 STAGE: Final = 1 << 16  # bytes received at once, unless they go to a reader's own buffer
 MOST_SMALL: Final = 1000  # bytes of a chunk that is neither data nor block status
 MOST_STATUS: Final = 4 + (8 << 20)  # bytes of a block status chunk: a million extents
-U32 = NDArray[np.uint32]
+U32: TypeAlias = "NDArray[np.uint32]"
 
 
 class RemoteProtocolError(Exception):
@@ -28,7 +32,7 @@ class RemoteProtocolError(Exception):
 class WrongReply(RemoteProtocolError):
     """A reply that cannot be the one to its request."""
 
-    def __init__(self, command: "Command", what: str) -> None:
+    def __init__(self, command: Command, what: str) -> None:
         super().__init__(what)
         self.command = command
 
@@ -60,7 +64,7 @@ class Command:
         kind: int,
         offset: int,
         length: int,
-        ended: "Callable[[Command], None]",
+        ended: Callable[[Command], None],
         flags: int = 0,
         buf: memoryview | None = None,
     ) -> None:

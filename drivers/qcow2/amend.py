@@ -4,6 +4,8 @@ What changes the tables works on the file alone, once all that was kept in memor
 clusters beyond the end first, what points to them afterwards.
 """
 
+from __future__ import annotations
+
 import errno
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
@@ -87,7 +89,7 @@ def wishes(texts: Texts, image: Image) -> Wishes:
 class Amender:
     """Amends one image; nothing else is in flight."""
 
-    def __init__(self, node: "Qcow2", tell: Tell) -> None:
+    def __init__(self, node: Qcow2, tell: Tell) -> None:
         self.node = node
         self.image = node.image
         self.tell = tell

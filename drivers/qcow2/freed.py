@@ -11,13 +11,18 @@ is ready when the tables are written.  A refcount table is nothing that a reques
 for the new one to be on disk, and for nobody.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-I64 = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+I64: TypeAlias = "NDArray[np.int64]"
 _NO_EPOCH = -1  # before all requests
 NONE: I64 = np.zeros(0, np.int64)
 

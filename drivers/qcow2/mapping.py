@@ -1,5 +1,7 @@
 """The L1 table and the L2 tables at hand."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from itertools import islice

@@ -1,5 +1,7 @@
 """The refcount table and the blocks that are in memory."""
 
+from __future__ import annotations
+
 import errno
 import os
 from collections.abc import Callable

@@ -9,16 +9,17 @@
 What is written is how things stand when the flush begins; changes from then on are the next one's.
 """
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import os
 import struct
 import sys
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image
@@ -28,6 +29,9 @@ from blockemu.images.qcow2.constants import DIRTY, OFFSET
 from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
 from blockemu.images.qcow2.refcount import pack_counts
 from blockemu.sysfile import FileLeaf, fallocate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Parts = list[tuple[str, int, bytes]]  # (blkdebug event, offset in the file, what to write there)
 

@@ -16,7 +16,6 @@ import errno
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image, c_hex
@@ -31,6 +30,7 @@ from blockemu.images.qcow2.tables import (
     HAS_HOST,
     INVALID,
     NORMAL,
+    Bools,
     Run,
     Table,
     allocated_around,
@@ -219,9 +219,9 @@ class Writer:
                 return room
             await image.ready()
 
-    def owned(self, entries: Table) -> NDArray[np.bool_]:
+    def owned(self, entries: Table) -> Bools:
         """Tell of each entry whether it has a cluster that is this image's alone."""
-        alone: NDArray[np.bool_] = entries & _OWNED == _COPIED
+        alone: Bools = entries & _OWNED == _COPIED
         return alone & has_offset(entries, self.geometry.data_file)
 
     async def _check_new_entries(self, table: L2, offset: int, count: int) -> None:

@@ -1,9 +1,10 @@
 """Zeroes and discards: changes of the mapping without data."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.drivers.qcow2.freed import Discard
 from blockemu.drivers.qcow2.image import Image
@@ -21,7 +22,7 @@ from blockemu.images.qcow2.constants import (
 from blockemu.images.qcow2.constants import (
     COMPRESSED as COMPRESSED_FLAG,
 )
-from blockemu.images.qcow2.tables import Table, has_offset, sub_range
+from blockemu.images.qcow2.tables import Bools, Table, has_offset, sub_range
 from blockemu.node import Write
 
 _NIL, _READS_ZERO, _ALL_ZERO = np.uint64(0), np.uint64(READS_ZERO), np.uint64(ALL_ZERO)
@@ -202,7 +203,7 @@ class Zeroer:
         first: int,
         entries: Table,
         bitmaps: Table | None,
-        freed: NDArray[np.bool_],
+        freed: Bools,
         reason: Discard = Discard.REQUEST,
     ) -> bool:
         """Enter new values in a table at hand; False: things may be different now, try again."""

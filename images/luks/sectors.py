@@ -8,22 +8,26 @@ falls off at the top of ``lo, hi`` is multiplied by ``x^7 + x^2 + x + 1`` in a f
 cache.
 """
 
+from __future__ import annotations
+
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.images.luks import errors
 from blockemu.images.luks.algorithms import Spec
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 SECTOR: Final = 512
 CHUNK: Final = 256  # sectors that are worked on at once
 SLACK: Final = 16  # bytes that OpenSSL wants behind its output
-Words = NDArray[np.uint64]
-Bytes = NDArray[np.uint8]
+Words: TypeAlias = "NDArray[np.uint64]"
+Bytes: TypeAlias = "NDArray[np.uint8]"
 Step = Callable[[Any, Any], object]  # (source, destination): over whole blocks
 
 
@@ -40,7 +44,7 @@ class BlockCipher(Protocol):
 
 
 MakeCipher = Callable[[str, bytes], BlockCipher]  # (algorithm, key)
-Numbers = NDArray[np.uint64]
+Numbers: TypeAlias = "NDArray[np.uint64]"
 Vectors = Callable[[Numbers], Bytes]  # of sectors, by their numbers: rows of a block's bytes
 Piece = tuple[int, memoryview]  # first sector, whole sectors
 

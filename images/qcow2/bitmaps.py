@@ -70,6 +70,8 @@ class BadTable(Exception):
 
 
 class _Entry(Layout):
+    """A bitmap directory's entry, as far as it is of one size."""
+
     table_offset: U64 = 0
     table_size: U32 = 0
     flags: U32 = 0

@@ -3,12 +3,16 @@
 In memory a block is an unsigned array, of one byte an entry where the disk has less.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Counts = NDArray[Any]  # uint8, uint16, uint32 or uint64
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Counts: TypeAlias = "NDArray[Any]"  # uint8, uint16, uint32 or uint64
 NEAR = 1024  # refcounts that are looked through soon
 DTYPES = (np.uint8, np.uint8, np.uint8, np.uint8, np.uint16, np.uint32, np.uint64)
 

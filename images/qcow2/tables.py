@@ -15,10 +15,11 @@ INVALID             -                                  both bits, or allocated w
 With a data file offset 0 is an offset, too, if the entry has the copied flag.
 """
 
-from typing import Final, NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.images.distinct import distinct
 from blockemu.images.qcow2.constants import (
@@ -35,9 +36,13 @@ from blockemu.images.qcow2.constants import (
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.records import record
 
-Table = NDArray[np.uint64]
-I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Table: TypeAlias = "NDArray[np.uint64]"
+I64: TypeAlias = "NDArray[np.int64]"
+U8: TypeAlias = "NDArray[np.uint8]"
+Bools: TypeAlias = "NDArray[np.bool_]"
 
 UNALLOCATED: Final = 0
 UNALLOCATED_ALLOC: Final = 1
@@ -118,7 +123,7 @@ def _within(entries: Table, starts: NDArray[np.intp], odd: NDArray[np.intp]) -> 
     return np.concatenate((second, np.repeat(begins, length) + within))
 
 
-def has_offset(entries: Table, data_file: bool) -> NDArray[np.bool_]:
+def has_offset(entries: Table, data_file: bool) -> Bools:
     """Tell of each entry, none compressed, whether it has a host cluster."""
     mask = _OFFSET | _COPIED if data_file else _OFFSET
     found: NDArray[np.bool_] = entries & mask != 0

@@ -1,18 +1,21 @@
 """Counting references to clusters: by whole runs, or one by one where one gets too many."""
 
+from __future__ import annotations
+
 import errno
 import os
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.check import CheckResult
 from blockemu.drivers.qcow2.check.storage import Storage
 from blockemu.images.qcow2.geometry import Geometry
-from blockemu.images.qcow2.tables import I64
+from blockemu.images.qcow2.tables import I64, Bools
 
-Bools = NDArray[np.bool_]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 MOST: Final = (1 << 31) - 1  # references that can be counted, whatever the image could
 _FEW_RUNS: Final = 64
 _WIDTHS: Final = (np.uint8, np.uint16, np.uint32)  # memory that is touched is what counting costs

@@ -5,13 +5,14 @@ and in which words.  L2 tables are looked at many at a time, as columns; only en
 is wrong with are looked at one by one, for there is a line to be printed about each.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blockemu.check import CheckResult, Fix
 from blockemu.drivers.qcow2.check.counts import MOST, Counts, beyond, overflow, spread
@@ -31,6 +32,9 @@ from blockemu.images.qcow2.constants import (
 )
 from blockemu.images.qcow2.tables import I64, Table, compressed_extents, run_starts
 from blockemu.records import field, record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BATCH: Final = 1 << 18  # bytes of L2 tables looked at in one go
 L1_RESERVED: Final = 0x7F000000000001FF
