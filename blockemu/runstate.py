@@ -44,6 +44,9 @@ class Machine:
         self.title: str | None = None  # what its user calls it
         self.uuid = NO_UUID
         self.can_sleep = False  # and be woken up
+        self.single_steps = False  # whether CPUs would take one step at a time
+        self.profiled = False  # whether it is measured how long threads wait
+        self.look = ("x", 4)  # how a human looks at numbers: as what, and of how many bytes
         self.measured: tuple[int, int, int] | None = None  # when, for how long (s), pages of a GiB
         self.dump_failed = False  # the last dump of its memory, if there was one
         self.on_reset = RebootAction.RESET
@@ -100,4 +103,4 @@ class Machine:
 
     def status(self) -> StatusInfo:
         """Return what ``query-status`` answers."""
-        return StatusInfo(running=self.running, singlestep=False, status=self.state)
+        return StatusInfo(running=self.running, singlestep=self.single_steps, status=self.state)

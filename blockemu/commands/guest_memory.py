@@ -77,6 +77,18 @@ class BadTime(QmpError):
     template = "calc-time is out of range[1, 60]."
 
 
+class PagesOfRing(QmpError):
+    """A ring is no sample."""
+
+    template = "either sample-pages or dirty-ring can be specified."
+
+
+class BadPages(QmpError):
+    """Too few or too many."""
+
+    template = "sample-pages is out of range[128, 16384]."
+
+
 class NoSuchMode(QmpError):
     """It would take KVM: (mode)."""
 
@@ -241,6 +253,10 @@ def calc_dirty_rate(
     """
     if not 1 <= calc_time <= 60:
         raise BadTime
+    if sample_pages is not None and mode is DirtyRateMeasureMode.DIRTY_RING:
+        raise PagesOfRing
+    if sample_pages is not None and not 128 <= sample_pages <= 16384:
+        raise BadPages
     if mode is DirtyRateMeasureMode.DIRTY_RING:
         raise NoSuchMode(mode)
     pages = 512 if sample_pages is None else sample_pages

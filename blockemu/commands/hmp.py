@@ -5,17 +5,21 @@ from typing import Any
 from blockemu.backend import Backend
 from blockemu.commands import (
     hmp_block,
+    hmp_cpu,
+    hmp_displays,
     hmp_info,
     hmp_jobs,
     hmp_machine,
     hmp_media,
     hmp_migration,
+    hmp_networks,
     hmp_objects,
     hmp_reports,
     hmp_throttling,
 )
 from blockemu.commands.backends import backend_of_device
 from blockemu.commands.context import Context
+from blockemu.commands.hmp_cpu import LOG_ITEMS
 from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
 from blockemu.emulator import Emulator
 from blockemu.errors import InvalidParameterValue, PermissionConflict, QmpError
@@ -43,7 +47,8 @@ async def human_monitor_command(
 
 async def run_line(context: Context, text: str, write: Write) -> None:
     """Run a line; what goes wrong is written too (after handle_hmp_command, monitor/hmp.c)."""
-    line = Line(text)
+    machine = context.emu.machine
+    line = Line(text, machine.look)
     name = line.name()
     if not name:
         return
@@ -54,6 +59,7 @@ async def run_line(context: Context, text: str, write: Write) -> None:
     called = text[: line.at]
     try:
         values = line.arguments(entry.name, entry.arguments)
+        machine.look = line.look
     except BadLine as e:
         context.emu.stdout(e.printed)
         write(f'{e}Try "help {called}" for more information\n')
@@ -70,27 +76,28 @@ def find(name: str) -> HmpCommand | None:
 
 
 async def help_(context: Context, write: Write, values: Values) -> None:
-    """List the commands, or one."""
-    wanted = str(values["name"]).strip()
-    first, _, second = wanted.partition(" ")
-    if first == "info" and second:
-        _help_info(write, second.strip())
-        return
-    entry = find(wanted)
-    if entry is None and wanted:
-        write(f"unknown command: '{wanted}'\n")
-        return
-    for one in [entry] if entry else sorted(COMMANDS, key=lambda entry: entry.name):
-        write(f"{one.name} {one.usage} -- {one.help}\n")
+    """List the commands, or those of ``info``, or one (help_cmd, monitor/hmp.c)."""
+    first, _, rest = str(values["name"]).strip().partition(" ")
+    second = rest.strip().partition(" ")[0]
+    if first == "log" and not second:
+        write(LOG_ITEMS)
+    elif first == "info":
+        one = hmp_info.find(second) if second else None
+        if second and one is None:
+            write(f"unknown command: 'info {second}'\n")
+            return
+        write(_explain(one, "info ") if one else hmp_info.list_info())
+    else:
+        entry = find(first)
+        if first and entry is None:
+            write(f"unknown command: '{first}'\n")
+            return
+        for each in [entry] if entry else sorted(COMMANDS, key=lambda entry: entry.name):
+            write(_explain(each))
 
 
-def _help_info(write: Write, name: str) -> None:
-    one = hmp_info.find(name)
-    write(f"info {one.name} {one.usage} -- {one.help}\n" if one else _unknown(f"info {name}"))
-
-
-def _unknown(name: str) -> str:
-    return f"unknown command: '{name}'\n"
+def _explain(one: HmpCommand, before: str = "") -> str:
+    return f"{before}{one.name} {one.usage} -- {one.help}\n"
 
 
 async def quit_(context: Context, write: Write, values: Values) -> None:
@@ -146,11 +153,14 @@ COMMANDS = (
         qemu_io,
     ),
     *hmp_block.COMMANDS,
+    *hmp_cpu.COMMANDS,
+    *hmp_displays.COMMANDS,
     *hmp_info.COMMANDS,
     *hmp_jobs.COMMANDS,
     *hmp_machine.COMMANDS,
     *hmp_media.COMMANDS,
     *hmp_migration.COMMANDS,
+    *hmp_networks.COMMANDS,
     *hmp_objects.COMMANDS,
     *hmp_reports.COMMANDS,
     *hmp_throttling.COMMANDS,

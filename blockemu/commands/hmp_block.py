@@ -139,7 +139,8 @@ async def info_status(context: Context, write: Write, values: Values) -> None:
     machine = context.emu.machine
     state = machine.state
     more = "" if state in (RunState.RUNNING, RunState.PAUSED) else f" ({state.value})"
-    write(f"VM status: {'running' if machine.running else 'paused'}{more}\n")
+    steps = " (single step mode)" if machine.single_steps else ""
+    write(f"VM status: {'running' if machine.running else 'paused'}{steps}{more}\n")
 
 
 async def info_version(context: Context, write: Write, values: Values) -> None:
@@ -326,7 +327,8 @@ COMMANDS = (
         "drive_add",
         (Flag("node", "n"), Word("pci_addr"), Word("opts")),
         "[-n] [[<domain>:]<bus>:]<slot>\n[file=file][,if=type][,bus=n]\n"
-        "[,unit=m][,media=d][,index=i]",
+        "[,unit=m][,media=d][,index=i]\n[,snapshot=on|off][,cache=on|off]\n"
+        "[,readonly=on|off][,copy-on-read=on|off]",
         "add drive to PCI storage controller",
         drive_add,
     ),

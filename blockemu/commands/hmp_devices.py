@@ -3,6 +3,7 @@
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import HmpCommand, Values, Write
 from blockemu.commands.pci import query_pci
+from blockemu.machine.listing import describe_devices
 from blockemu.machine.tree_text import show_bus
 from blockemu.schema.pci import PciDeviceInfo, PciMemoryRegion
 
@@ -57,7 +58,13 @@ def _show_region(write: Write, region: PciMemoryRegion) -> None:
     write(f"      BAR{region.bar}: {bits} bit{kind} memory at {start:#010x} [{end:#010x}].\n")
 
 
+async def info_types(context: Context, write: Write, values: Values) -> None:
+    """List the types of devices."""
+    write(describe_devices("help"))
+
+
 INFO = (
+    HmpCommand("qdm", (), "", "show qdev device model list", info_types),
     HmpCommand("qtree", (), "", "show device tree", info_qtree),
     HmpCommand("pci", (), "", "show PCI info", info_pci),
 )

@@ -1,10 +1,26 @@
 """The human monitor's ``info``, whose commands are spread over the families."""
 
-from blockemu.commands import hmp_block, hmp_devices, hmp_machine, hmp_objects, hmp_reports
+from blockemu.commands import (
+    hmp_block,
+    hmp_cpu,
+    hmp_devices,
+    hmp_machine,
+    hmp_networks,
+    hmp_objects,
+    hmp_reports,
+)
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import BadLine, HmpCommand, Line, Rest, Values, Write
 
-INFO = (*hmp_block.INFO, *hmp_devices.INFO, *hmp_machine.INFO, *hmp_objects.INFO, *hmp_reports.INFO)
+INFO = (
+    *hmp_block.INFO,
+    *hmp_cpu.INFO,
+    *hmp_devices.INFO,
+    *hmp_machine.INFO,
+    *hmp_networks.INFO,
+    *hmp_objects.INFO,
+    *hmp_reports.INFO,
+)
 
 
 def find(name: str) -> HmpCommand | None:
@@ -36,5 +52,11 @@ def list_info() -> str:
 
 
 COMMANDS = (
-    HmpCommand("info|i", (Rest("rest"),), "[subcommand]", "show various information", info),
+    HmpCommand(
+        "info",
+        (Rest("rest"),),
+        "[subcommand]",
+        "show various information about the system state",
+        info,
+    ),
 )

@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from blockemu.commands import machine, machine_facts, networks
+from blockemu.commands import machine, machine_facts
 from blockemu.commands.chardev import chardev_remove, chardev_send_break, query_chardev
 from blockemu.commands.context import Context
+from blockemu.commands.hmp_displays import choose
 from blockemu.commands.hmp_line import HmpCommand, Line, Rest, Values, Word, Write
 from blockemu.commands.objects import object_del
 from blockemu.errors import QmpError
 from blockemu.object_options import ObjectHelp, parse_object
 from blockemu.qmp_server.errors import ProtocolError
+from blockemu.schema.run_state import WatchdogAction
 
 
 async def info_name(context: Context, write: Write, values: Values) -> None:
@@ -72,14 +74,9 @@ async def set_link(context: Context, write: Write, values: Values) -> None:
     machine.set_link(context, name=str(values["name"]), up=values["up"] == "on")
 
 
-async def netdev_del(context: Context, write: Write, values: Values) -> None:
-    """Remove a network."""
-    networks.netdev_del(context, id=str(values["id"]))
-
-
-async def info_network(context: Context, write: Write, values: Values) -> None:
-    """List the networks."""
-    write(context.emu.networks.describe())
+async def watchdog_action(context: Context, write: Write, values: Values) -> None:
+    """Say what a watchdog does."""
+    machine.watchdog_set_action(context, action=choose(WatchdogAction, values["action"]))
 
 
 async def add_object(context: Context, write: Write, values: Values) -> None:
@@ -148,7 +145,6 @@ INFO = (
     HmpCommand(
         "balloon", (), "", "show balloon information", _refused(machine_facts.query_balloon)
     ),
-    HmpCommand("network", (), "", "show the network state", info_network),
     HmpCommand("numa", (), "", "show NUMA information", _says("0 nodes\n")),
     HmpCommand("cpus", (), "", "show infos for each CPU", _says("")),
     HmpCommand("memdev", (), "", "show memory backends", _says("\n")),
@@ -199,7 +195,6 @@ COMMANDS = (
         "change the link status of a network adapter",
         set_link,
     ),
-    HmpCommand("netdev_del", _ID, "id", "remove host network device", netdev_del),
     HmpCommand(
         "object_add",
         (Word("object"),),
@@ -213,9 +208,9 @@ COMMANDS = (
     HmpCommand(
         "watchdog_action",
         (Word("action"),),
-        "[reset|shutdown|poweroff|pause|debug|none|inject-nmi]",
+        "[reset|shutdown|poweroff|pause|debug|none]",
         "change watchdog action",
-        _says(""),
+        watchdog_action,
     ),
     HmpCommand(
         "trace-event",

@@ -163,7 +163,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "ringbuf_read",
-        (Word("device"), Number("size")),
+        (Word("device"), Number("size", narrow=True)),
         "device size",
         "Read from a ring buffer character device",
         read_ring,

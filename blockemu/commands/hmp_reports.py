@@ -147,7 +147,6 @@ INFO = (
         info_stats,
     ),
     HmpCommand("usb", (), "", "show guest USB devices", _report(machine_reports.x_query_usb)),
-    HmpCommand("usernet", (), "", "show user network stack connection states", _says("")),
     HmpCommand(
         "vcpu_dirty_limit",
         (),
@@ -181,7 +180,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "memsave",
-        (Number("val"), Number("size"), Word("filename")),
+        (Number("val"), Number("size", narrow=True), Word("filename")),
         "addr size file",
         "save to disk virtual memory dump starting at 'addr' of size 'size'",
         _says("No CPU available\n"),
@@ -195,9 +194,9 @@ COMMANDS = (
     ),
     HmpCommand(
         "dumpdtb",
-        (Word("filename"),),
-        "file",
-        "dump the FDT in dtb format to 'file'",
+        (Word("filename", "filename"),),
+        "filename",
+        "dump the FDT in dtb format to 'filename'",
         _does(guest_memory.dumpdtb),
     ),
     HmpCommand(

@@ -6,10 +6,12 @@ net_slirp_init, net/slirp.c, which says what the addresses may be.
 """
 
 import ipaddress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Final
 
 from blockemu.errors import DeviceNotFound, QmpError
+from blockemu.optlist import is_identifier
+from blockemu.records import field, record
 from blockemu.schema.networks import Netdev, NetdevHubPortOptions, NetdevUserOptions
 
 _NET: Final = "10.0.2.0/24"
@@ -59,7 +61,7 @@ class NoGuestForwarding(QmpError):
     template = "Could not set up guest forwarding rule '{}'"
 
 
-@dataclass
+@record
 class Network:
     """A network: ``text`` is what lists say of it; ``hub`` and ``peer`` where a port leads."""
 
@@ -69,11 +71,12 @@ class Network:
     peer: str = ""
 
 
-@dataclass
+@record
 class Networks:
     """All of them, in the order in which they came."""
 
     known: dict[str, Network] = field(default_factory=dict)
+    hubs: list[int] = field(default_factory=list)  # that ever had a port
 
     def add(self, options: Netdev) -> None:
         """Make a network.
@@ -83,7 +86,7 @@ class Networks:
 
         """
         name = options.id
-        if not _is_identifier(name):
+        if not is_identifier(name):
             raise BadName
         if name in self.known:
             raise DuplicateName(name)
@@ -94,6 +97,8 @@ class Networks:
             if peer and peer not in self.known:
                 raise NoNetdev(peer)
             self.known[name] = Network(name, hub=options.hubid, peer=peer)
+            if options.hubid not in self.hubs:
+                self.hubs.append(options.hubid)
         else:
             raise NotBuilt(options.tag)
 
@@ -107,9 +112,19 @@ class Networks:
         if self.known.pop(name, None) is None:
             raise DeviceNotFound(name)
 
+    def played(self) -> Iterator[Network]:
+        """Yield those that the program plays."""
+        return (each for each in self.known.values() if "type=user" in each.text)
+
+    def hub_of(self, name: str) -> int:
+        """Return the hub that a network leads to; -1 if to none."""
+        return next(
+            (e.hub for e in self.known.values() if e.peer == name and e.hub is not None), -1
+        )
+
     def describe(self) -> str:
         """Return what ``info network`` shows: hubs, then what leads to none."""
-        hubs: dict[int, list[str]] = {}
+        ports: dict[int, list[str]] = {number: [] for number in self.hubs}
         shown = set()
         for each in self.known.values():
             if each.hub is None:
@@ -117,19 +132,14 @@ class Networks:
             peer = self.known.get(each.peer)
             shown.add(each.peer)
             after = f": {_row(peer)}" if peer else "\n"
-            hubs.setdefault(each.hub, []).insert(0, f" \\ {each.name}{after}")
-        parts = [f"hub {number}\n{''.join(ports)}" for number, ports in reversed(hubs.items())]
+            ports[each.hub].insert(0, f" \\ {each.name}{after}")
+        parts = [f"hub {number}\n{''.join(rows)}" for number, rows in reversed(ports.items())]
         alone = (e for e in self.known.values() if e.hub is None and e.name not in shown)
         return "".join([*parts, *map(_row, alone)])
 
 
 def _row(each: Network) -> str:
     return f"{each.name}: {each.text}\n"
-
-
-def _is_identifier(text: str) -> bool:
-    rest = text[1:].translate(dict.fromkeys(map(ord, "-._")))
-    return text[:1].isalpha() and text.isascii() and (not rest or rest.isalnum())
 
 
 def _user(options: NetdevUserOptions) -> str:
