@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from blockemu.arguments import PROGRAM, Option, UsageError, scan
-from blockemu.process import Background, prepare
+from blockemu.process import Background, ends, prepare
 from blockemu.program_options import Globals
 from blockemu.qmp_server.profile import ALL
 from blockemu.startup import Refused, Startup
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings, options = _globals(sys.argv[1:] if argv is None else argv)
         background = Background() if settings.daemonize else None
-        return Startup(settings, options, background).run()
+        return ends(Startup(settings, options, background).run())
     except (UsageError, Refused) as e:
         sys.stderr.write(f"{PROGRAM}: {e}\n")
         return 1

@@ -11,7 +11,7 @@ from typing import Final
 
 from blockemu import __version__
 from blockemu.arguments import MissingArgument, UsageError, scan
-from blockemu.process import prepare
+from blockemu.process import ends, prepare
 
 COMMANDS: Final[Mapping[str, str]] = {
     "amend": "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] "
@@ -122,7 +122,7 @@ def main() -> int:
     name = os.path.basename(sys.argv[0])  # noqa: PTH119
     if name in ("img_cli.py", "__main__.py", "-c"):
         name = "blockemu-img"
-    return run(name, sys.argv[1:])
+    return ends(run(name, sys.argv[1:]))
 
 
 HELP: Final = """\

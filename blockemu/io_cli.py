@@ -13,7 +13,7 @@ from blockemu import __version__
 from blockemu.arguments import Option, UsageError, scan
 from blockemu.cache_modes import CACHE_MODES
 from blockemu.errors import QmpError
-from blockemu.process import prepare
+from blockemu.process import ends, prepare
 
 if TYPE_CHECKING:
     from blockemu.io_session import Session
@@ -253,7 +253,7 @@ def main() -> int:
     name = os.path.basename(sys.argv[0])  # noqa: PTH119
     if name in ("io_cli.py", "__main__.py", "-c"):
         name = "blockemu-io"
-    return Program(name).run(sys.argv[1:])
+    return ends(Program(name).run(sys.argv[1:]))
 
 
 HELP: Final = """\

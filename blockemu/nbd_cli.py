@@ -15,7 +15,7 @@ from blockemu import nbd_refusals as refusals
 from blockemu.arguments import UsageError, scan
 from blockemu.errors import QmpError, Wrapped
 from blockemu.nbd_settings import Settings
-from blockemu.process import prepare
+from blockemu.process import ends, prepare
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
@@ -227,7 +227,7 @@ def _version(name: str) -> str:
 def main() -> int:
     """Run the program; return its exit status."""
     prepare()
-    return Program(sys.argv[0]).run(sys.argv[1:])
+    return ends(Program(sys.argv[0]).run(sys.argv[1:]))
 
 
 HELP: Final = """\

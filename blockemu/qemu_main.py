@@ -5,7 +5,7 @@ import sys
 
 from blockemu.arguments import Option, UsageError
 from blockemu.machine.argv import scan
-from blockemu.process import Background, prepare
+from blockemu.process import Background, ends, prepare
 from blockemu.program_options import Globals, leave
 from blockemu.qmp_server.profile import Profile
 from blockemu.startup import Refused
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         from blockemu.qemu_startup import MachineStartup
 
         background = Background() if settings.daemonize else None
-        return MachineStartup(name, settings, options, background).run()
+        return ends(MachineStartup(name, settings, options, background).run())
     except (UsageError, Refused) as e:
         between = "" if str(e).startswith(":") else ": "  # a place in a file follows at once
         sys.stderr.write(f"{name}{between}{e}\n")
