@@ -146,6 +146,22 @@ class SecretCommon(UserObject):
         self.format = QCryptoSecretFormat.RAW
         self.keyid = self.iv = ""
         self.content: bytes | None = None
+        self.given: set[str] = set()
+
+    def complete(self, objects: Known) -> None:
+        """Read, decode and decrypt."""
+        data = self.load()
+        is_base64 = self.format == QCryptoSecretFormat.BASE64
+        if "keyid" in self.given:
+            key = objects.secret(self.keyid)
+            data = _decrypt(data, key, self.iv if "iv" in self.given else None, is_base64)
+        elif is_base64:
+            data = decode_base64(data)
+        self.content = data
+
+    def load(self) -> bytes:
+        """Return what is to be decoded; raises QmpError if it is not there."""
+        raise NotImplementedError
 
 
 class Secret(SecretCommon):
@@ -157,20 +173,9 @@ class Secret(SecretCommon):
     def __init__(self) -> None:
         super().__init__()
         self.data = self.file = ""
-        self.given: set[str] = set()
 
-    def complete(self, objects: Known) -> None:
-        """Read, decode and decrypt."""
-        data = self._load()
-        is_base64 = self.format == QCryptoSecretFormat.BASE64
-        if "keyid" in self.given:
-            key = objects.secret(self.keyid)
-            data = _decrypt(data, key, self.iv if "iv" in self.given else None, is_base64)
-        elif is_base64:
-            data = decode_base64(data)
-        self.content = data
-
-    def _load(self) -> bytes:
+    def load(self) -> bytes:
+        """Return what was given, or what is in the file."""
         if "file" in self.given:
             if "data" in self.given:
                 raise TwoSecretSources
@@ -291,6 +296,7 @@ class IoThread(EventLoop):
 
 _CLASSES: Final[tuple[type[UserObject], ...]] = (Secret, IoThread, ThrottleGroup)
 _LATE: Final = {  # type: module, class; start-up: few need them
+    "secret_keyring": ("blockemu.keyring", "SecretKeyring"),
     "tls-creds-anon": ("blockemu.tls.credentials", "TlsCredsAnon"),
     "tls-creds-psk": ("blockemu.tls.credentials", "TlsCredsPsk"),
     "tls-creds-x509": ("blockemu.tls.credentials", "TlsCredsX509"),
@@ -334,7 +340,7 @@ class Objects:
         given = _given(options)
         for name, value in given.items():
             made.writable(name).write(made, value)  # type: ignore[misc]  # writable has one
-        if isinstance(made, Secret):
+        if isinstance(made, SecretCommon):
             made.given = set(given)
         container = self.tree.container("objects")
         container.add_child(options.id, made)

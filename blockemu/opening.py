@@ -343,6 +343,8 @@ class Opener:
             self.graph.refresh(node, transaction)
         if not node.flags.no_backing:
             await self._open_backing(node, options, roles)
+        elif options.get("backing"):
+            raise _unsupported(type(node), node.driver, {"backing": options["backing"]})
         filenames.refresh(node)
         node.changed()
 

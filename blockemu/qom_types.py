@@ -17,6 +17,7 @@ from blockemu.chardevs import (
     SocketChardev,
     StdioChardev,
 )
+from blockemu.keyring import SecretKeyring
 from blockemu.objects import EventLoop, IoThread, Secret, SecretCommon
 from blockemu.qom import Container, Object
 from blockemu.throttle_group import ThrottleGroup
@@ -58,6 +59,7 @@ _ROWS: Final = (
     Type("chardev-memory", MemoryChardev, "chardev-ringbuf"),
     Type("object", Object, abstract=True),
     Type("tls-creds-x509", TlsCredsX509, "tls-creds"),
+    Type("secret_keyring", SecretKeyring, "secret_common"),
     Type("throttle-group", ThrottleGroup, "object"),
 )
 TYPES: Final = {row.name: row for row in _ROWS}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from blockemu.fdsets import FdSets
     from blockemu.node import Node
     from blockemu.pool import Pool
+    from blockemu.qmp_server.qapi import Profile
     from blockemu.throttle_group import ThrottleGroups
 
 
@@ -19,6 +20,7 @@ class Services(Protocol):
     """What a node may use of the emulator it lives in."""
 
     pool: "Pool"
+    profile: "Profile"
     clocks: "Clocks"
     throttle_groups: "ThrottleGroups"
     stdout: Callable[[str], None]  # what QEMU itself would print there

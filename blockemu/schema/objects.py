@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from blockemu.qmp_server.profile import Features
-from blockemu.qmp_server.qapi import Deprecated, QEnum, Since, Struct, Union
+from blockemu.qmp_server.qapi import I32, Deprecated, QEnum, Since, Struct, Union
 
 OBJECT = Union("ObjectOptions", "qom-type")
 
@@ -28,23 +28,39 @@ class QCryptoSecretFormat(QEnum):
     BASE64 = "base64"
 
 
-class SecretProperties(ObjectProperties, tag="secret"):
-    """A password or key.
+class SecretCommonProperties(ObjectProperties):
+    """How a password or key is kept.
 
     @loaded: cannot be set any more
     @format: how the data is written down
     @keyid: the secret that the data is encrypted with
     @iv: the initialisation vector, in base64
-    @data: the data itself
-    @file: a file that holds it
     """
 
     loaded: Annotated[bool | None, Deprecated("6.0")] = None
     format: QCryptoSecretFormat | None = None
     keyid: str | None = None
     iv: str | None = None
+
+
+class SecretProperties(SecretCommonProperties, tag="secret"):
+    """A password or key.
+
+    @data: the data itself
+    @file: a file that holds it
+    """
+
     data: str | None = None
     file: str | None = None
+
+
+class SecretKeyringProperties(SecretCommonProperties, tag="secret_keyring", since="5.1"):
+    """A password or key that the kernel keeps.
+
+    @serial: its number there
+    """
+
+    serial: I32
 
 
 class IothreadProperties(ObjectProperties, tag="iothread"):

@@ -68,6 +68,8 @@ BITMAP = [
     "--merge nonsense disk.qcow2 b0",
     "--merge b0 --merge b2 disk.qcow2 b1",
     "--remove --image-opts driver=qcow2,file.filename=disk.qcow2 b1",
+    "--add --image-opts driver=qcow2,file.filename=disk.qcow2,backing.driver=null-co b9",
+    "--add --image-opts driver=qcow2,file.filename=disk.qcow2,backing=absent b9",
     "--enable disk.qcow2 b2",
     "--remove --add -g 32k disk.qcow2 b2",
     "--add -f raw disk.raw b0",

@@ -172,3 +172,19 @@ def test_memory_that_is_not_there_reads_as_zeroes(folder):
         conversation(program, [], folder, lines, NONE)
         assert (folder / "m").read_bytes() == bytes(3000)
         (folder / "m").unlink()
+
+
+KEYS = """
+object-add {"qom-type": "secret_keyring", "id": "k"}
+object-add {"qom-type": "secret_keyring", "id": "k", "serial": 0}
+object-add {"qom-type": "secret_keyring", "id": "k", "serial": 5000000000}
+object-add {"qom-type": "secret_keyring", "id": "k", "serial": 1}
+object-add {"qom-type": "secret_keyring", "id": "k", "serial": -100, "keyid": "x"}
+object-add {"qom-type": "secret_keyring", "id": "k", "serial": -3}
+object-add {"qom-type": "secret_keyring", "id": "k", "serial": -3, "keyid": "x"}
+qom-list-properties {"typename": "secret_keyring"}
+""".strip().splitlines()
+
+
+def test_keys_of_the_kernel_are_looked_for(folder):
+    alike(folder, [], KEYS, NONE)

@@ -51,6 +51,20 @@ async def test_what_a_failed_copy_before_a_write_means(version: str) -> None:
             assert not said
 
 
+@pytest.mark.parametrize(("version", "seconds"), [("7.2", 2.05032704), ("all", 45)])
+async def test_a_timeout_that_7_2_had_no_room_for_was_cut_there(
+    version: str, seconds: float
+) -> None:
+    """Of its nanoseconds 32 bits were kept."""
+    async with running(profile=version) as emu:
+        for name in ("disk", "old"):
+            await emu.execute("blockdev-add", **DISK | {"node_name": name})
+        filter_ = {"driver": "copy-before-write", "file": "disk", "target": "old"}
+        await emu.execute("blockdev-add", node_name="f", **filter_, cbw_timeout=45)
+        node: Any = emu.daemon.emu.graph.nodes["f"]
+        assert node.timeout == seconds * 1e9
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_reopening_has_its_name_of_the_version(version: str) -> None:
     async with running(profile=version) as emu:
