@@ -5,7 +5,7 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockemu.edge import Edge
 from blockemu.node import Flags, Node, Write
@@ -13,8 +13,10 @@ from blockemu.perm import Perm, Role
 from blockemu.records import replace
 from blockemu.route import NO_ROUTE, Route
 from blockemu.stats import Stats
-from blockemu.throttle_group import Member, ThrottleGroup
 from blockemu.waiting import wake
+
+if TYPE_CHECKING:
+    from blockemu.throttle_group import Member, ThrottleGroup
 
 
 class Backend(Edge):
@@ -140,8 +142,10 @@ class Backend(Edge):
 
     # Limits
 
-    async def limit(self, group: ThrottleGroup | None) -> None:
+    async def limit(self, group: "ThrottleGroup | None") -> None:
         """Keep to a group's limits from now on, to none if None."""
+        from blockemu.throttle_group import Member  # start-up: few have limits
+
         if self.throttle is not None and self.throttle.group is group:
             return
         self.quiesce()

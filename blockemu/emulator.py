@@ -12,21 +12,16 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from blockemu.activation import activate_all, unshare
 from blockemu.backend import Backend, drained, flush
 from blockemu.clocks import Clocks
 from blockemu.drivers import load_drivers
 from blockemu.edge import Edge
 from blockemu.graph import Graph
 from blockemu.node import Node
-from blockemu.objects import Objects
 from blockemu.opening import Opener
 from blockemu.perm import Role
 from blockemu.pool import Pool
 from blockemu.qmp_server.qapi import ALL, Profile, Struct
-from blockemu.qom import Tree
-from blockemu.runstate import Machine, NotFinalized
-from blockemu.schema.run_state import RunState
 from blockemu.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -39,6 +34,11 @@ if TYPE_CHECKING:
     from blockemu.machine.guest import Guest
     from blockemu.machine.networks import Networks
     from blockemu.migration.manager import Manager
+    from blockemu.objects import Objects
+    from blockemu.qom import Tree
+    from blockemu.runstate import Machine
+    from blockemu.schema.run_state import RunState
+    from blockemu.throttle_group import ThrottleGroups
 
 Listener = Callable[[Struct], None]
 
@@ -58,11 +58,6 @@ class Emulator:
         self.graph = Graph(seed)
         self.graph.threads.pinned = lambda edge: self.exports.pinned(edge)
         self.opener = Opener(self.graph, load_drivers(), self)
-        self.qom = Tree()
-        self.objects = Objects(self.qom, self.clocks.virtual)
-        self.throttle_groups = self.objects.throttle_groups
-        self.machine = Machine(self.emit)
-        self.machine.resume_hooks.append(self._resumed)
         self.listeners: list[Listener] = []
         self.warnings: Callable[[str], None] = _print_warning
         self.log: Callable[..., None] = lambda _text, **_values: None  # for the program's own log
@@ -78,6 +73,34 @@ class Emulator:
         self.tasks: set[asyncio.Task[None]] = set()  # requests of qemu-io that nobody awaits
 
     # Parts that come late
+
+    @cached_property
+    def qom(self) -> "Tree":
+        """What has a path and properties."""
+        from blockemu.qom import Tree
+
+        return Tree()
+
+    @cached_property
+    def objects(self) -> "Objects":
+        """What users made by ``object-add``."""
+        from blockemu.objects import Objects
+
+        return Objects(self.qom, self.clocks.virtual)
+
+    @cached_property
+    def throttle_groups(self) -> "ThrottleGroups":
+        """The limits that several may share."""
+        return self.objects.throttle_groups
+
+    @cached_property
+    def machine(self) -> "Machine":
+        """Whether the machine runs."""
+        from blockemu.runstate import Machine
+
+        machine = Machine(self.emit)
+        machine.resume_hooks.append(self._resumed)
+        return machine
 
     @cached_property
     def jobs(self) -> "Jobs":
@@ -211,16 +234,18 @@ class Emulator:
 
     def _resumed(self) -> None:
         """Let others no longer do what only another machine's last moments called for."""
+        from blockemu.activation import unshare
+
         for error in unshare(self.graph):
             self.report(str(error))
 
-    async def force_state(self, state: RunState) -> None:
+    async def force_state(self, state: "RunState") -> None:
         """Stop the machine, or if it stands still let it do so otherwise (vm_stop_force_state)."""
         if not self.machine.running:
             self.machine.state = state
         await self.stop_machine(state)
 
-    async def stop_machine(self, state: RunState = RunState.PAUSED) -> None:
+    async def stop_machine(self, state: "RunState | None" = None) -> None:
         """Stop the machine; what is under way ends, and all is flushed (do_vm_stop, cpus.c)."""
         self.machine.stop(state)
         async with drained(*self.graph):
@@ -239,9 +264,9 @@ class Emulator:
             QmpError: it cannot go on now, or an image cannot be taken back.
 
         """
-        self.machine.check_may_run()
-        if self.machine.state is RunState.FINISH_MIGRATE:
-            raise NotFinalized
+        from blockemu.activation import activate_all
+
+        self.machine.check_may_continue()
         for backend in self.graph.all_backends():
             backend.reset_io_status()
         if "jobs" in vars(self):

@@ -71,11 +71,17 @@ class Machine:
         """Whether it waits for the state of another machine."""
         return self.state is RunState.INMIGRATE
 
-    def stop(self, state: RunState = RunState.PAUSED) -> None:
-        """Stop, if it runs."""
+    def stop(self, state: RunState | None = None) -> None:
+        """Stop, if it runs; it is paused then, if nothing else is said."""
         if self.running:
-            self.state = state
+            self.state = state or RunState.PAUSED
             self._emit(Stop())
+
+    def check_may_continue(self) -> None:
+        """Raise NeedsReset if it has ended, NotFinalized if it is about to run elsewhere."""
+        self.check_may_run()
+        if self.state is RunState.FINISH_MIGRATE:
+            raise NotFinalized
 
     def check_may_run(self) -> None:
         """Raise NeedsReset if it has ended."""

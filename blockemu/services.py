@@ -22,9 +22,12 @@ class Services(Protocol):
     pool: "Pool"
     profile: "Profile"
     clocks: "Clocks"
-    throttle_groups: "ThrottleGroups"
     stdout: Callable[[str], None]  # what QEMU itself would print there
     is_machine: bool  # like qemu-system, which does not take all that the tools do
+
+    @property
+    def throttle_groups(self) -> "ThrottleGroups":
+        """Limits that several may share."""
 
     @property
     def fdsets(self) -> "FdSets":
