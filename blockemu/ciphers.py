@@ -52,4 +52,4 @@ def _algorithm(family: str) -> Callable[[bytes], Any] | None:
 
 
 def _raw(array: Any) -> memoryview:
-    return memoryview(array).cast("B")
+    return array if type(array) is memoryview else memoryview(array).cast("B")

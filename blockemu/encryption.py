@@ -7,8 +7,7 @@ long is done on a thread, by a context that no other thread has.
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from blockemu.buffers import new_buffer
@@ -77,32 +76,36 @@ class Encryption:
         self._make = make
         self._free: list[SectorCipher] = [make()]
 
-    @contextmanager
-    def _context(self) -> Iterator[SectorCipher]:
-        cipher = self._free.pop() if self._free else self._make()
-        try:
-            yield cipher
-        finally:
-            self._free.append(cipher)
+    def _take(self) -> SectorCipher:
+        return self._free.pop() if self._free else self._make()
 
     def decrypt_now(self, offset: int, data: memoryview) -> None:
         """Decrypt in place, on this thread; ``offset`` is the disk's, both are whole sectors."""
-        with self._context() as cipher:
+        cipher = self._take()
+        try:
             cipher.decrypt(offset // SECTOR, data, data)
+        finally:
+            self._free.append(cipher)
 
     def encrypt_now(self, offset: int, data: memoryview, into: memoryview) -> None:
         """Encrypt, on this thread; ``offset`` is the disk's, all are whole sectors."""
-        with self._context() as cipher:
+        cipher = self._take()
+        try:
             cipher.encrypt(offset // SECTOR, data, into)
+        finally:
+            self._free.append(cipher)
 
     def together(
         self, pieces: list[tuple[int, memoryview]], *, encrypting: bool
     ) -> list[memoryview]:
         """Return what becomes of whole sectors at several of the disk's offsets."""
-        with self._context() as cipher:
+        cipher = self._take()
+        try:
             return cipher.together(
                 [(offset // SECTOR, data) for offset, data in pieces], encrypting=encrypting
             )
+        finally:
+            self._free.append(cipher)
 
     async def decrypt(self, offset: int, data: memoryview) -> None:
         """Decrypt in place."""
