@@ -18,6 +18,7 @@ from blockemu.backend import Backend
 from blockemu.errors import HostError, QmpError, Wrapped
 from blockemu.exports.nbd_server import NbdServer, Security
 from blockemu.filenames import nest
+from blockemu.loop import run
 from blockemu.nbd_settings import Settings
 from blockemu.node import Node
 from blockemu.optlist import parse_any
@@ -63,7 +64,7 @@ def serve(
         status = _into_background()
         if status is not None:
             return status
-    return asyncio.run(_Run(program, settings, emulator, tls).serve(activated=activated))
+    return run(_Run(program, settings, emulator, tls).serve(activated=activated))
 
 
 def _into_background() -> int | None:

@@ -128,9 +128,9 @@ class MachineStartup(Startup):
                     if handler is not None:
                         self._where, self._given = option.where, option.name
                         self._try(handler, option.value)
-            import asyncio  # start-up: after the greeting
+            from blockemu.loop import run  # start-up: after the greeting
 
-            return asyncio.run(self._live())
+            return run(self._live())
         except (CannotCome, NotRestored) as e:
             raise Refused(str(e)) from e
         except Done:

@@ -77,9 +77,9 @@ class Startup:
         """
         try:
             options = self._without_loop()
-            import asyncio  # start-up: after the greeting
+            from blockemu.loop import run  # start-up: after the greeting
 
-            return asyncio.run(self._serve(options))
+            return run(self._serve(options))
         except Done:
             return 0
 

@@ -15,11 +15,13 @@ from typing import Final
 from blockemu.backend import Backend
 from blockemu.buffers import lazy_buffer
 from blockemu.eager import start
+from blockemu.exports.holes import known, with_holes
 from blockemu.exports.outgoing import ARENA, DATA, SMALL, Outgoing
 from blockemu.exports.requests import Request, Requests, error_reply
+from blockemu.loop import watch
 from blockemu.nbd import wire
 from blockemu.pool import Pool
-from blockemu.route import NO_ROUTE, Commit, Leaf, Route, Segment, Segments
+from blockemu.route import NO_ROUTE, Commit, Leaf, Route, Segments
 from blockemu.streams import Stream
 
 WINDOW: Final = 256 << 10  # bytes received at once
@@ -200,7 +202,7 @@ class Connection:
             self._resume()
 
     def _resume(self) -> None:
-        self._loop.add_reader(self._fd, self._readable)
+        watch(self._loop, self._fd, self._readable)
         self._reading = True
         if self._stream.pending:
             self._loop.call_soon(self._read_on)
@@ -219,11 +221,16 @@ class Connection:
             return False
         if self._structured and not flags:
             leaf, host, size = segments[0]
-            if len(segments) > 1 or not _known(leaf, host, size):
-                found = _with_holes(segments, route)
+            if len(segments) > 1 or not known(leaf, host, size):
+                found = with_holes(segments, route)
                 if found is None:
                     return False
                 segments, (leaf, host, size) = found, found[0]
+            if leaf is None and size == length:
+                kind = wire.CHUNK_OFFSET_HOLE
+                head = (wire.CHUNK_MAGIC, wire.CHUNK_DONE, kind, cookie, 12, offset, size)
+                self._out.pack(_HOLE, *head)
+                return True
             if leaf is not None and size == length <= SMALL and not leaf.late:
                 return self._out.data(cookie, offset, leaf, host, size)
         elif flags and (len(segments) > 1 or segments[0][0] is None):
@@ -465,33 +472,6 @@ class Connection:
         self._out.last_words()
         self._stream.close()
         self.closed.set_result(None)
-
-
-def _known(leaf: Leaf | None, host: int, size: int) -> bool:
-    """Tell whether a segment is known to have no holes, or is one."""
-    return leaf is None or (leaf.data_start <= host and host + size <= leaf.data_end)
-
-
-def _with_holes(segments: Segments, route: Route) -> Segments | None:
-    """Return segments without the holes of which the client should hear, which are zeroes then."""
-    parts: list[Segment] = []
-    for segment in segments:
-        leaf, at, size = segment
-        if leaf is None or leaf in route.solid or _known(leaf, at, size):
-            parts.append(segment)
-            continue
-        end = at + size
-        runs = None if leaf in route.unsure else leaf.data_now(at, end)
-        if runs is None:
-            return None
-        for first, last in runs:
-            if at < first:
-                parts.append((None, 0, first - at))
-            parts.append((leaf, first, last - first))
-            at = last
-        if at < end:
-            parts.append((None, 0, end - at))
-    return parts
 
 
 def _nothing() -> None:
