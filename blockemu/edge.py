@@ -17,7 +17,7 @@ from blockemu.padding import read_ends
 from blockemu.perm import Perm, Role
 from blockemu.records import replace
 from blockemu.requests import Request, is_zero, split
-from blockemu.route import NO_ROUTE, Commit, Route, Segments
+from blockemu.route import NO_ROUTE, Placed, Ranges, Route
 
 SECTOR = 512
 MAX_LENGTH = (2**63 - 1) // 2**30 * 2**30  # bytes: BDRV_MAX_LENGTH
@@ -364,23 +364,28 @@ class Edge:
         for edge in list(node.parents):
             edge.resized()
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
-        """Say where a write shall go; the bitmaps are set when it is committed."""
+    async def place(self, ranges: Ranges) -> Placed:
+        """Say where writes shall go; the bitmaps are set when they are committed."""
         node = self.node
         if node.limits.request_alignment > 1 or node.flags.detect_zeroes != "off":
             raise NotImplementedError
-        request = await self._begin_write(offset, length)
+        requests: list[Request] = []
         try:
-            segments, inner = await node.place(offset, length)
+            for each in ranges:
+                request = await self._begin_write(*each)
+                requests.append(request)
+            segments, inner = await node.place(ranges)
         except BaseException:
-            node.tracker.end(request)
+            for request in requests:
+                node.tracker.end(request)
             raise
 
         def commit(good: bool) -> None:
             if inner is not None:
                 inner(good)
-            self._end_write(request, 0)
-            self._wrote(request)
+            for request in requests:
+                self._end_write(request, 0)
+                self._wrote(request)
 
         return segments, commit
 

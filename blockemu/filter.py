@@ -8,7 +8,7 @@ from blockemu.blockdev_options import NodeOptions
 from blockemu.edge import Edge
 from blockemu.extents import Extents
 from blockemu.node import Node
-from blockemu.route import Commit, Route, Segments
+from blockemu.route import Placed, Ranges, Route
 
 O = TypeVar("O", bound=NodeOptions)  # noqa: E741
 
@@ -67,9 +67,9 @@ class Filter(Node[O], Generic[O]):
         """Forward."""
         shrink(self.child, length)
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Forward."""
-        return await self.child.place(offset, length)
+        return await self.child.place(ranges)
 
     async def block_status(self, offset: int, length: int) -> Extents:
         """Answer as the child; what it leaves open, its chain decides."""

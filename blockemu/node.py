@@ -17,7 +17,7 @@ from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.qmp_server.qapi import members
 from blockemu.records import record
 from blockemu.requests import Tracker
-from blockemu.route import NO_ROUTE, Commit, Marks, Route, Segments
+from blockemu.route import NO_ROUTE, Marks, Placed, Ranges, Route
 from blockemu.services import Services
 from blockemu.snapshotting import Snapshotting
 
@@ -480,11 +480,12 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
         """
         raise NotImplementedError
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
-        """Say where a write of the whole range shall go, making room for it.
+    async def place(self, ranges: Ranges) -> Placed:
+        """Say where a write of whole ranges shall go, making room for all of them or none.
 
-        The caller writes the segments by whatever means and then calls the commit, if there is one,
-        with whether that went well.  ``NotImplementedError``: only ``pwrite`` will do.
+        The ranges are in order, and no two have a part of one cluster.
+        The caller writes the segments, in order, by whatever means and then calls the commit, if
+        there is one, with whether all went well.  ``NotImplementedError``: only ``pwrite`` can.
         """
         raise NotImplementedError
 

@@ -9,13 +9,13 @@ from typing import Any
 from blockemu.edge import Edge
 from blockemu.node import Node
 from blockemu.pool import Pool
-from blockemu.route import Commit, Route, Segment, Segments
+from blockemu.route import Placed, Ranges, Route, Segments
 from blockemu.sysfile import FileLeaf
 from blockemu.walk import extents_above
 
 LARGE = 1 << 20  # bytes: to find the next hole of 1 GiB in tmpfs takes as long as to copy 10 MiB
 
-Place = Callable[[int, int], Awaitable[tuple[Segments, Commit | None]]]
+Place = Callable[[Ranges], Awaitable[Placed]]
 
 # What copy_file_range says of two files between which it never will copy.
 NEVER = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
@@ -30,9 +30,7 @@ def unseen(source: Edge, target: Edge) -> bool:
     return source.route.read is not None and target.route.write is not None
 
 
-async def offload(
-    source: Edge, target: Edge, ranges: Sequence[tuple[int, int]], pool: Pool
-) -> bool:
+async def offload(source: Edge, target: Edge, ranges: Ranges, pool: Pool) -> bool:
     """Copy ranges of (offset, length) with copy_file_range; False: none is sure to be done.
 
     All go to the pool in one call, since that is what costs.
@@ -51,7 +49,7 @@ async def offload(
     return await _carry(lambda: source.route, target.place, ranges, pool)
 
 
-async def fetch(node: Node[Any], ranges: Sequence[tuple[int, int]], pool: Pool) -> bool:
+async def fetch(node: Node[Any], ranges: Ranges, pool: Pool) -> bool:
     """Copy into a node what it shows there of another; like ``offload``.
 
     The caller has a serialising request over the ranges.
@@ -71,25 +69,18 @@ async def _look(source: Edge, offset: int, length: int) -> None:
             pass
 
 
-async def _carry(
-    route: Callable[[], Route], place: Place, ranges: Sequence[tuple[int, int]], pool: Pool
-) -> bool:
-    good = False
-    places: list[Segment] = []
-    commits: list[Commit | None] = []
+async def _carry(route: Callable[[], Route], place: Place, ranges: Ranges, pool: Pool) -> bool:
     try:
-        for each in ranges:
-            segments, commit = await place(*each)
-            commits.append(commit)
-            places += segments
-        # Planned before all these awaits: ask again, the mapping may be another now.
-        good = await _copy([_plan(route(), *each) for each in ranges], places, pool)
+        places, commit = await place(ranges)
     except NotImplementedError:
         return False
+    good = False
+    try:
+        # Planned before all these awaits: ask again, the mapping may be another now.
+        good = await _copy([_plan(route(), *each) for each in ranges], places, pool)
     finally:
-        for commit in commits:
-            if commit is not None:
-                commit(good)
+        if commit is not None:
+            commit(good)
     return good
 
 

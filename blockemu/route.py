@@ -131,7 +131,9 @@ Segment = tuple[Leaf | None, int, int]  # leaf (None: zeroes), offset in it, len
 Segments = Sequence[Segment]
 Plan = Callable[[int, int], Segments | None]  # (offset, length), within bounds, length > 0
 Commit = Callable[[bool], None]  # whether the bytes were written
-WritePlan = Callable[[int, int], tuple[Segments, Commit | None] | None]
+Placed = tuple[Segments, Commit | None]
+WritePlan = Callable[[int, int], Placed | None]
+Ranges = Sequence[tuple[int, int]]  # (offset, length), one after the other
 
 
 @record(frozen=True)

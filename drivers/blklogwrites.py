@@ -27,7 +27,7 @@ from blockemu.images.dm_log_writes import (
 from blockemu.node import Limits, Write
 from blockemu.perm import Role
 from blockemu.qmp_server.qapi import U32, U64
-from blockemu.route import NO_ROUTE, Commit, Route, Segments
+from blockemu.route import NO_ROUTE, Placed, Ranges, Route
 
 INTERVAL = 4096  # entries after which the superblock is written, if nobody says otherwise
 
@@ -174,7 +174,7 @@ class Blklogwrites(Filter[BlockdevOptionsBlklogwrites]):
         """See each request: they must be of whole sectors of the log."""
         return NO_ROUTE
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """See each write."""
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ from blockemu.errors import QmpError
 from blockemu.filter import Filter
 from blockemu.node import Node
 from blockemu.perm import Role
-from blockemu.route import NO_ROUTE, Commit, Route, Segments
+from blockemu.route import NO_ROUTE, Placed, Ranges, Route
 
 LONGEST_NAME = 4095  # bytes
 
@@ -127,6 +127,6 @@ class Blkverify(Filter[BlockdevOptionsBlkverify]):
         """Flush what is tested."""
         await self.test.flush()
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """See each write."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ from blockemu.errors import QmpError
 from blockemu.filter import Filter
 from blockemu.node import Limits, Write
 from blockemu.perm import Role
-from blockemu.route import Commit, Route, Segments
+from blockemu.route import Placed, Ranges, Route
 
 
 class CompressOptions(NodeOptions, tag="compress", since="5.0"):
@@ -46,6 +46,6 @@ class Compress(Filter[CompressOptions]):
         """Write compressed."""
         await self.child.pwrite(offset, buf, flags | Write.COMPRESSED)
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Nobody but the format below can write compressed."""
         raise NotImplementedError

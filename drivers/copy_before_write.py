@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from blockemu.block_copy import DEFAULT_CLUSTER, BlockCopy, Call
+from blockemu.block_copy import DEFAULT_CLUSTER, BlockCopy
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
+from blockemu.copy_calls import Call
 from blockemu.dirty import DirtyBitmap, bitmaps_of
 from blockemu.edge import Edge
 from blockemu.errors import MissingParameter, QmpError, Wrapped
@@ -25,7 +26,7 @@ from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import U32, QEnum, Since
 from blockemu.records import replace
 from blockemu.requests import Request
-from blockemu.route import Commit, Route, Segments
+from blockemu.route import Placed, Ranges, Route
 from blockemu.schema.bitmaps import BlockDirtyBitmap
 
 UNKNOWN_CLUSTER = (
@@ -156,10 +157,11 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         await self._save(offset, length, 0)
         await self.file.discard(offset, length)
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Save, then let the child make room."""
-        await self._save(offset, length, 0)
-        return await self.file.place(offset, length)
+        for each in ranges:
+            await self._save(*each, 0)
+        return await self.file.place(ranges)
 
     async def _save(self, offset: int, length: int, flags: int) -> None:
         if flags & Write.UNCHANGED or self.snapshot_error:

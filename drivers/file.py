@@ -27,7 +27,7 @@ from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
 from blockemu.qmp_server.qapi import Features, QEnum, Since, values
 from blockemu.records import replace
-from blockemu.route import NO_ROUTE, Commit, Route, Segments, linear
+from blockemu.route import NO_ROUTE, Placed, Ranges, Route, linear
 from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificFile
 from blockemu.sysfile import (
     DirectLeaf,
@@ -420,11 +420,11 @@ class HostFile(Node[BlockdevOptionsFile]):
     def _resize(self, length: int, exact: bool, prealloc: str) -> None:
         self.space.resize(length, exact=exact, prealloc=prealloc)
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
-        """Answer the same range."""
+    async def place(self, ranges: Ranges) -> Placed:
+        """Answer the same ranges."""
         if isinstance(self.leaf, DirectLeaf) or self.journal is not UNWATCHED:
             raise NotImplementedError
-        return ((self.leaf, offset, length),), None
+        return [(self.leaf, *each) for each in ranges], None
 
     async def _change(self, size: int, function: Callable[[], None]) -> None:
         """Call what may make holes; on a thread unless soon done (``make bench``: store)."""

@@ -8,7 +8,7 @@ from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, ZERO, Extents
 from blockemu.node import Node
 from blockemu.qmp_server.qapi import U64
-from blockemu.route import NO_ROUTE, Commit, Leaf, Route, Segments
+from blockemu.route import NO_ROUTE, Commit, Leaf, Placed, Ranges, Route, Segments
 
 SIZE_LIMIT = "a non-negative number below 2^64"
 
@@ -152,11 +152,11 @@ class NullCo(Null):
 
         return Route(read, write)
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Place nowhere."""
         if self.latency:
             raise NotImplementedError
-        return ((Nothing(), offset, length),), None
+        return [(Nothing(), *each) for each in ranges], None
 
 
 class NullAio(Null):

@@ -15,7 +15,7 @@ from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.filter import Filter, shrink
 from blockemu.node import Flags, Write
 from blockemu.perm import Perm, Role
-from blockemu.route import Commit, Route, Segments
+from blockemu.route import Placed, Ranges, Route
 from blockemu.transaction import Transaction
 
 UNKNOWN = -1
@@ -176,10 +176,11 @@ class Preallocate(Filter[BlockdevOptionsPreallocate]):
         route = self.file.route
         return route.reads_only() if self._owned else route
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Make room, then let the file say where."""
-        await self._make_room(offset, length, zeroes=False)
-        return await self.file.place(offset, length)
+        for each in ranges:
+            await self._make_room(*each, zeroes=False)
+        return await self.file.place(ranges)
 
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Make room, then write."""

@@ -16,7 +16,7 @@ from blockemu.optlist import size
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.probing import probe
 from blockemu.records import replace
-from blockemu.route import Commit, Plan, Route, Segments, WritePlan
+from blockemu.route import Placed, Plan, Ranges, Route, WritePlan
 from blockemu.transaction import Transaction
 
 PROBED = SECTOR  # bytes at the beginning that must not turn into another format's magic
@@ -270,11 +270,11 @@ class Raw(Node[BlockdevOptionsRaw]):
             raise NotImplementedError
         shrink(self.file, length + self.offset)
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Place in the window."""
-        if self.probed and offset < PROBED:
+        if self.probed and any(offset < PROBED for offset, _ in ranges):
             raise NotImplementedError
-        return await self.file.place(self._at(offset, length, errno.ENOSPC), length)
+        return await self.file.place([(self._at(*each, errno.ENOSPC), each[1]) for each in ranges])
 
     async def block_status(self, offset: int, length: int) -> Extents:
         """Answer for the file; what its own backing decides is data here, yet not allocated."""

@@ -7,7 +7,7 @@ from blockemu.errors import QmpError
 from blockemu.filter import Filter
 from blockemu.node import Flags
 from blockemu.perm import Role
-from blockemu.route import NO_ROUTE, Commit, Route, Segments
+from blockemu.route import NO_ROUTE, Placed, Ranges, Route
 from blockemu.throttle_group import Member, ThrottleGroup
 from blockemu.transaction import Transaction
 
@@ -121,8 +121,8 @@ class Throttle(Filter[ThrottleOptions]):
         await self._admit(length, is_write=True)
         await self.child.discard(offset, length)
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Forward what need not wait."""
         if self._limited:
             raise NotImplementedError
-        return await self.child.place(offset, length)
+        return await self.child.place(ranges)

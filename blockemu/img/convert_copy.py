@@ -248,7 +248,7 @@ class Copier:
 
     async def _place(self, offset: int, view: memoryview) -> Coroutine[Any, Any, None] | None:
         try:
-            segments, commit = await self._target.place(offset, len(view))
+            segments, commit = await self._target.place([(offset, len(view))])
         except NotImplementedError:
             self._can_place = False
             return None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blockemu import filenames
 from blockemu.backend import Backend, drained
-from blockemu.block_copy import ReadFailed
 from blockemu.buffers import new_buffer
 from blockemu.chain import (
     cow_child,
@@ -24,6 +23,7 @@ from blockemu.chain import (
     skip_implicit,
     unfreeze,
 )
+from blockemu.copy_calls import ReadFailed
 from blockemu.edge import Edge
 from blockemu.errors import QmpError
 from blockemu.graph import inherits_from

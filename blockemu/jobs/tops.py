@@ -11,7 +11,7 @@ from blockemu.edge import Edge
 from blockemu.filter import Filter
 from blockemu.node import Flags, Node
 from blockemu.perm import Perm, Role, default_child_perm
-from blockemu.route import Commit, Route, Segments
+from blockemu.route import Placed, Ranges, Route
 
 if TYPE_CHECKING:
     from blockemu.emulator import Emulator
@@ -112,11 +112,11 @@ class MirrorTop(Top):
         else:
             await self.active.write(offset, None, length, 0, "discard")
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Let the child make room, unless the mirror must see writes."""
         if self.active is not None:
             raise NotImplementedError
-        return await self.child.place(offset, length)
+        return await self.child.place(ranges)
 
 
 def new_top(emu: "Emulator", kind: type[Top], name: str | None, *, read_only: bool) -> Any:

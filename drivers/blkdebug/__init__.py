@@ -23,7 +23,7 @@ from blockemu.filter import Filter
 from blockemu.node import Flags, Limits
 from blockemu.perm import Perm, Role, api_perm_names
 from blockemu.qmp_server.qapi import dump
-from blockemu.route import NO_ROUTE, Commit, Route, Segments
+from blockemu.route import NO_ROUTE, Placed, Ranges, Route
 from blockemu.schema.nodes import BlockPermission
 from blockemu.transaction import Transaction
 
@@ -205,7 +205,7 @@ class Blkdebug(Filter[BlockdevOptionsBlkdebug]):
         await super().flush()
         self._flushed = writes
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
+    async def place(self, ranges: Ranges) -> Placed:
         """Have each write come by."""
         raise NotImplementedError
 

@@ -39,6 +39,7 @@ from blockemu.drivers.qcow2.options import (
     settings,
     strong,
 )
+from blockemu.drivers.qcow2.placer import Placer
 from blockemu.drivers.qcow2.planner import Planner
 from blockemu.drivers.qcow2.reader import Reader
 from blockemu.drivers.qcow2.refcounts import Misplaced
@@ -63,7 +64,7 @@ from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
 from blockemu.qmp_server.qapi import Struct
-from blockemu.route import NO_ROUTE, Commit, Route, Segments
+from blockemu.route import NO_ROUTE, Placed, Ranges, Route
 from blockemu.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ class Qcow2(Node[Qcow2Options]):
         self.compressor = Compressor(image, self.writer)
         self.zeroer = Zeroer(image, self.reader, self.writer)
         self.planner = Planner(image, self.reader, self.writer)
+        self.placer = Placer(image, self.planner, self.writer)
         self.status = Status(image, self.reader, self.writeback.reserve)
         self.resizer = Resizer(image, self.zeroer, self.writer, self.writeback, self.bitmaps_stored)
         self.snapshots = Snapshots(image, self.writeback, self.zeroer, self.resizer)
@@ -438,16 +440,12 @@ class Qcow2(Node[Qcow2Options]):
         async with self.image.allocating():
             await self.compressor.pwrite(offset, buf)
 
-    async def place(self, offset: int, length: int) -> tuple[Segments, Commit | None]:
-        """Allocate for a whole range."""
+    async def place(self, ranges: Ranges) -> Placed:
+        """Allocate for whole ranges."""
         self.image.check_alive()
         if self.image.header.crypt_method:
             raise NotImplementedError  # only ``pwrite`` encrypts
-        found = self.planner.place(offset, length)
-        if found is not None:
-            return found
-        async with self.image.allocating():
-            return await self.writer.place(offset, length)
+        return await self.placer.place(ranges)
 
     async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
         """Mark subclusters as zero."""

@@ -283,7 +283,7 @@ async def test_what_is_placed_for_a_bulk_write_is_saved_before() -> None:
     async with Machine() as machine:
         await held(machine, filter_node_name="f")
         with pytest.raises(NotImplementedError):  # the disk cannot say where; that comes after
-            await machine.guest("f").place(3 * MIB, CLUSTER)
+            await machine.guest("f").place([(3 * MIB, CLUSTER)])
         assert machine.job().progress.current == MIB + CLUSTER
 
 

@@ -14,7 +14,8 @@ from fakes import CLUSTER, KIB, MIB, Disk, Machine, turns
 
 from blockemu import block_copy, offload
 from blockemu.bitmap import Bitmap
-from blockemu.block_copy import BlockCopy, Call
+from blockemu.block_copy import BlockCopy
+from blockemu.copy_calls import Call
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, DATA, NOWHERE, ZERO, Extents
 from blockemu.node import Write
