@@ -14,8 +14,8 @@ import numpy as np
 
 from blockemu.backend import Backend
 from blockemu.bitmap import Bitmap
-from blockemu.block_copy import ReadFailed
 from blockemu.buffers import new_buffer
+from blockemu.copy_calls import ReadFailed
 from blockemu.eager import Routine
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
@@ -31,6 +31,7 @@ MAX_IN_FLIGHT: Final = 16  # requests
 MAX_REQUEST: Final = 1 << 20  # bytes of one that carries data, unless the buffer is large
 STEP: Final = 16 << 20  # bytes that the kernel copies in one go
 MAX_PIECES: Final = 1024  # of the granularity, in one request (IOV_MAX)
+AHEAD: Final = 1 << 30  # bytes of zeroes that are looked for at a time
 ZEROING: Final = (1 << 31) - 1  # bytes of one request that zeroes the target at first
 
 Failed = Callable[[bool, int], bool]  # (reading?, errno): is that the end?
@@ -81,6 +82,7 @@ class MirrorCopy:
         self._progress = progress
         self._unmap = Write.MAY_UNMAP if unmap else 0
         self._cursor = 0
+        self._reach = 0  # bytes of the next stretch, if zeroes go on
         self._requests: dict[Request, None] = {}
         self._can_offload = True
         self._cluster = target.node.cluster_size or 512
@@ -170,7 +172,8 @@ class MirrorCopy:
     def _stretch(self, offset: int) -> int:
         """Return where the dirty stretch at ``offset`` ends, or the buffer, or what is copied."""
         size = self.granularity
-        limit = min(offset + max(self.buffer // size, 1) * size, self.length)
+        reach = max(self.buffer, self._reach if self._maps_zeroes() else 0)
+        limit = min(offset + max(reach // size, 1) * size, self.length)
         zero = self.bitmap.next_zero(offset, limit - offset)
         end = limit if zero is None else max(zero, offset + 1)
         busy = [r.start for r in self._requests if offset < r.start < end]
@@ -184,6 +187,8 @@ class MirrorCopy:
                 effort = 0
                 await asyncio.sleep(0)
             size, kind = await self._classify(offset, end)
+            if kind == self._copy:
+                end = self._shorten(offset, end, holder)
             while self.in_flight >= MAX_IN_FLIGHT:
                 await self.slot()
             if self.error:
@@ -200,7 +205,22 @@ class MirrorCopy:
             if copies or not unmaps_zeroes(self.target.node):
                 counted += stop - offset
             offset = stop
+            self._reach = 0 if copies else min(max(self.buffer, self._reach) * 2, AHEAD)
         return counted
+
+    def _shorten(self, offset: int, end: int, holder: Request) -> int:
+        """Leave for later what would make a stretch longer than the buffer from here on."""
+        stop = offset + max(self.buffer // self.granularity, 1) * self.granularity
+        if stop >= end:
+            return end
+        self.bitmap.mark(stop, end - stop)
+        self._cursor = holder.end = stop
+        return stop
+
+    def _maps_zeroes(self) -> bool:
+        """Whether zeroes are a matter of the target's mapping, and nobody could tell how many."""
+        target = self.target
+        return target.node.unmaps_zeroes and target.route.linear is None and self._plain()
 
     async def _classify(
         self, offset: int, end: int
@@ -208,7 +228,7 @@ class MirrorCopy:
         """Decide how much goes into the next request, and which kind that is."""
         size, most = self.granularity, max(self.buffer // MAX_IN_FLIGHT, MAX_REQUEST)
         limited = self.limited()
-        if not limited and self._plain():
+        if self._plain():
             most = min(STEP, max(self.buffer // 2, MAX_REQUEST))  # two at a time
         try:
             status, length = await status_above(
@@ -233,6 +253,7 @@ class MirrorCopy:
         """Whether the kernel may copy, and nobody could tell."""
         return (
             self._can_offload
+            and not self.limited()
             and self.source.route.readable_in_files
             and self.target.route.writable_in_files
         )

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ import pytest
 from fakes import CLUSTER, KIB, MIB, Machine
 
 from blockemu.bitmap import Bitmap
-from blockemu.block_copy import AT_ONCE, BREATH_BYTES, COMPRESSING, BlockCopy, Call
+from blockemu.block_copy import AT_ONCE, BREATH_BYTES, COMPRESSING, BlockCopy
+from blockemu.copy_calls import Call
 from blockemu.drivers.null import NullCo
 from blockemu.drivers.qcow2 import Qcow2
 from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.edge import Edge
+from blockemu.jobs.mirror_copy import MirrorCopy, Request
 from blockemu.perm import Perm, Role
+from blockemu.testing import running
 from blockemu.transaction import Transaction
 
 GIB = 1 << 30
@@ -45,11 +48,10 @@ class Sparse:
         create = ["qemu-img", "create", "-q", "-f", "qcow2", str(self.target), str(size)]
         subprocess.run(create, check=True)
 
-    async def open(self, machine: Machine) -> None:
+    async def open(self, execute: Callable[..., Awaitable[Any]]) -> None:
         for name, kind, path in (("s", "raw", self.source), ("d", "qcow2", self.target)):
             file = {"driver": "file", "filename": str(path)}
-            await machine("blockdev-add", driver=kind, node_name=name, file=file)
-        machine.news()
+            await execute("blockdev-add", driver=kind, node_name=name, file=file)
 
     def check(self) -> None:
         subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", self.target], check=True)
@@ -88,6 +90,63 @@ async def test_steps_over_nothing_are_large(tmp_path: Path, zeroed: list[tuple[i
     assert len(zeroed) <= 2 * 20 + 2
     assert max(length for _, length in zeroed) == GIB
     assert sum(length for _, length in zeroed) == disk.size - MIB - CLUSTER
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_mirror_takes_large_steps_over_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng, steps = random.Random(seed), 0
+    data = {rng.randrange(500 * KIB) * MIB + 512: rng.choice((5, MIB, 40 * MIB)) for _ in range(4)}
+    disk = Sparse(tmp_path, 512 * GIB, data | {511 * GIB: 5 * CLUSTER})
+    real = MirrorCopy.iterate
+
+    async def spy(self: MirrorCopy, pause: Any) -> int:
+        nonlocal steps
+        steps += 1
+        return await real(self, pause)
+
+    monkeypatch.setattr(MirrorCopy, "iterate", spy)
+    async with running() as emu:
+        await disk.open(emu.execute)
+        await emu.execute("blockdev-mirror", job_id="j", device="s", target="d", sync="full")
+        await emu.event("BLOCK_JOB_READY")
+        await emu.execute("block-job-cancel", device="j")
+        await emu.job("j", "null")
+    disk.check()
+    assert steps < 600
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_mirror_sees_what_guests_write_where_nothing_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng, writes, size = random.Random(seed), 60, 96 * MIB
+    disk = Sparse(tmp_path, size, {rng.randrange(96) * MIB: 70 * KIB for _ in range(3)})
+    real = MirrorCopy._zero
+    async with running() as emu:
+        await disk.open(emu.execute)
+        async with emu.guest("s", Perm.WRITE) as guest:
+
+            async def spy(self: MirrorCopy, request: Request) -> None:
+                nonlocal writes
+                for when in ("before", "after"):
+                    if writes:
+                        writes -= 1
+                        at = rng.randrange(request.start, min(request.end + 8 * MIB, size), 512)
+                        await guest.pwrite(at, os.urandom(512))
+                    if when == "before":
+                        await real(self, request)
+
+            monkeypatch.setattr(MirrorCopy, "_zero", spy)
+            await emu.execute(
+                "blockdev-mirror", job_id="j", device="s", target="d", sync="full", buf_size=MIB
+            )
+            await emu.event("BLOCK_JOB_READY")
+            await emu.execute("block-job-cancel", device="j")
+            await emu.job("j", "null")
+    disk.check()
+    assert writes < 60
 
 
 @pytest.mark.parametrize("limit", [{"speed": 1 << 40}, {"x_perf": {"max-chunk": MIB}}])
