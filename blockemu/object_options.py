@@ -25,8 +25,9 @@ def parse_object(text: str, profile: Profile) -> ObjectProperties:
     else:
         given, wants_help = parse_keyval(text, "qom-type", help_ok=True)
         keyval = True
-        if wants_help:
-            raise ObjectHelp(_help(given.get("qom-type", "")))
+        name = given.get("qom-type", "")
+        if wants_help and (not name or Objects.type_of(name)):
+            raise ObjectHelp(_help(name))
     if isinstance(kind := given.get("qom-type"), str):
         Objects.type_of(kind)  # declares its options, if it is imported only now
     options = visit(ObjectOptions, given, keyval=keyval, profile=profile)

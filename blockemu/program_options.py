@@ -1,6 +1,7 @@
 """The options that hold for a whole program, wherever they stand, whichever program it is."""
 
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from blockemu import __version__
@@ -13,11 +14,22 @@ _FORMATS = ("console", "json")
 
 
 class Globals:
-    """What these options said so far; a program has a name, a text for ``help``, and a profile."""
+    """What these options said so far; a program has a name, a text for ``help``, and a profile.
 
-    def __init__(self, program: str, help_text: str, profile: Profile) -> None:
+    ``imitates``: what the version is of by QEMU's count, which is what tools look for.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        help_text: str | Callable[[], str],
+        profile: Profile,
+        *,
+        imitates: str = "",
+    ) -> None:
         self._program = program
         self._help = help_text
+        self._imitates = imitates
         self._newest = ".".join(map(str, profile.greeting_version))
         self.profile = profile
         self.level = "warning"
@@ -31,7 +43,7 @@ class Globals:
         """Note an option; tell whether it was one of these.  Raises Refused."""
         match option.name:
             case "h" | "help":
-                leave(self._help)
+                leave(self._help if isinstance(self._help, str) else self._help())
             case "version":
                 leave(self._version())
             case "daemonize":
@@ -53,10 +65,10 @@ class Globals:
         return True
 
     def _version(self) -> str:
-        return (
-            f"{self._program} version {__version__} (QMP of QEMU {self._newest})\n"
-            "Copyright (c) 2026 The blockemu authors\n"
-        )
+        first = f"{self._program} version {__version__} (QMP of QEMU {self._newest})"
+        if self._imitates:
+            first = f"{self._imitates} version {self._newest} ({self._program} {__version__})"
+        return f"{first}\nCopyright (c) 2026 The blockemu authors\n"
 
 
 def _profile(option: Option) -> Profile:

@@ -2,40 +2,33 @@
 
 import os
 import sys
+from typing import Final
 
 from blockemu.arguments import Option, UsageError
 from blockemu.machine.argv import scan
 from blockemu.process import Background, ends, prepare
-from blockemu.program_options import Globals, leave
+from blockemu.program_options import Globals
 from blockemu.qmp_server.profile import Profile
 from blockemu.startup import Refused
 
 PROGRAM = "blockemu-qemu"
 
 
-def _answer_questions(options: list[Option]) -> None:
+def _answer_questions(options: list[Option], name: str) -> None:
     """Print the list that is asked for, if one is, and leave."""
     for option in options:
-        words = option.value.split(",")
-        wants = any(
-            word.partition("=")[2] in ("help", "?") or word in ("help", "?") for word in words
-        )
-        if not wants:
+        if "help" not in option.value and "?" not in option.value:
             continue
-        if option.name in ("machine", "M"):
-            from blockemu.machine.models import HELP as MACHINES
+        from blockemu.machine.questions import answer  # start-up
 
-            leave(MACHINES)
-        if option.name == "accel":
-            leave("Accelerators supported in QEMU binary:\nqtest\ntcg\n")
-        if option.name == "device":
-            from blockemu.machine.listing import describe_devices
-
-            leave(describe_devices(option.value))
-        if option.name == "drive" and "format=help" in words:
-            from blockemu.machine.listing import describe_formats
-
-            leave(describe_formats())
+        told = answer(option)
+        if told is None:
+            continue
+        if told.error:
+            sys.stderr.write(f"{name}: {option.where}: {told.error}\n")
+        sys.stdout.write(told.text)
+        sys.stdout.flush()
+        sys.exit(told.status)
 
 
 def _name() -> str:
@@ -49,14 +42,15 @@ def main(argv: list[str] | None = None) -> int:
     prepare()
     name = _name()
     try:
-        settings = Globals(PROGRAM, HELP, Profile.parse("7.2"))
+        newest = Profile.parse("7.2")
+        settings = Globals(PROGRAM, _help, newest, imitates="QEMU emulator")
         given = list(scan(sys.argv[1:] if argv is None else argv))
         if any(option.name in ("readconfig", "set") for option in given):
             from blockemu.machine.config_file import expand  # start-up
 
             given = expand(given)
         options = [option for option in given if not settings.take(option)]
-        _answer_questions(options)
+        _answer_questions(options, name)
         from blockemu.qemu_startup import MachineStartup
 
         background = Background() if settings.daemonize else None
@@ -67,30 +61,40 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-HELP = f"""\
-usage: {PROGRAM} [options] [disk_image]
-A machine that has disks, monitors and a run state, but no CPU: options are qemu-system's.
+_OPTIONS: Final = {
+    "-machine [type=]pc|q35|none": "the machine; -machine help lists them",
+    "-accel qtest|tcg|kvm": "qtest: virtual time moves only when a test steps it",
+    "-drive [if=<type>][,id=<name>][,file=<file>][,format=<format>][,<option>=<value>...]": "",
+    "-hda, -hdb, -hdc, -hdd, -cdrom, -fda, -fdb <file>": "",
+    "-snapshot": "forget in the end what is written",
+    "-blockdev [driver=]<driver>,node-name=<name>[,<option>=<value>...]": "",
+    "-device <type>[,<property>=<value>...]": "-device help lists the types",
+    "-object <type>,id=<name>[,<property>=<value>...]": "",
+    "-chardev <backend>,id=<name>[,<option>=<value>...]": "",
+    "-netdev user|hubport,id=<name>[,<option>=<value>...]": "",
+    "-mon [chardev=]<name>[,mode=readline|control][,pretty=on|off]": "",
+    "-qmp, -qmp-pretty, -monitor <chardev>": "stdio, unix:<path>, tcp:<host>:<port>, null, none",
+    "-qtest <chardev>": "where a test steps the virtual clock",
+    "-readconfig <file>": "options from a file",
+    "-set <group>.<id>.<option>=<value>": "",
+    "-global <type>.<property>=<value>": "",
+    "-add-fd fd=<fd>,set=<set>[,opaque=<text>]": "",
+    "-incoming <uri>|defer": "wait for a machine",
+    "-loadvm <name>": "begin as a snapshot",
+    "-name <name>, -uuid <uuid>": "",
+    "-no-reboot, -no-shutdown, -action <event>=<action>": "",
+    "-compat <version>": "the interface that clients see",
+    "-S": "wait for 'cont'",
+    "-daemonize, -pidfile <file>": "",
+    "-version, -help": "",
+}
 
-  -machine [type=]pc|q35|none      the machine; -machine help lists them
-  -accel qtest|tcg|kvm             qtest: virtual time moves only when a test steps it
-  -drive [if=<type>][,id=<name>][,file=<file>][,format=<format>][,<option>=<value>...]
-  -blockdev [driver=]<driver>,node-name=<name>[,<option>=<value>...]
-  -device <type>[,<property>=<value>...]
-                                   -device help lists the types
-  -object <type>,id=<name>[,<property>=<value>...]
-  -chardev <backend>,id=<name>[,<option>=<value>...]
-  -mon [chardev=]<name>[,mode=readline|control][,pretty=on|off]
-  -qmp, -qmp-pretty, -monitor <chardev>
-                                   a monitor on stdio, unix:<path>, tcp:<host>:<port>, null, none
-  -qtest <chardev>                 where a test steps the virtual clock
-  -readconfig <file>, -set <group>.<id>.<option>=<value>, -global <type>.<property>=<value>
-  -add-fd fd=<fd>,set=<set>[,opaque=<text>]
-  -S                               wait for 'cont'
-  -daemonize, -pidfile <file>
-  -version, -help
 
-What has to do with CPUs, memory, displays and networks is accepted and does nothing.
-"""
+def _help() -> str:
+    from blockemu.machine.questions import usage  # start-up
+
+    return usage(PROGRAM, _OPTIONS)
+
 
 if __name__ == "__main__":
     sys.exit(main())

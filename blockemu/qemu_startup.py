@@ -192,6 +192,10 @@ class MachineStartup(Startup):
         if not value.startswith("{"):
             self._check_id(_implied(value, "driver"), "device")
 
+    def _check_network(self, value: str) -> None:
+        if not value.startswith("{"):
+            self._check_id(_implied(value, "type"), "netdev")
+
     def _pause(self, value: str) -> None:
         self._paused = True
 
@@ -218,6 +222,7 @@ class MachineStartup(Startup):
         "accel": _check_accelerator,
         "drive": _check_drive,
         "device": _check_device,
+        "netdev": _check_network,
         "S": _pause,
         "global": _add_global,
         "incoming": _expect,
@@ -313,6 +318,11 @@ class MachineStartup(Startup):
             raise NoFdNumber("set")
         daemon.emu.fdsets.add(copy, set_, options.get("opaque"))
 
+    async def _add_network(self, daemon: "Daemon", value: str) -> None:
+        from blockemu.machine.networks import parse_netdev
+
+        daemon.emu.networks.accept(parse_netdev(value))
+
     async def _add_drive(self, daemon: "Daemon", value: str) -> None:
         backend = await daemon.emu.drives.add_text(value, self._model.interface)
         self._drives[backend.title] = self._where
@@ -398,7 +408,7 @@ class MachineStartup(Startup):
         daemon.emu.quiet = self._stepped
         groups, clocks = daemon.emu.throttle_groups, daemon.emu.clocks
         groups.clock = clocks.realtime  # whether a test steps its clock QEMU learns later
-        for names in (("add-fd",), ("object",), ("blockdev",), ("drive", *_DISKS)):
+        for names in (("add-fd",), ("object",), ("netdev",), ("blockdev",), ("drive", *_DISKS)):
             for option in self._options:
                 if option.name in names:
                     await self._open(daemon, option)
@@ -422,6 +432,7 @@ class MachineStartup(Startup):
         handlers: dict[str, Callable[[Daemon, str], Any]] = {
             "add-fd": self._add_fd,
             "object": self._add_object,
+            "netdev": self._add_network,
             "blockdev": self._add_blockdev,
             "drive": self._add_drive,
             "device": self._add_device,

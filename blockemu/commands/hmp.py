@@ -19,10 +19,10 @@ from blockemu.commands import (
 )
 from blockemu.commands.backends import backend_of_device
 from blockemu.commands.context import Context
-from blockemu.commands.hmp_cpu import LOG_ITEMS
 from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
 from blockemu.emulator import Emulator
 from blockemu.errors import InvalidParameterValue, PermissionConflict, QmpError
+from blockemu.machine.questions import LOG_ITEMS
 from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.qemu_io.interpreter import Interpreter, Output

@@ -9,36 +9,12 @@ from typing import Any, Final
 from blockemu.commands import guest_memory, machine, machine_reports
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import Flag, Format, HmpCommand, Number, Values, Word, Write
+from blockemu.machine.questions import ITEMS, LOG_ITEMS
 from blockemu.schema.guest_memory import DirtyRateMeasureMode
 
 _NO_CPU: Final = "No CPU available\n"
 _WIDTHS: Final = {1: "b", 2: "w"}  # of ports
 _LETTERS: Final = {"'": "\\'", "\\": "\\\\", "\n": "\\n", "\r": "\\r"}
-_ITEMS: Final = {
-    "none": "log nothing",
-    "out_asm": "the host's code that a guest's was turned into",
-    "in_asm": "the guest's code",
-    "op": "what the guest's code was turned into first",
-    "op_opt": "the same after it was made better",
-    "op_ind": "the same before it is made direct",
-    "int": "interrupts and exceptions",
-    "exec": "each block of code that runs",
-    "cpu": "registers before each block of code",
-    "fpu": "registers for fractions, too",
-    "mmu": "how addresses are found",
-    "pcall": "calls between segments",
-    "cpu_reset": "registers before a reset",
-    "unimp": "what the machine lacks",
-    "guest_errors": "what a guest does wrong",
-    "page": "pages of a program",
-    "nochain": "one block of code at a time",
-    "plugin": "what plugins say",
-    "strace": "system calls of a program",
-    "tid": "each thread to a file of its own",
-}
-LOG_ITEMS: Final = "Log items (comma separated):\n" + "".join(
-    f"{name:<15} {text}\n" for name, text in (*_ITEMS.items(), ("trace:PATTERN", "trace events"))
-)
 
 
 def says(text: str) -> Any:
@@ -191,7 +167,7 @@ async def log(context: Context, write: Write, values: Values) -> None:
         if item.startswith("trace:"):
             if item != "trace:help":
                 write(f"warning: trace event '{item[6:]}' does not exist\n")
-        elif item not in _ITEMS:
+        elif item not in ITEMS:
             write(LOG_ITEMS)
             return
 

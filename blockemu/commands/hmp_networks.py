@@ -9,28 +9,11 @@ from blockemu.commands.hmp_cpu import says
 from blockemu.commands.hmp_line import Flag, HmpCommand, Number, Values, Word, Write
 from blockemu.errors import MissingParameter
 from blockemu.machine.device import Device
-from blockemu.machine.networks import NoForwarding
+from blockemu.machine.networks import NoForwarding, read_netdev
 from blockemu.optlist import parse_any
 from blockemu.qmp_server.errors import ProtocolError
-from blockemu.qmp_server.qapi import Unexpected, visit
-from blockemu.schema.networks import AnyNetdev
+from blockemu.qmp_server.qapi import Unexpected
 from blockemu.schema.virtqueues import VirtioDeviceFeatures
-
-_LISTS: Final = ("dnssearch", "hostfwd", "guestfwd")
-
-
-def read_netdev(options: Mapping[str, str]) -> Any:
-    """Return the network that options describe.
-
-    Raises:
-        ProtocolError: they describe none.
-
-    """
-    found: dict[str, Any] = dict(options)
-    for key in _LISTS:
-        if key in found:
-            found[key] = [{"str": found[key]}]
-    return visit(AnyNetdev, found, keyval=True)
 
 
 async def add_network(context: Context, write: Write, values: Values) -> None:

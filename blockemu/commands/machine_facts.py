@@ -5,7 +5,7 @@ import threading
 from blockemu.commands.context import Context
 from blockemu.commands.machine import NoBalloon
 from blockemu.errors import QmpError
-from blockemu.machine.models import MACHINES
+from blockemu.machine.models import machines
 from blockemu.objects import IoThread
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.machine_facts import (
@@ -81,9 +81,9 @@ def query_machines(context: Context) -> list[MachineInfo]:
             cpu_max=each.cpus,
             hotpluggable_cpus=False,
             numa_mem_supported=False,
-            deprecated=False,
+            deprecated=each.deprecated,
         )
-        for each in MACHINES
+        for each in machines()
     ]
 
 

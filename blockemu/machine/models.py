@@ -1,6 +1,7 @@
 """Machines: their names, their buses, and what the default drives go to."""
 
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from blockemu.errors import QmpError
@@ -58,29 +59,67 @@ _MODELS: Final = (
 
 
 class Machine(NamedTuple):
-    """A machine as lists of them have it: its names, and how many CPUs it might have."""
+    """A machine as lists of them have it: its names, what it is, how many CPUs it might have."""
 
     name: str
+    text: str
     alias: str = ""
     default: bool = False
     cpus: int = 1
+    deprecated: bool = False
 
 
-MACHINES: Final = (
-    Machine("none"),
-    Machine("pc-q35-7.2", "q35", cpus=288),
-    Machine("pc-i440fx-7.2", "pc", default=True, cpus=255),
-    Machine("isapc"),
-    Machine("microvm", cpus=288),
+_VERSIONS: Final = (
+    *("7.2", "7.1", "7.0", "6.2", "6.1", "6.0", "5.2", "5.1", "5.0"),
+    *("4.2", "4.1", "4.0.1", "4.0", "3.1", "3.0", "2.9", "2.8", "2.7", "2.6", "2.5", "2.4"),
+    *("2.3", "2.2", "2.12", "2.11", "2.10", "2.1", "2.0", "1.7", "1.6", "1.5", "1.4"),
 )
-HELP: Final = """\
-Supported machines are:
-pc                   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)
-pc-i440fx-7.2        Standard PC (i440FX + PIIX, 1996) (default)
-q35                  Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-7.2)
-pc-q35-7.2           Standard PC (Q35 + ICH9, 2009)
-none                 empty machine
-"""
+_Q35_LACKS: Final = frozenset(["2.3", "2.2", "2.1", "2.0", "1.7", "1.6", "1.5", "1.4"])
+_FEWER_CPUS: Final = frozenset(["2.4", "2.5", "2.6", "2.7"])
+_PC_TEXT: Final = "Standard PC (i440FX + PIIX, 1996)"
+_Q35_TEXT: Final = "Standard PC (Q35 + ICH9, 2009)"
+
+
+def _list() -> Iterator[Machine]:
+    yield Machine("microvm", "microvm (i386)", cpus=288)
+    newest = _VERSIONS[0]
+    for version in _VERSIONS:
+        if version.count(".") == 1:
+            new = version == newest
+            yield Machine(
+                f"pc-i440fx-{version}",
+                _PC_TEXT,
+                "pc" if new else "",
+                default=new,
+                cpus=255,
+                deprecated=version.startswith("1."),
+            )
+    for version in _VERSIONS:
+        if version not in _Q35_LACKS:
+            alias = "q35" if version == newest else ""
+            cpus = 255 if version in _FEWER_CPUS else 288
+            yield Machine(f"pc-q35-{version}", _Q35_TEXT, alias, cpus=cpus)
+    yield Machine("isapc", "ISA-only PC")
+    yield Machine("none", "empty machine")
+    yield Machine("x-remote", "Experimental remote machine")
+
+
+def machines() -> tuple[Machine, ...]:
+    """Return all machines, in the order of ``-machine help``."""
+    return tuple(_list())
+
+
+def describe_machines() -> str:
+    """Return what ``-machine help`` prints."""
+    rows = ["Supported machines are:"]
+    for each in machines():
+        if each.alias:
+            rows.append(f"{each.alias:<20} {each.text} (alias of {each.name})")
+        more = " (default)" * each.default + " (deprecated)" * each.deprecated
+        rows.append(f"{each.name:<20} {each.text}{more}")
+    return "\n".join([*rows, ""])
+
+
 DEFAULT: Final = "pc"
 
 

@@ -6,17 +6,22 @@ net_slirp_init, net/slirp.c, which says what the addresses may be.
 """
 
 import ipaddress
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from blockemu.errors import DeviceNotFound, QmpError
-from blockemu.optlist import is_identifier
+from blockemu.errors import DeviceNotFound, MissingParameter, QmpError
+from blockemu.optlist import is_identifier, parse_any
+from blockemu.qmp_server.keyval import parse_json
+from blockemu.qmp_server.qapi import replace, visit
 from blockemu.records import field, record
-from blockemu.schema.networks import Netdev, NetdevHubPortOptions, NetdevUserOptions
+from blockemu.schema.networks import AnyNetdev, Netdev, NetdevHubPortOptions, NetdevUserOptions
 
 _NET: Final = "10.0.2.0/24"
 _PREFIX: Final = "fec0::"
 _LONGEST_NAME: Final = 255
+
+
+_LISTS: Final = ("dnssearch", "hostfwd", "guestfwd")
 
 
 class DuplicateName(QmpError):
@@ -101,6 +106,20 @@ class Networks:
                 self.hubs.append(options.hubid)
         else:
             raise NotBuilt(options.tag)
+
+    def accept(self, options: Netdev) -> None:
+        """Make a network that a machine begins with; what it would do does not matter.
+
+        Raises:
+            QmpError: there is one of the name, or the name is none.
+
+        """
+        if isinstance(options, NetdevUserOptions):
+            options = replace(options, hostfwd=None, guestfwd=None)
+        try:
+            self.add(options)
+        except NotBuilt:
+            self.known[options.id] = Network(options.id, f"index=0,type={options.tag}")
 
     def remove(self, name: str) -> None:
         """Take a network away.
@@ -258,3 +277,33 @@ def _check_names(options: NetdevUserOptions) -> None:
     for name, value in names:
         if value is not None and len(value.encode()) > _LONGEST_NAME:
             raise BadAddress(f"'{name}' parameter cannot exceed 255 bytes")
+
+
+def read_netdev(options: Mapping[str, str]) -> Any:
+    """Return the network that options describe.
+
+    Raises:
+        ProtocolError: they describe none.
+
+    """
+    found: dict[str, Any] = dict(options)
+    for key in _LISTS:
+        if key in found:
+            found[key] = [{"str": found[key]}]
+    return visit(AnyNetdev, found, keyval=True)
+
+
+def parse_netdev(text: str) -> Any:
+    """Return the network that an option describes, which may be JSON.
+
+    Raises:
+        ProtocolError: it describes none.
+        QmpError: it has no name, or is no list of options.
+
+    """
+    if text.startswith("{"):
+        return visit(AnyNetdev, parse_json(text))
+    given = parse_any(text, lambda _: None, "type")
+    if "id" not in given:
+        raise MissingParameter("id")
+    return read_netdev(given)
