@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from blockemu.check import CheckResult, Fix
 from blockemu.create_options import CreationOptions, Creator, Texts
-from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
+from blockemu.drivers.qcow2 import parts
 from blockemu.drivers.qcow2.cleaner import Cleaner
-from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.drivers.qcow2.create import (
     AMEND_TEXTS,
     CREATE_TEXTS,
@@ -39,17 +38,9 @@ from blockemu.drivers.qcow2.options import (
     settings,
     strong,
 )
-from blockemu.drivers.qcow2.placer import Placer
-from blockemu.drivers.qcow2.planner import Planner
-from blockemu.drivers.qcow2.reader import Reader
+from blockemu.drivers.qcow2.parts import Parts
 from blockemu.drivers.qcow2.refcounts import Misplaced
-from blockemu.drivers.qcow2.resize import Resizer
-from blockemu.drivers.qcow2.snapshots import NoSuchSnapshot, SnapshotNotFound, Snapshots
-from blockemu.drivers.qcow2.status import Status
 from blockemu.drivers.qcow2.texts import check_overlap_texts, join
-from blockemu.drivers.qcow2.writeback import Writeback
-from blockemu.drivers.qcow2.writer import Writer
-from blockemu.drivers.qcow2.zeroer import Zeroer
 from blockemu.edge import SECTOR, Edge
 from blockemu.errors import HostError, QmpError
 from blockemu.extents import Extents
@@ -77,7 +68,7 @@ class CannotRepair(HostError):
     template = "Could not repair dirty image: {}"
 
 
-class Qcow2(Node[Qcow2Options]):
+class Qcow2(Parts, Node[Qcow2Options]):
     """An image.  In memory the mapping is always right; on disk as of the last flush."""
 
     Options = Qcow2Options
@@ -135,10 +126,9 @@ class Qcow2(Node[Qcow2Options]):
             key_secret = getattr(self.options.encrypt, "key_secret", None)
             self.volume = await open_encryption(image, key_secret)
         self.image = image
-        self.writeback = Writeback(image)
+        self.forget_parts(*parts.ALL)
+        image.grow_table = lambda: self.writeback.grow_table()
         self.cleaner = Cleaner(image)
-        self.bitmaps_stored = StoredBitmaps(image, self.writeback)
-        self._assemble()
         self.backing_file = image.backing_file
         self.backing_format = image.extensions.backing_format
         self.limits = Limits(
@@ -150,31 +140,20 @@ class Qcow2(Node[Qcow2Options]):
         stale = header.autoclear_features & ~KNOWN_AUTOCLEAR or image.extensions.stale_bitmaps
         if image.writable:
             header.autoclear_features &= KNOWN_AUTOCLEAR
-        told = not self.flags.inactive and await self.bitmaps_stored.load()
+        loads = bool(image.bitmaps) and not self.flags.inactive
+        told = loads and await self.bitmaps_stored.load()
         if image.writable and stale and not told:
             await image.write_header()
-        await self.snapshots.guard()
+        if image.snapshots:
+            await self.snapshots.guard()
         if image.writable and header.incompatible_features & DIRTY and not self.flags.check:
             await self._repair()
         self.cleaner.start()
 
-    def _assemble(self) -> None:
-        """Make the parts that work on the image."""
-        image = self.image
-        self.reader = Reader(image)
-        self.writer = Writer(image, self.reader, self.writeback.flush)
-        self.compressor = Compressor(image, self.writer)
-        self.zeroer = Zeroer(image, self.reader, self.writer)
-        self.planner = Planner(image, self.reader, self.writer)
-        self.placer = Placer(image, self.planner, self.writer)
-        self.status = Status(image, self.reader, self.writeback.reserve)
-        self.resizer = Resizer(image, self.zeroer, self.writer, self.writeback, self.bitmaps_stored)
-        self.snapshots = Snapshots(image, self.writeback, self.zeroer, self.resizer)
-
     def reshape(self) -> None:
         """Go by the header's numbers, which were changed in place; nothing is in flight."""
         self.image.reshape()
-        self._assemble()
+        self.forget_parts(*parts.SHAPED)
         self.changed()
 
     async def amend(
@@ -208,7 +187,7 @@ class Qcow2(Node[Qcow2Options]):
         from blockemu.drivers.qcow2.checking import check
 
         self.image.check_alive()
-        return await check(self.image, self.writeback, self.snapshots, fix)
+        return await check(self, fix)
 
     async def close(self) -> None:
         """Write back what changed."""
@@ -317,18 +296,13 @@ class Qcow2(Node[Qcow2Options]):
         self.image.check_alive()
         if self.image.geometry.data_file:
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-        found = self.snapshots.find(ident, name)
-        if found is None:
-            raise NoSuchSnapshot(errno=errno.ENOENT)
+        found = self.snapshots.at_hand(ident, name)
         async with self.image.allocating():
             await self.snapshots.delete(found)
 
     async def snapshot_load_tmp(self, ident: str | None, name: str | None) -> None:
         """Let the disk read as a snapshot has it; only if it is read-only."""
-        found = self.snapshots.find(ident, name)
-        if found is None:
-            raise SnapshotNotFound(errno=errno.ENOENT)
-        await self.snapshots.show(found)
+        await self.snapshots.show(ident, name)
 
     async def save_vmstate(self, offset: int, data: memoryview) -> None:
         """Write a part of a machine's state, which lies beyond the disk's end."""
@@ -348,11 +322,6 @@ class Qcow2(Node[Qcow2Options]):
     def strong_options(self) -> dict[str, Any]:
         """Return the secret's name."""
         return strong(self.effective)
-
-    async def materialise(self) -> None:
-        """Let the file have the clusters that were only begun (see ``Writeback.reserve``)."""
-        if self.image.writable and not self.image.broken:
-            await self.writeback.reserve()
 
     @property
     def length(self) -> int:

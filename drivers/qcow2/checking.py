@@ -3,18 +3,20 @@
 import errno
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from blockemu.check import CheckResult, Fix
 from blockemu.drivers.qcow2.check import check_refcounts
 from blockemu.drivers.qcow2.check.snapshot_table import check_snapshot_table
 from blockemu.drivers.qcow2.check.storage import Structure
 from blockemu.drivers.qcow2.image import Image
-from blockemu.drivers.qcow2.snapshots import Snapshots
-from blockemu.drivers.qcow2.writeback import Writeback
 from blockemu.edge import MAX_LENGTH
 from blockemu.errors import QmpError
 from blockemu.images.qcow2.constants import CORRUPT, DIRTY
 from blockemu.images.qcow2.tables import Table
+
+if TYPE_CHECKING:
+    from blockemu.drivers.qcow2.parts import Parts
 
 
 class NodeStorage:
@@ -84,15 +86,16 @@ class NodeStorage:
         self.say(f"{os.path.basename(sys.argv[0])}: {text}")  # noqa: PTH119
 
 
-async def check(image: Image, writeback: Writeback, snapshots: Snapshots, fix: int) -> CheckResult:
+async def check(parts: "Parts", fix: int) -> CheckResult:
     """Check an image that nobody uses meanwhile (after qcow2_co_check_locked).
 
     Raises:
         OSError: the check could not be carried on.
 
     """
+    image = parts.image
     if image.writable:
-        await writeback.settle_all()
+        await parts.writeback.settle_all()
     storage, result = NodeStorage(image), CheckResult()
     structure = Structure(
         geometry=image.geometry,
@@ -113,7 +116,7 @@ async def check(image: Image, writeback: Writeback, snapshots: Snapshots, fix: i
             _take_tables(image, structure)
     if table.corruptions and fix & Fix.ERRORS:
         try:
-            await snapshots.write_table(image.snapshots)
+            await parts.snapshots.write_table(image.snapshots)
         except (OSError, QmpError) as e:
             why = os.strerror(getattr(e, "errno", 0) or errno.EFBIG)
             storage.say(f"ERROR failed to update snapshot table: {why}")

@@ -21,7 +21,8 @@ async def put_away(node: "Qcow2") -> int:
         return 0
     code = 0
     try:
-        await node.bitmaps_stored.store(release=True)
+        if node.image.bitmaps or node.bitmap_set:
+            await node.bitmaps_stored.store(release=True)
     except QmpError as e:
         code = errno.EINVAL
         text = f"Lost persistent bitmaps during inactivation of node '{node.title}': {e}"

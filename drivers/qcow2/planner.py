@@ -4,24 +4,27 @@ The common case, a request within one cluster of an image without subclusters an
 few integer operations; the rest goes over runs of L2 entries.
 """
 
+from typing import TYPE_CHECKING
+
 from blockemu.drivers.qcow2.around import Around
-from blockemu.drivers.qcow2.image import Image
-from blockemu.drivers.qcow2.reader import BELOW, ZEROES, Reader
+from blockemu.drivers.qcow2.reader import BELOW, ZEROES
 from blockemu.drivers.qcow2.refcounts import Misplaced
 from blockemu.drivers.qcow2.room import NOTHING, Span
-from blockemu.drivers.qcow2.writer import Writer
 from blockemu.images.qcow2.constants import COPIED, KIND, OFFSET, READS_ZERO
 from blockemu.images.qcow2.tables import NORMAL, Run
 from blockemu.route import NO_ROUTE, Commit, Leaf, Plan, Route, Segment, Segments, WritePlan
+
+if TYPE_CHECKING:
+    from blockemu.drivers.qcow2.parts import Parts
 
 
 class Planner:
     """Makes an image's route."""
 
-    def __init__(self, image: Image, reader: Reader, writer: Writer) -> None:
-        self.image = image
-        self.reader = reader
-        self.writer = writer
+    def __init__(self, parts: "Parts") -> None:
+        self.image = parts.image
+        self.reader = parts.reader
+        self._parts = parts
         self._placing: tuple[Route, WritePlan] = (NO_ROUTE, lambda at, length: None)
 
     def route(self) -> Route:
@@ -249,9 +252,9 @@ class Planner:
         if count == 1:
             if int(old[0]) & COPIED:
                 return None
-        elif self.writer.owned(old).any():
+        elif self._parts.writer.owned(old).any():
             return None
-        if image.refcounts.lying or self.writer.needs_relief(growing=True):
+        if image.refcounts.lying or self._parts.writer.needs_relief(growing=True):
             return None
         end, inside = offset + length, geometry.cluster_size - 1
         zero = self._is_zero(int(old[0]), offset) and self._is_zero(int(old[-1]), end)
@@ -265,7 +268,7 @@ class Planner:
             return None
         try:
             span = Span(table, index, first, count, offset, offset + length)
-            new = self.writer.allocate(span, exact=True)
+            new = self._parts.writer.allocate(span, exact=True)
         except (OSError, Misplaced):
             return None  # a plan does not raise: the coroutine will
         if new is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from blockemu.drivers.qcow2.freed import Discard
-from blockemu.drivers.qcow2.image import Image, c_hex
+from blockemu.drivers.qcow2.image import c_hex
 from blockemu.drivers.qcow2.options import settings
 from blockemu.drivers.qcow2.refcount_blocks import Unaligned
 from blockemu.errors import HostError, QmpError
@@ -24,11 +24,8 @@ from blockemu.images.qcow2.header import SIZE_AT
 from blockemu.images.qcow2.tables import contiguous, has_offset
 
 if TYPE_CHECKING:
-    from blockemu.drivers.qcow2.bitmaps import StoredBitmaps
     from blockemu.drivers.qcow2.mapping import L2
-    from blockemu.drivers.qcow2.writeback import Writeback
-    from blockemu.drivers.qcow2.writer import Writer
-    from blockemu.drivers.qcow2.zeroer import Zeroer
+    from blockemu.drivers.qcow2.parts import Parts
 
 MODES = ("off", "metadata", "falloc", "full")
 
@@ -66,19 +63,12 @@ class Failed(HostError):
 class Resizer:
     """Resizes one image; nothing else is in flight."""
 
-    def __init__(
-        self,
-        image: Image,
-        zeroer: "Zeroer",
-        writer: "Writer",
-        writeback: "Writeback",
-        bitmaps: "StoredBitmaps",
-    ) -> None:
-        self.image = image
-        self.zeroer = zeroer
-        self.writer = writer
-        self.writeback = writeback
-        self.bitmaps = bitmaps
+    def __init__(self, parts: "Parts") -> None:
+        self.image = parts.image
+        self.zeroer = parts.zeroer
+        self.writer = parts.writer
+        self.writeback = parts.writeback
+        self._parts = parts
 
     async def truncate(self, length: int, *, exact: bool, prealloc: str, zero: bool) -> None:
         """Change the size to ``length`` bytes.
@@ -94,7 +84,8 @@ class Resizer:
             raise UnalignedSize
         if image.snapshots and image.geometry.version < 3:
             raise OldWithSnapshots
-        self.bitmaps.check_resize()
+        if image.bitmaps:
+            self._parts.bitmaps_stored.check_resize()
         if length < old:
             if prealloc != "off":
                 raise ShrinkPreallocated

@@ -96,6 +96,18 @@ class Snapshots:
                 return s
         return None
 
+    def at_hand(self, ident: str | None, name: str | None) -> Snapshot:
+        """Return the first snapshot with an id, a name, or both.
+
+        Raises:
+            NoSuchSnapshot: there is none.
+
+        """
+        found = self.find(ident, name)
+        if found is None:
+            raise NoSuchSnapshot(errno=errno.ENOENT)
+        return found
+
     async def create(self, wanted: Snapshot) -> Snapshot:
         """Take a snapshot; its id, size and place in ``wanted`` do not matter yet.
 
@@ -194,13 +206,17 @@ class Snapshots:
         except OSError as e:
             raise _step("Failed to update snapshot status in disk", e) from e
 
-    async def show(self, snapshot: Snapshot) -> None:
+    async def show(self, ident: str | None, name: str | None) -> None:
         """Let the disk, which is read-only, read as it was (qcow2_snapshot_load_tmp).
 
         Raises:
+            SnapshotNotFound: there is none with this id and name.
             NotLoaded: its L1 table is of no use.
 
         """
+        snapshot = self.find(ident, name)
+        if snapshot is None:
+            raise SnapshotNotFound(errno=errno.ENOENT)
         try:
             self._check_l1(snapshot)
             l1 = await self._l1(snapshot)

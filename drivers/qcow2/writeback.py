@@ -52,7 +52,6 @@ class Writeback:
 
     def __init__(self, image: Image) -> None:
         self.image = image
-        image.grow_table = self.grow_table
         self._lock = asyncio.Lock()
         self._lazy = False
         self._leaving = False
