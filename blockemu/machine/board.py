@@ -1,6 +1,10 @@
-"""The devices that a machine has of its own, as far as its buses, or lists of PCI devices, need."""
+"""The types of the devices that a machine has of its own.
 
-from typing import Final
+They do nothing, but buses hang on them, and tools look for them and for what they have.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
 
 from blockemu.machine import properties as p
 from blockemu.machine.pci import PciFacts, Region
@@ -21,12 +25,13 @@ def _pci(
     wires: tuple[str, ...] = (),
     regions: tuple[Region, ...] = (),
     subsystem: tuple[int, int] = _SUBSYSTEM,
+    told: tuple[Spec, ...] = (),
 ) -> DeviceType:
     """Return a type of PCI devices: class, vendor and device."""
     return DeviceType(
         name,
         "PCI",
-        (Level(name, own, abstract=False), *above, p.PCI),
+        (Level(name, own, abstract=False, told=told), *above, p.PCI),
         pci=PciFacts(*facts, *subsystem, interrupts=interrupts, regions=regions),
         wires=wires,
     )
@@ -39,13 +44,19 @@ def _plain(
     *above: Level,
     wires: tuple[str, ...] = (),
     window: str = "",
+    told: tuple[Spec, ...] = (),
 ) -> DeviceType:
-    levels = (Level(name, own, abstract=False), *above)
+    levels = (Level(name, own, abstract=False, told=told), *above)
     return DeviceType(name, bus, levels, wires=wires, window=window)
 
 
-def _isa(name: str, own: str = "", *wires: str) -> DeviceType:
-    return _plain(name, "ISA", specs(own) if own else (), Level("isa-device"), wires=wires)
+def _isa(name: str, own: str = "", *wires: str, common: str = "") -> DeviceType:
+    """Return a type of ISA devices; ``common`` is the class between, with all its properties."""
+    found = specs(own) if own else ()
+    base = Level("isa-device")
+    if common:
+        return _plain(name, "ISA", (), Level(common, found), base, wires=wires)
+    return _plain(name, "ISA", found, base, wires=wires)
 
 
 def _gpio(*lines: str) -> tuple[str, ...]:
@@ -54,7 +65,11 @@ def _gpio(*lines: str) -> tuple[str, ...]:
     return tuple(f'gpio-{way} "{name.strip("-")}" {count}' for way, name, count in rows)
 
 
-_HOST: Final = (p.PCI_HOST, Level("sys-bus-device"))
+_SYSTEM: Final = Level("sys-bus-device")
+_HOST: Final = (p.PCI_HOST, _SYSTEM)
+_HOLES: Final = """
+pci-hole-start uint32 -; pci-hole-end uint32 -; pci-hole64-start uint64 -; pci-hole64-end uint64 -
+"""
 _SMM: Final = "smm-compat bool off"
 _TYPES: Final = (
     _plain(
@@ -62,13 +77,14 @@ _TYPES: Final = (
         "System",
         specs("pci-hole64-size size 2147483648; short_root_bus uint32 0; x-pci-hole64-fix bool on"),
         *_HOST,
+        told=specs(_HOLES),
     ),
     _plain(
         "q35-pcihost",
         "System",
         specs(
             """
-            MCFG uint64 max; pci-hole64-size size 34359738368; short_root_bus uint32 0
+            MCFG uint64 2952790016; pci-hole64-size size 34359738368; short_root_bus uint32 0
             below-4g-mem-size size 0; above-4g-mem-size size 0; x-pci-hole64-fix bool on
             """
         ),
@@ -78,23 +94,34 @@ _TYPES: Final = (
     _plain("isabus-bridge", "System", (), Level("sys-bus-device")),
     _isa("isa-ide", "iobase uint32 496; iobase2 uint32 1014; irq uint32 14"),
     ISA_FDC,
-    _isa("i8257", "base int32 0; page-base int32 128; pageh-base int32 -1; dshift int32 0"),
+    _isa("i8257", "base int32 0; page-base int32 128; pageh-base int32 1152; dshift int32 0"),
     _isa(
         "isa-i8259",
-        "iobase uint32 32; elcr_addr uint32 1232; elcr_mask uint8 248; master bit on",
+        "iobase uint32 unset; elcr_addr uint32 unset; elcr_mask uint8 255; master bit off",
         *_gpio("in - 8", "out - 1"),
+        common="pic-common",
     ),
     _isa(
         "mc146818rtc",
         """
-        base_year int32 0; iobase uint16 112; irq uint8 8; lost_tick_policy LostTickPolicy discard
+        base_year int32 1980; iobase uint16 112; irq uint8 8
+        lost_tick_policy LostTickPolicy discard
         """,
         *_gpio("out - 1"),
     ),
-    _isa("isa-pit", "iobase uint32 64", *_gpio("in - 1", "out - 1")),
-    _isa("isa-pcspk", "audiodev str -; iobase uint32 97; migrate bool on"),
-    _isa("isa-serial", "index uint32 0; iobase uint32 0; irq uint32 0"),
-    _isa("isa-parallel", "index uint32 0; iobase uint32 0; irq uint32 7; chardev str -"),
+    _plain(
+        "isa-pit",
+        "ISA",
+        specs("iobase uint32 unset"),
+        Level("pit-common"),
+        Level("isa-device"),
+        wires=_gpio("in - 1", "out - 1"),
+    ),
+    _isa("isa-pcspk", "audiodev audiodev -; iobase uint32 97; migrate bool on"),
+    _isa("isa-serial", "index uint32 unset; iobase uint32 unset; irq uint32 unset"),
+    _isa(
+        "isa-parallel", "index uint32 unset; iobase uint32 unset; irq uint32 7; chardev chardev -"
+    ),
     _isa(
         "i8042",
         "extended-state bool on; kbd-throttle bool off; kbd-irq uint8 1; mouse-irq uint8 12",
@@ -104,34 +131,45 @@ _TYPES: Final = (
         "vmport",
         """
         x-read-set-eax bit on; x-signal-unsupported-cmd bit on; x-report-vmx-type bit on
-        x-cmds-v2 bit on; vmware-vmx-version uint8 6; vmware-vmx-type uint8 2
+        x-cmds-v2 bit on; vmware-vmx-version uint32 6; vmware-vmx-type uint8 2
         """,
     ),
-    _isa("vmmouse"),
+    _isa("vmmouse", "i8042 link<i8042> -"),
     _isa("port92", "", *_gpio("out a20 1")),
-    _plain("kvmvapic", "System"),
+    _plain("kvmvapic", "System", (), _SYSTEM),
     _plain(
         "fw_cfg_io",
         "System",
-        specs("dma_enabled bool on; x-file-slots uint16 32; acpi-mr-restore bool on"),
+        specs("dma_enabled bool on; x-file-slots uint16 32"),
+        Level("fw_cfg", specs("acpi-mr-restore bool on")),
+        _SYSTEM,
     ),
     _plain(
         "ioapic",
         "System",
         specs("version uint8 32"),
+        Level("ioapic-common"),
+        _SYSTEM,
         wires=_gpio("in - 24"),
         window="00000000fec00000/0000000000001000",
     ),
     _plain(
         "hpet",
         "System",
-        specs("timers uint8 3; msi bit off; hpet-intcap uint32 4; hpet-offset-saved bool on"),
+        specs("timers uint8 3; msi bit off; hpet-intcap uint32 0; hpet-offset-saved bool on"),
+        _SYSTEM,
         wires=_gpio("in - 2", "out - 1", "out sysbus-irq 32"),
         window="00000000fed00000/0000000000000400",
     ),
-    _plain("ps2-kbd", "System", wires=_gpio("out - 1")),
-    _plain("ps2-mouse", "System", wires=_gpio("out - 1")),
-    _plain("smbus-eeprom", "i2c-bus", specs("address uint8 0")),
+    _plain("ps2-kbd", "System", (), Level("ps2-device"), _SYSTEM, wires=_gpio("out - 1")),
+    _plain("ps2-mouse", "System", (), Level("ps2-device"), _SYSTEM, wires=_gpio("out - 1")),
+    _plain(
+        "smbus-eeprom",
+        "i2c-bus",
+        (),
+        Level("smbus-device"),
+        Level("i2c-slave", specs("address uint8 0")),
+    ),
     _pci("i440FX", (0x0600, _INTEL, 0x1237)),
     _pci("PIIX3", (0x0601, _INTEL, 0x7000), (), Level("pci-piix3")),
     _pci(
@@ -142,9 +180,9 @@ _TYPES: Final = (
         (0x0680, _INTEL, 0x7113),
         specs(
             f"""
-            smb_io_base uint32 45312; disable_s3 uint8 0; disable_s4 uint8 0; s4_val uint8 2
+            smb_io_base uint32 0; disable_s3 uint8 0; disable_s4 uint8 0; s4_val uint8 2
             acpi-pci-hotplug-with-bridge-support bool on; acpi-root-pci-hotplug bool on
-            memory-hotplug-support bool on; {_SMM}; smm-enabled bool on
+            memory-hotplug-support bool on; {_SMM}; smm-enabled bool off
             x-not-migrate-acpi-index bool off
             """
         ),
@@ -180,7 +218,7 @@ _TYPES: Final = (
         specs(
             """
             vgamem_mb uint32 16; mmio bit on; qemu-extended-regs bit on; edid bit on
-            xres uint32 1280; yres uint32 800; xmax uint32 0; ymax uint32 0
+            xres uint32 0; yres uint32 0; xmax uint32 0; ymax uint32 0
             refresh_rate uint32 0; global-vmstate bool off
             """
         ),
@@ -190,13 +228,14 @@ _TYPES: Final = (
             Region(2, "memory", 4096),
             Region(6, "memory", 65536),
         ),
+        told=specs("big-endian-framebuffer bool -"),
     ),
     _pci(
         "e1000",
         (0x0200, _INTEL, 0x100E),
         specs(
             """
-            mac str -; netdev str -; autonegotiation bit on; mitigation bit on
+            mac macaddr -; netdev netdev -; autonegotiation bit on; mitigation bit on
             extra_mac_registers bit on; migrate_tso_props bit on; init-vet bit on
             """
         ),
@@ -209,8 +248,8 @@ _TYPES: Final = (
         (0x0200, _INTEL, 0x10D3),
         specs(
             """
-            mac str -; netdev str -; disable_vnet_hdr uint8 0; subsys_ven uint16 32902
-            subsys uint16 0; init-vet bool on
+            mac macaddr -; netdev netdev -; disable_vnet_hdr headerless 0
+            subsys_ven subvendor 32902; subsys subsystem 0; init-vet bool on
             """
         ),
         interrupts=True,
@@ -224,12 +263,62 @@ _TYPES: Final = (
         subsystem=(_INTEL, 0),
     ),
 )
-BOARD: Final = {each.name: each for each in _TYPES}
-_WHOLE: Final = ("PIIX3", "piix3-ide", "i440FX", "mch", "ICH9-SMB", "isa-ide", "isabus-bridge")
-# Types all of whose properties are known, and classes that have no devices of their own.
-KNOWN: Final = {each.name: each for each in (*TYPES, BLK_INNER, SCSI_INNER)} | {
-    name: BOARD[name] for name in _WHOLE
+# What its parts and wires are, in the order in which a device gets them.
+_TOLD: Final = {
+    "i440FX-pcihost": """
+        pci-conf-idx[0] child<memory-region> -; pci-conf-data[0] child<memory-region> -
+    """,
+    "q35-pcihost": f"""
+        pcie-mmcfg-mmio[0] child<memory-region> -
+        pci-conf-idx[0] child<memory-region> -; pci-conf-data[0] child<memory-region> -
+        mch child<mch> -
+        {_HOLES.strip()}
+        mcfg_size uint64 -
+        ram-mem link<memory-region> -; pci-mem link<memory-region> -
+        system-mem link<memory-region> -; io-mem link<memory-region> -
+    """,
+    "isa-pcspk": "pcspk[0] child<memory-region> -; pit link<pit-common> -",
+    "isa-serial": """
+        serial child<serial> -; chardev chardev -; baudbase uint32 115200; wakeup bool off
+    """,
+    "i8042": """
+        i8042-data[0] child<memory-region> -; i8042-cmd[0] child<memory-region> -
+        ps2kbd child<ps2-kbd> -; ps2mouse child<ps2-mouse> -; a20[0] link<irq> -
+        unnamed-gpio-out[0] link<irq> -; unnamed-gpio-out[1] link<irq> -
+        ps2-kbd-input-irq[0] child<irq> -; ps2-mouse-input-irq[0] child<irq> -
+    """,
+    "port92": "port92[0] child<memory-region> -; a20[0] link<irq> -",
+    "hpet": "hpet[0] child<memory-region> -",
+    "ps2-kbd": "unnamed-gpio-out[0] link<irq> -",
+    "ps2-mouse": "unnamed-gpio-out[0] link<irq> -",
+    "PIIX4_PM": "unnamed-gpio-out[0] link<irq> -; smi-irq[0] link<irq> -",
+    "ICH9-LPC": """
+        sci_int uint8 -; acpi_enable_cmd uint8 -; acpi_disable_cmd uint8 -
+        x-smi-negotiated-features uint64 -; pm_io_base uint32 -; gpe0_blk uint32 -
+        gpe0_blk_len uint32 -; memory-hotplug-support bool -; cpu-hotplug-legacy bool -
+        disable_s3 uint8 -; disable_s4 uint8 -; s4_val uint8 -; enable_tco bool -
+        acpi-pci-hotplug-with-bridge-support bool -; x-keep-pci-slot-hpc bool -
+    """,
+    "ich9-ahci": "ahci[0] child<memory-region> -; ahci-idp[0] child<memory-region> -",
+    "e1000": "bootindex int32 -",
+    "e1000e": "bootindex int32 -",
 }
+# What a machine sets in its own devices of a type.
+AS_MADE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "q35-pcihost": {"MCFG": 2**64 - 1},
+    "i8257": {"pageh-base": -1},
+    "isa-i8259": {"iobase": 32, "elcr_addr": 1232, "elcr_mask": 248, "master": True},
+    "mc146818rtc": {"base_year": 0},
+    "isa-pit": {"iobase": 64},
+    "PIIX4_PM": {"smb_io_base": 45312, "smm-enabled": True},
+    "VGA": {"xres": 1280, "yres": 800},
+}
+BOARD: Final = {
+    each.name: each._replace(told=specs(_TOLD[each.name])) if each.name in _TOLD else each
+    for each in _TYPES
+}
+# All types of devices, and the classes that have no devices of their own.
+KNOWN: Final = {each.name: each for each in (*TYPES, BLK_INNER, SCSI_INNER)} | BOARD
 ABSTRACT: Final = frozenset(
     level.name for each in KNOWN.values() for level in each.levels if level.abstract
 ) | {"device"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from blockemu.errors import QmpError
-from blockemu.machine.board import BOARD
+from blockemu.machine.board import AS_MADE, BOARD
 from blockemu.machine.defaults import BARE, Furniture
 from blockemu.machine.devices import Devices
 from blockemu.machine.drives import Drives
@@ -73,7 +73,8 @@ async def build(
     for fixture in model.fixtures:
         for i, state in enumerate(_instances(fixture, furniture)):
             number = fixture.number + numbers[fixture.after] + i
-            devices.add_fixture(fixture, BOARD[fixture.type], number, **state)
+            made = {**AS_MADE.get(fixture.type, {}), **dict(fixture.state), **state}
+            devices.add_fixture(fixture, BOARD[fixture.type], number, **made)
         if fixture.type == "isa-fdc":
             for i, name in enumerate(floppies):
                 await _connect(devices, drives, name, "floppy", model.floppy + numbers["cards"] + i)

@@ -296,7 +296,17 @@ _classes: dict[str, type[Any]] = {}
 
 def _properties_of(level: Level) -> tuple[Property, ...]:
     pairs = ((_legacy(spec), _property(spec)) for spec in level.specs)
-    return tuple(each for pair in pairs for each in pair if each is not None)
+    own = tuple(each for pair in pairs for each in pair if each is not None)
+    return own + tuple(_told(spec) for spec in level.told)
+
+
+def _told(spec: Spec) -> Property:
+    """Return a property that is there to be seen."""
+    nothing = {"bool": False, "str": ""}.get(spec.type, 0 if "int" in spec.type else "")
+    default = () if spec.default is None else (spec.default,)
+    return Property(
+        spec.name, spec.type, Any, lambda part: nothing, None, spec.description, *default
+    )
 
 
 def _class_of(base: type[Part], model: DeviceType) -> type[Any]:
@@ -333,7 +343,10 @@ def specimen(model: DeviceType) -> Part:
     if model.bus == "virtio-bus":
         inner: Part = _class_of(Inner, model)(model)
         return inner
-    return class_of(model)(model, Bus("", model.bus), "")
+    made = class_of(model)(model, Bus("", model.bus), "")
+    for spec in model.told:
+        made.add_property(_told(spec))
+    return made
 
 
 def describe_properties(model: DeviceType) -> list[Property]:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final
 
 from blockemu.errors import QmpError
-from blockemu.machine.board import KNOWN
 from blockemu.machine.device import Device
 from blockemu.machine.device_errors import NoSuchProperty
 from blockemu.machine.types import DeviceType
@@ -72,7 +71,9 @@ class Globals:
             try:
                 put(device, row.name, row.value)
             except NoSuchProperty as e:
-                if device.model.name in KNOWN:  # else QEMU's may well have it
+                if row.name not in {
+                    spec.name for spec in device.model.told
+                }:  # else it would do nothing
                     raise CannotApply(row.driver, row.name, row.value, e) from e
             except QmpError as e:
                 if not device.hotplugged:

@@ -5,7 +5,19 @@ A level is what one class adds to the class that it derives from.
 
 from typing import Any, Final, NamedTuple
 
-_TYPES: Final = {"bit": "bool", "drive": "str", "blocksize": "size", "devfn": "int32"}
+_TYPES: Final = {
+    "bit": "bool",
+    "drive": "str",
+    "blocksize": "size",
+    "devfn": "int32",
+    "audiodev": "str",
+    "chardev": "str",
+    "macaddr": "str",
+    "netdev": "str",
+    "subsystem": "uint16",
+    "subvendor": "uint16",
+    "headerless": "uint8",
+}
 _DESCRIPTIONS: Final = {
     "bit": "on/off",
     "drive": "Node name or ID of a block device to use as a backend",
@@ -13,6 +25,13 @@ _DESCRIPTIONS: Final = {
     "devfn": "Slot and optional function number, example: 06.0 or 06",
     "OnOffAuto": "on/off/auto",
     "BlockdevOnError": "Error handling policy, report/ignore/enospc/stop/auto",
+    "audiodev": "ID of an audiodev to use as a backend",
+    "chardev": "ID of a chardev to use as a backend",
+    "macaddr": "Ethernet 6-byte MAC Address, example: 52:54:00:12:34:56",
+    "netdev": "ID of a netdev to use as a backend",
+    "subsystem": "PCI device Subsystem ID",
+    "subvendor": "PCI device Subsystem Vendor ID",
+    "headerless": "Do not use virtio headers, perform SW offloads emulation instead",
     "FdcDriveType": "FDC drive type, 144/288/120/none/auto",
     "BiosAtaTranslation": "Logical CHS translation algorithm, auto/none/lba/large/rechs",
 }
@@ -38,11 +57,15 @@ class Spec(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A class of devices: its name, whether there are instances, its own properties."""
+    """A class of devices: its name, whether there are instances, its own properties.
+
+    ``told`` are properties that cannot be set on a command line.
+    """
 
     name: str
     specs: tuple[Spec, ...] = ()
     abstract: bool = True
+    told: tuple[Spec, ...] = ()
 
 
 _WORDS: Final = {"-": None, "on": True, "off": False, "unset": UNSET, "max": 2**64 - 1}

@@ -30,7 +30,8 @@ class DeviceType(NamedTuple):
     those above it, as far as devices go; ``inner`` the device behind a proxy, which has the drive
     and whose properties the proxy has too.  ``no_drive``: the text if none is given.  ``boots``:
     its properties that say when it is booted from.  ``wires`` and ``window`` are what ``info
-    qtree`` says of a device's interrupts and of its place in memory.
+    qtree`` says of a device's interrupts and of its place in memory.  ``told``: what lists of
+    properties have besides: parts and wires of a device, none of which does anything.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DeviceType(NamedTuple):
     wires: tuple[str, ...] = ()
     window: str = ""
     boots: tuple[str, ...] = ()
+    told: tuple[Spec, ...] = ()
 
     @property
     def model(self) -> str:
