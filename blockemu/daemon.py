@@ -200,13 +200,13 @@ class Daemon:
         if self.die is not None:
             os.abort()
 
-    def _reword(self, text: str, command: str) -> str:
+    def _reword(self, error: Exception, command: str) -> str:
         """Say what went wrong in the words of the profile."""
         if self.profile.version is None:
-            return text
-        from blockemu.rewording import reword  # start-up: most things go well
+            return str(error)
+        from blockemu.rewording import reword_error  # start-up: most things go well
 
-        return reword(self.profile, text, command)
+        return reword_error(self.profile, error, command)
 
     def _disconnected(self) -> None:
         self._clients -= 1

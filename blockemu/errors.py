@@ -73,7 +73,9 @@ class InvalidParameterValue(QmpError):
 
 
 class PermissionConflict(QmpError):
-    """Two users of a node do not get along."""
+    """Two users of a node do not get along; ``earlier``: what QEMU said of that before 6.1."""
+
+    earlier = ""
 
     template = (
         "Permission conflict on node '{0}': permissions '{1}' are both required by {2} "

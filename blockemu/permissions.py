@@ -60,7 +60,7 @@ def refresh(
 
     """
     for node in topological(nodes):
-        _check_parents(node)
+        _check_parents(node, transaction)
         _refresh_node(node, transaction, was_read_only or {})
 
 
@@ -69,6 +69,7 @@ def set_perm(edge: Edge, perm: Perm, shared: Perm, transaction: Transaction) -> 
     if edge.perm == perm and edge.shared == shared:
         return
     old = edge.perm, edge.shared
+    transaction.touched.add(edge)
 
     def undo() -> None:
         edge.perm, edge.shared = old
@@ -111,11 +112,11 @@ def wanted(backend: Backend) -> tuple[Perm, Perm]:
     return backend.suspended or (backend.perm, backend.shared)
 
 
-def _check_parents(node: Node[Any]) -> None:
+def _check_parents(node: Node[Any], transaction: Transaction) -> None:
     for a, b in permutations(node.parents, 2):
         missing = b.perm & ~a.shared
         if missing:
-            raise PermissionConflict(
+            error = PermissionConflict(
                 node.name,
                 perm_names(missing),
                 b.describe_parent(),
@@ -123,6 +124,37 @@ def _check_parents(node: Node[Any]) -> None:
                 a.describe_parent(),
                 a.name,
             )
+            error.earlier = _earlier_words(node, *_who_came(node, a, b, transaction))
+            raise error
+
+
+def _who_came(node: Node[Any], a: Edge, b: Edge, transaction: Transaction) -> tuple[Edge, Edge]:
+    """Return which of two users has changed, or else came last, and which was there before."""
+    for one, other in ((a, b), (b, a)):
+        if one in transaction.touched and other not in transaction.touched:
+            return one, other
+    order = list(node.parents)  # the newest first
+    return (a, b) if order.index(a) < order.index(b) else (b, a)
+
+
+def _earlier_words(node: Node[Any], came: Edge, there: Edge) -> str:
+    """Return what QEMU said before 6.1, which was about the user that was there."""
+    refused = came.perm & ~there.shared
+    user = f"Conflicts with use by {_user(there)} as '{there.name}'"
+    if refused:
+        return f"{user}, which does not allow '{perm_names(refused)}' on {node.name}"
+    return f"{user}, which uses '{perm_names(there.perm & ~came.shared)}' on {node.name}"
+
+
+def _user(edge: Edge) -> str:
+    """Return a user of a node as it was called before 6.1."""
+    if isinstance(edge, Backend):
+        return edge.title or edge.device or "a block device"
+    if edge.parent is None:
+        return edge.describe_parent()
+    owner = edge.parent
+    names = (each.title for each in owner.parents if isinstance(each, Backend) and each.title)
+    return next(names, owner.name)
 
 
 def _refresh_node(

@@ -3,6 +3,7 @@
 import re
 from typing import Final, NamedTuple
 
+from blockemu.errors import PermissionConflict
 from blockemu.qmp_server.profile import Profile, parse_version
 
 
@@ -44,6 +45,21 @@ TABLE: Final = (
         frozenset({"drive-mirror", "blockdev-mirror"}),
     ),
 )
+
+
+def reword_error(profile: Profile, error: BaseException, command: str) -> str:
+    """Return an error's text in the words of the profile's version; ``command`` has failed."""
+    text, cause = str(error), _conflict(error)
+    if cause is not None and profile.version is not None and profile.version < (6, 1):
+        text = text.replace(str(cause), cause.earlier)
+    return reword(profile, text, command)
+
+
+def _conflict(error: BaseException | None) -> PermissionConflict | None:
+    """Return the conflict of permissions that an error is, or came of."""
+    while error is not None and not isinstance(error, PermissionConflict):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def reword(profile: Profile, text: str, command: str = "") -> str:

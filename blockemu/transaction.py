@@ -19,6 +19,7 @@ class Transaction:
         self._commit: list[Step] = []
         self._abort: list[Step] = []
         self._clean: list[Step] = []
+        self.touched: set[object] = set()  # what was changed so far, for whom that tells
 
     def on_commit(self, step: Step) -> None:
         """Run ``step`` if all goes well."""

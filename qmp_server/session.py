@@ -97,13 +97,13 @@ class Service:
         *,
         self_check: bool = False,
         on_bug: Callable[[Exception], None] | None = None,
-        reword: Callable[[str, str], str] | None = None,
+        reword: Callable[[Exception, str], str] | None = None,
         crash: Callable[[], None] | None = None,
     ) -> None:
         self.profile = profile
         self.crash = crash or (lambda: None)  # ends the program, if there is one to end
         self.self_check = self_check
-        self.reword = reword or (lambda text, command: text)  # an error's text, as it is to be sent
+        self.reword = reword or (lambda error, command: str(error))  # its text as it is sent
         self.on_bug = on_bug or _log_bug
         self._loader = registry_loader
         self._registry: Registry | None = None
@@ -275,7 +275,7 @@ class Session:
             self.service.on_bug(error)
             error = InternalError(f"{type(error).__name__}: {error}")
             kind = error.qmp_class
-        text = self.service.reword(str(error), command)
+        text = self.service.reword(error, command)
         return self._reply("error", encode({"class": kind, "desc": text}), ident)
 
     def _reply(self, key: str, value: str, ident: Any) -> bytes:

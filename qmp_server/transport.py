@@ -60,7 +60,7 @@ class Monitor:
         hub: "EventHub | None" = None,
         self_check: bool = False,
         on_bug: Callable[[Exception], None] | None = None,
-        reword: Callable[[str, str], str] | None = None,
+        reword: Callable[[Exception, str], str] | None = None,
         crash: Callable[[], None] | None = None,
     ) -> None:
         self.context_factory = context_factory

@@ -28,8 +28,8 @@ Paths below a command or event: `ARG` is what goes in, `RET` what comes back; `?
 
 What the block layer does is the newest version's under all profiles, but for the words of errors
 (below) and writable NBD exports, which say since 7.1 that a client may have several connections.
-The older words for conflicts of permissions (before 6.1) and faults of single releases are not
-imitated.
+Conflicts of permissions are told in other words since 6.1. Of the faults of single releases one is
+imitated: in 7.1 and 7.2 `cbw-timeout` has room for 4.29 seconds, and longer ones are cut to that.
 """
 
 

@@ -110,3 +110,37 @@ async def test_children_are_not_among_what_is_told_of_a_node(version: str) -> No
         await emu.execute("blockdev-add", **DISK)
         (node,) = await emu.execute("query-named-block-nodes")
         assert "children" not in node
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_conflict_of_permissions_has_the_words_of_the_version(version: str) -> None:
+    """Before 6.1 QEMU told of the user that was there, and not always of what it was."""
+    async with running(profile=version, machine="pc") as emu:
+        await emu.execute("blockdev-add", **DISK | {"node_name": "fmt"})
+        await emu.execute("device_add", driver="virtio-blk-pci", drive="fmt", id="sda")
+        said = await refused(emu, "device_add", driver="virtio-blk-pci", drive="fmt", id="sdb")
+        if version < "6.1":
+            assert said == (
+                "Conflicts with use by /machine/peripheral/sda/virtio-backend as 'root', which "
+                "does not allow 'write' on fmt"
+            )
+        else:
+            assert said.startswith("Permission conflict on node 'fmt': permissions 'write' are")
+
+
+async def test_conflicts_below_and_those_of_who_shares_less_had_words_of_their_own() -> None:
+    disk = {"driver": "null-co", "size": 1 << 20}
+    unshared = {"driver": "blkdebug", "unshare_child_perms": ["write"]}
+    async with running(profile="5.2", machine="pc") as emu:
+        await emu.execute("blockdev-add", node_name="base", **disk)
+        await emu.execute("blockdev-add", node_name="quiet", image="base", **unshared)
+        await emu.execute("blockdev-add", node_name="fmt", driver="raw", file="base")
+        said = await refused(emu, "device_add", driver="virtio-blk-pci", drive="fmt", id="d")
+        assert said == (
+            "Conflicts with use by quiet as 'image', which does not allow 'write' on base"
+        )
+        await emu.execute("blockdev-add", node_name="disk", **disk)
+        await emu.execute("blockdev-add", node_name="over", driver="raw", file="disk")
+        await emu.execute("device_add", driver="virtio-blk-pci", drive="over", id="e")
+        said = await refused(emu, "blockdev-add", node_name="q", image="disk", **unshared)
+        assert said == "Conflicts with use by over as 'file', which uses 'write' on disk"
