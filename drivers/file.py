@@ -490,7 +490,7 @@ class File(HostFile):
         leaf = self.leaf
         if leaf.data_start <= offset < (known := leaf.data_end):
             return Extents.one(offset, min(end, known) - offset, DATA | ALLOCATED, offset)
-        if leaf.memory:
+        if leaf.memory and length <= 1 << 20:  # to find a hole 1 GiB further on takes 15 ms
             runs = leaf.ask(offset, end, MOST_RUNS)
         else:
             runs = await self.pool.run(leaf.ask, offset, end, MOST_RUNS)

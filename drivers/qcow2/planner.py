@@ -187,6 +187,7 @@ class Planner:
         bits, table_bits = geometry.cluster_bits, geometry.table_bits
         index, inside = geometry.l2_size - 1, geometry.cluster_size - 1
         kind = KIND | OFFSET & inside
+        empty = READS_ZERO if geometry.version >= 3 else 0
         highest = 0
 
         def write(offset: int, length: int) -> tuple[Segments, Commit | None] | None:
@@ -198,7 +199,8 @@ class Planner:
             entry: int = entries[offset >> bits & index]
             inner = at + length <= inside + 1
             if entry & kind != COPIED or not entry & OFFSET:
-                plan = self._write_new if inner else self._write_runs
+                new = inner or (entry <= empty and _highest(entries, offset, length, bits) <= empty)
+                plan = self._write_new if new else self._write_runs
                 return plan(offset, length, route, read)
             if not inner and not _row(entries, offset, length, bits):
                 return self._write_runs(offset, length, route, read)
@@ -323,6 +325,16 @@ def _row(entries: memoryview, offset: int, length: int, bits: int) -> bool:
     entry = entries[local]
     wanted = list(range(entry, entry + (count << bits), 1 << bits))
     return entries[local : local + count].tolist() == wanted
+
+
+def _highest(entries: memoryview, offset: int, length: int, bits: int) -> int:
+    """Return the highest entry of a range in this table: of clusters that do not exist it is small.
+
+    Saves numpy's calls likewise, where a new image is filled (``make bench``: convert, mirror).
+    """
+    first, last = offset >> bits, offset + length - 1 >> bits
+    local = first & len(entries) - 1
+    return max(entries[local : local + last - first + 1].tolist())
 
 
 def _linear(route: Route) -> tuple[Leaf, int]:

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from blockemu.drivers.qcow2.freed import I64, Discard
+from blockemu.drivers.qcow2.freed import I64, NONE, Discard
 from blockemu.drivers.qcow2.image import Image, c_hex
 from blockemu.drivers.qcow2.mapping import L2
 from blockemu.drivers.qcow2.reader import BELOW, Reader
@@ -388,6 +388,8 @@ class Writer:
 
     def free(self, entries: Table, reason: Discard) -> I64:
         """Let go of what L2 entries point to; with a data file return the guest clusters."""
+        if not (entries > READS_ZERO).any():
+            return NONE
         found = self.clusters_of(entries)
         if not self.geometry.data_file:
             self.image.freed.add(found, reason)
