@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from blockemu.blockdev_options import BLOCKDEV
+from blockemu.create_options import CREATE
 from blockemu.node import Node
 from blockemu.probing import Catalog, Late
 
@@ -75,7 +76,7 @@ def _import_options(tag: str) -> None:
     _module(LATE[tag].module if tag in LATE else UNBUILT)
 
 
-BLOCKDEV.late = _import_options
+BLOCKDEV.late = CREATE.late = _import_options
 
 
 def _module(name: str) -> Any:

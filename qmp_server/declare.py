@@ -109,20 +109,31 @@ class Union:
         self.discriminator = discriminator
         self.cases: dict[str, type[Struct]] = {}
         self.late: Callable[[str], object] | None = None  # imports where a case is declared
+        self._empty: dict[str, tuple[type[Struct], Life]] = {}
 
     def find(self, tag: str) -> "type[Struct] | None":
         """Return the case of a tag, None if there is none."""
         if tag not in self.cases and self.late is not None:
             self.late(tag)
+        if tag not in self.cases and tag in self._empty:
+            self._make_empty(tag)
         return self.cases.get(tag)
 
+    def all_cases(self) -> "dict[str, type[Struct]]":
+        """Return all cases that are declared so far, in the order of their tags."""
+        for tag in self._empty.keys() - self.cases.keys():
+            self._make_empty(tag)
+        return dict(sorted(self.cases.items()))
+
     def declare_empty(self, base: "type[Struct]", lives: Mapping[str, Life]) -> None:
-        """Add cases without members of their own, for tags that have none yet."""
-        for tag, life in lives.items():
-            if tag not in self.cases:
-                name = self.name + tag.title().replace("-", "").replace("_", "")
-                case: Any = type(name, (base,), {"__doc__": None}, tag=tag)
-                case.life = life
+        """Declare cases without members of their own, for tags that no struct joins."""
+        self._empty |= {tag: (base, life) for tag, life in lives.items()}
+
+    def _make_empty(self, tag: str) -> None:
+        base, life = self._empty[tag]
+        name = self.name + tag.title().replace("-", "").replace("_", "")
+        case: Any = type(name, (base,), {"__doc__": None}, tag=tag)
+        case.life = life
 
     def __repr__(self) -> str:
         return f"Union({self.name!r}, {self.discriminator!r})"

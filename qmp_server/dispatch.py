@@ -225,6 +225,7 @@ class Registry:
         self._commands: dict[str, Command] = {}
         self._events: dict[str, type[Event]] = {}
         self._known: dict[Profile, dict[str, Command]] = {}
+        self.complete: Callable[[], object] = lambda: None  # imports cases of unions that are late
         for item in items:
             self.add(item)
 

@@ -51,6 +51,7 @@ class Introspection:
 
     def add(self, registry: Registry) -> None:
         """Add the commands and events of a registry."""
+        registry.complete()
         for command in registry.known(self.profile).values():
             if not self.profile.hides(command.life):
                 self.command(command)
@@ -150,11 +151,10 @@ class Introspection:
         return info | self._features(member.life)
 
     def _union(self, union: Union) -> Entity:
+        known = union.all_cases()
         base = union.base
         shared = frozenset(fields(base))
-        cases = {
-            tag: case for tag, case in union.cases.items() if not self.profile.hides(case.life)
-        }
+        cases = {tag: case for tag, case in known.items() if not self.profile.hides(case.life)}
         # A case's features are its struct's; the name of the case shares its age only.
         lives = {tag: case.life.without_features() for tag, case in cases.items()}
         tag = self._name((union, "tag"), None, lambda: self._enum(cases, lives.__getitem__))

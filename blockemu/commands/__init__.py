@@ -15,8 +15,8 @@ def load() -> "Registry":
     from blockemu.qmp_server import control
     from blockemu.qmp_server.dispatch import Registry
 
-    import_all()  # their options are the commands' arguments
     registry = Registry()
+    registry.complete = import_all  # drivers' options are arguments, each known when it is given
     registry.collect(control)
     for package in (schema, importlib.import_module(__name__)):
         for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
