@@ -7,6 +7,8 @@ One image is spread over the modules of this package::
     planner   reader   writer   compressor   zeroer   status   resize   snapshots   checking
                   |                                                                     |
               writeback: metadata goes to disk in stages                              check
+
+``parts`` makes the lower ones when they are first used.
 """
 
 import errno

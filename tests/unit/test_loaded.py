@@ -1,0 +1,138 @@
+"""What of our own a run imports: parts that it does not use are not there (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = """
+import atexit, json, sys
+from importlib import import_module
+
+def tell():
+    print(json.dumps([name for name in sys.modules if name.startswith("blockemu.")]), file=sys.stderr)
+
+program, *argv = sys.argv[1:]
+main = import_module(f"blockemu.{program}").main
+sys.argv = ["tool", *argv]
+atexit.register(tell)
+sys.exit(main())
+"""
+# Who opens images and nothing else does without these, and without whatever is in them.
+NOT_IN_TOOLS = frozenset(
+    [
+        "activation",
+        "chardevs",
+        "commands",
+        "crashes",
+        "daemon",
+        "dirty",
+        "encryption",
+        "exports",
+        "jobs",
+        "leaky_buckets",
+        "machine",
+        "migration",
+        "nbd",
+        "objects",
+        "qom",
+        "runstate",
+        "snapshots",
+        "startup",
+        "streams",
+        "throttle_group",
+        "tls",
+    ]
+)
+# Of a command that has nothing to do with images, these are all.
+BARE = frozenset(["arguments", "cache_modes", "errors", "lean", "process"])
+ALL_PARTS = frozenset(
+    [
+        "amend",
+        "bitmaps",
+        "checking",
+        "compressor",
+        "create",
+        "emptying",
+        "measure",
+        "placer",
+        "planner",
+        "reader",
+        "resize",
+        "snapshots",
+        "status",
+        "writeback",
+        "writer",
+        "zeroer",
+    ]
+)
+# Per run: the program and its arguments, and which parts of qcow2 it uses.
+RUNS: dict[str, tuple[str, list[str], str]] = {
+    "info": ("img_cli", ["info", "image"], ""),
+    "map": ("img_cli", ["map", "image"], "reader status"),
+    "check": ("img_cli", ["check", "image"], "checking writeback"),
+    "create": (
+        "img_cli",
+        ["create", "-f", "qcow2", "new", "1M"],
+        "reader resize writeback writer zeroer",
+    ),
+    "read": ("io_cli", ["-c", "read 0 64k", "image"], "planner reader writeback"),
+    "write": ("io_cli", ["-c", "write 0 64k", "image"], "reader writeback writer"),
+}
+
+
+def loaded(folder: Path, program: str, *argv: str, stdin: bytes = b"") -> set[str]:
+    """Run a program; return the names of what it imported, without ``blockemu.``."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, program, *argv],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        check=True,
+    )
+    names = json.loads(done.stderr.splitlines()[-1])
+    return {name.removeprefix("blockemu.") for name in names}
+
+
+def of_package(names: set[str], package: str) -> set[str]:
+    """Return what is directly in a package, of the names of modules."""
+    found = (name.removeprefix(package + ".") for name in names if name.startswith(package + "."))
+    return {name.partition(".")[0] for name in found}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_tool_imports_the_parts_of_a_driver_that_it_uses(name: str, tmp_path: Path) -> None:
+    program, argv, parts = RUNS[name]
+    loaded(tmp_path, "img_cli", "create", "-f", "qcow2", "image", "1M")
+    names = loaded(tmp_path, program, *argv)
+    assert {each.partition(".")[0] for each in names} & NOT_IN_TOOLS == set()
+    assert of_package(names, "drivers") <= {"file", "host_device", "qcow2", "raw"}
+    # Options and tables for making images stand in one module, which is always there.
+    assert of_package(names, "drivers.qcow2") & ALL_PARTS == {"create", *parts.split()}
+
+
+@pytest.mark.parametrize(("program", "argv"), [("io_cli", ["-c", "quit"]), ("io_cli", ["-c", "q"])])
+def test_who_opens_nothing_imports_next_to_nothing(
+    program: str, argv: list[str], tmp_path: Path
+) -> None:
+    assert loaded(tmp_path, program, *argv) <= BARE | {program}
+
+
+QMP = b'{"execute": "qmp_capabilities"}\n%s{"execute": "quit"}\n'
+ADD = b'{"execute": "blockdev-add", "arguments": {"driver": "null-co", "node-name": "n"}}\n'
+SCHEMA = b'{"execute": "query-qmp-schema"}\n'
+OF_COMMANDS = {"copy_before_write", "copy_on_read", "file"}  # commands make nodes of them
+
+
+def test_a_monitor_imports_the_drivers_that_clients_name(tmp_path: Path) -> None:
+    def drivers(commands: bytes) -> set[str]:
+        names = loaded(tmp_path, "cli", "--qmp", "stdio", stdin=QMP % commands)
+        return of_package(names, "drivers")
+
+    assert drivers(b"") <= OF_COMMANDS
+    assert drivers(ADD) - OF_COMMANDS == {"null"}
+    assert {"blkdebug", "nbd", "qcow2", "quorum", "unbuilt"} <= drivers(SCHEMA)
