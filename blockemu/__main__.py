@@ -1,11 +1,14 @@
-"""``python -m blockemu``."""
+"""The program ``blockemu``, or ``python -m blockemu``."""
 
 import sys
+
+from blockemu.process import prepare
 
 
 def main() -> int:
     """Run the program; return its exit status."""
-    from blockemu.cli import main as run
+    prepare()
+    from blockemu.cli import main as run  # what it imports is executed when it is used
 
     return run()
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from blockemu.arguments import PROGRAM, Option, UsageError, scan
-from blockemu.process import Background, ends, prepare
+from blockemu.process import Background, ends
 from blockemu.program_options import Globals
 from blockemu.qmp_server.profile import ALL
 from blockemu.startup import Refused, Startup
@@ -47,7 +47,6 @@ def _globals(argv: list[str]) -> "tuple[Globals, list[Option]]":
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    prepare()
     try:
         settings, options = _globals(sys.argv[1:] if argv is None else argv)
         background = Background() if settings.daemonize else None

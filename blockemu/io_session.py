@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import signal
 import sys
 from contextlib import suppress
 from typing import Any
@@ -91,7 +90,6 @@ class Session:
 
     def run(self, settings: Settings) -> int:
         """Run commands until told to end; return the exit status."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
         self._image_opts = settings.image_opts
         try:
             settle()

@@ -30,6 +30,7 @@ LATE: Final = frozenset(
         "base64",  # ssl
         "ctypes",  # numpy
         "hashlib",
+        "ipaddress",
         "inspect",  # dataclasses, asyncio
         "linecache",  # traceback
         "locale",  # subprocess
@@ -42,6 +43,8 @@ LATE: Final = frozenset(
         "ssl",  # asyncio
         "textwrap",  # traceback
         "tokenize",  # linecache
+        "urllib.parse",
+        "uuid",
     }
 )
 # What some who import them do without if it is not there.

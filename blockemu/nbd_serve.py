@@ -23,7 +23,7 @@ from blockemu.nbd_settings import Settings
 from blockemu.node import Node
 from blockemu.optlist import parse_any
 from blockemu.perm import Perm
-from blockemu.process import PidFile
+from blockemu.process import PidFile, on_signal
 from blockemu.schema.exports import BlockExportOptionsNbd
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class _Run:
     async def serve(self, *, activated: bool) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._end.set)
+            on_signal(number, loop, self._end.set)
         settings = self._settings
         try:
             listener = self._listen(activated=activated)

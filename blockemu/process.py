@@ -6,11 +6,15 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blockemu import lean
 from blockemu.errors import QmpError, Wrapped
+
+if TYPE_CHECKING:
+    import asyncio
 
 OBJECTS: Final = 50_000  # that are made before it is looked for garbage
 KEPT: Final = 4 << 20  # bytes
@@ -21,6 +25,9 @@ def prepare(*, tool: bool = False) -> None:
     """Set the interpreter up for a program of ours; a tool calls ``settle`` later."""
     lean.install()
     sys.setswitchinterval(5e-5)  # the event loop must not wait 5 ms for a thread to let go
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # As other programs end; asyncio would make the exception come where it can be awaited.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Imports make tens of thousands of objects that stay: looking at them for garbage, again and
     # again, is a tenth of a start (``make bench``: start-up, images).
     gc.set_threshold(200_000 if tool else OBJECTS, 20, 20)
@@ -44,6 +51,22 @@ def _keep_freed(size: int) -> None:
     size of the largest block that was ever freed.
     """
     bytes(size)
+
+
+def on_signal(
+    number: int, loop: "asyncio.AbstractEventLoop", call: Callable[..., object], *args: object
+) -> None:
+    """Have something called on the event loop when a signal comes.
+
+    The loop itself would first look whether that is a coroutine, with ``inspect`` and all that this
+    imports (``make bench``: start-up).
+    """
+
+    def tell(*_: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the program ends already
+            loop.call_soon_threadsafe(call, *args)
+
+    signal.signal(number, tell)
 
 
 def ends(status: int) -> int:

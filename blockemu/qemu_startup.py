@@ -20,7 +20,7 @@ from blockemu.machine.characters import NoCharDriver, parse_character
 from blockemu.machine.identity import IDENTIFYING, Identity
 from blockemu.machine.models import DEFAULT, Model, UnsupportedMachine, model, stream_name
 from blockemu.optlist import is_on, number, parse_any, parse_options
-from blockemu.process import Background, PidFile
+from blockemu.process import Background, PidFile, on_signal
 from blockemu.qmp_server.address import AddressError
 from blockemu.qmp_server.errors import ProtocolError
 from blockemu.startup import Done, Refused, Settings, Startup
@@ -348,7 +348,7 @@ class MachineStartup(Startup):
         daemon, clock = self._make_daemon()
         loop = asyncio.get_running_loop()
         for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(signal_, daemon.shut_down, "host-signal")
+            on_signal(signal_, loop, daemon.shut_down, "host-signal")
         pidfile: PidFile | None = None
         test: Qtest | None = None
         try:

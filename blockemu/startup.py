@@ -12,7 +12,7 @@ from blockemu.chardev_options import BACKENDS, OPTIONS, make_chardev, parse_char
 from blockemu.chardevs import Chardev, Chardevs, FileChardev, SocketChardev, StdioChardev
 from blockemu.errors import QmpError
 from blockemu.optlist import HelpWanted
-from blockemu.process import Background, PidFile
+from blockemu.process import Background, PidFile, on_signal
 from blockemu.qmp_server.address import AddressError, parse_address
 from blockemu.qmp_server.errors import ProtocolError
 from blockemu.qmp_server.profile import Profile
@@ -259,7 +259,7 @@ class Startup:
         daemon.die = os._exit
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, daemon.shut_down, "host-signal")
+            on_signal(number, loop, daemon.shut_down, "host-signal")
         pidfile: PidFile | None = None
         try:
             for option in options:

@@ -3,7 +3,6 @@
 import errno
 import os
 import time
-from pathlib import Path
 from typing import Final
 
 from blockemu.commands.context import Context
@@ -213,6 +212,8 @@ def pmemsave(context: Context, *, val: int, size: int, filename: str) -> None:
     @size: bytes
     @filename: the file
     """
+    from pathlib import Path  # start-up
+
     try:
         with Path(filename).open("wb") as file:
             if size < 0:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -99,7 +98,6 @@ class Program:
 
     def run(self, argv: list[str]) -> int:
         """Run the command; return the exit status."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
         module = import_module(f"blockemu.img.{self.command}")
         settle()
         try:

@@ -5,6 +5,8 @@ host is refused as by a QEMU that was built without it.  After net_client_init1,
 net_slirp_init, net/slirp.c, which says what the addresses may be.
 """
 
+from __future__ import annotations
+
 import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

@@ -1,7 +1,6 @@
 """Buffers: filled with a pattern or from a file, and compared with a pattern."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockemu.qemu_io.refusals import (
@@ -32,6 +31,8 @@ def from_file(name: str, length: int) -> bytes:
         PatternFileEmpty: it has nothing to repeat.
 
     """
+    from pathlib import Path  # start-up
+
     try:
         with Path(name).open("rb") as file:
             data = file.read(length)

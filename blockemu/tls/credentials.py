@@ -8,7 +8,6 @@ from binascii import unhexlify
 from collections.abc import Callable
 from errno import ENOENT
 from os import strerror
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from blockemu.errors import QmpError
@@ -143,6 +142,8 @@ class TlsCreds(Object):
             if required:
                 raise NoFolder
             return None
+        from pathlib import Path  # start-up
+
         path = f"{self.dir}/{name}"
         try:
             Path(path).stat()

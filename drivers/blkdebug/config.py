@@ -8,7 +8,6 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from blockemu.drivers.blkdebug.options import BlkdebugEvent, BlkdebugIOType
@@ -126,6 +125,8 @@ def read_rules(path: str) -> list[Rule]:
         QmpError: in QEMU's words.
 
     """
+    from pathlib import Path  # start-up
+
     try:
         with Path(path).open("rb") as file:
             try:

@@ -1,7 +1,7 @@
 """File names that mean an NBD server, and the name that an address gives (after block/nbd.c)."""
 
+import urllib.parse
 from typing import Any, Final
-from urllib.parse import unquote
 
 from blockemu.errors import QmpError
 from blockemu.nbd import wire
@@ -124,7 +124,7 @@ def _parse_uri(filename: str, options: Options) -> None:
     rest = rest.partition("#")[0]
     rest, mark, query = rest.partition("?")
     authority, slash, path = rest.partition("/")
-    export = unquote(path, errors="surrogateescape") if slash else ""
+    export = urllib.parse.unquote(path, errors="surrogateescape") if slash else ""
     parameters = [part for part in query.replace(";", "&").split("&") if part] if mark else []
     if export:
         options["export"] = export
@@ -132,9 +132,9 @@ def _parse_uri(filename: str, options: Options) -> None:
         if authority or len(parameters) != 1:
             raise BadUrl
         name, _, value = parameters[0].partition("=")
-        if unquote(name) != "socket":
+        if urllib.parse.unquote(name) != "socket":
             raise BadUrl
-        path = unquote(value, errors="surrogateescape")
+        path = urllib.parse.unquote(value, errors="surrogateescape")
         options["server"] = {"type": "unix", "path": path}
         return
     host, port = _split_authority(authority)
@@ -155,7 +155,7 @@ def _split_authority(authority: str) -> tuple[str, int]:
         host, _, port = authority.partition(":")
     if port and not (port.isascii() and port.isdigit()):
         raise BadUrl
-    return unquote(host, errors="surrogateescape"), int(port or 0)
+    return urllib.parse.unquote(host, errors="surrogateescape"), int(port or 0)
 
 
 def translate_legacy(options: Options) -> None:

@@ -252,7 +252,14 @@ atexit.register(tell)
 sys.exit(main())
 """
 # What a run must not execute, whatever it does with its image.
-NEVER = lean.LATE - {"ctypes"} | {"cryptography", "structlog", "qemu", "zstandard", "numpy.typing"}
+NEVER = lean.LATE - {"ctypes"} | {
+    "cryptography",
+    "structlog",
+    "qemu",
+    "zstandard",
+    "numpy.typing",
+    "pathlib",
+}
 NO_ARRAYS = NEVER | {"numpy._core", "ctypes"}
 RUNS = {
     "info": ("img_cli", ["info", "image.raw"], NO_ARRAYS),
@@ -288,3 +295,22 @@ def test_a_tool_imports_what_it_uses(name: str, tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
     )
     assert never & set(json.loads(done.stderr)) == set()
+
+
+DAEMONS = {
+    "blockemu": ("__main__", ["--qmp", "stdio"]),
+    "blockemu-qemu": ("qemu_main", ["-qmp", "stdio", "-machine", "none", "-nographic"]),
+}
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_a_daemon_imports_what_it_uses(name: str) -> None:
+    cli, argv = DAEMONS[name]
+    done = subprocess.run(
+        [sys.executable, "-c", TOOL, f"blockemu.{cli}", *argv],
+        input='{"execute": "qmp_capabilities"} {"execute": "quit"}',
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert NEVER & set(json.loads(done.stderr)) == set()
