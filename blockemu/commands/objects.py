@@ -7,6 +7,8 @@ from blockemu.commands.context import Context
 from blockemu.errors import DeviceNotFound, InvalidParameterValue
 from blockemu.machine.board import ABSTRACT, KNOWN
 from blockemu.machine.device import describe_properties, specimen
+from blockemu.machine.machine_types import machine_types
+from blockemu.machine.machine_types import specimen as looked_at
 from blockemu.machine.qom_rows import all_types
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import ABSENT, Since, Struct, visit
@@ -107,6 +109,9 @@ def qom_list_properties(context: Context, *, typename: str) -> list[ObjectProper
         raise InvalidParameterValue("typename", "a QOM type")
     if typename in TYPES:
         return _infos(list_class_properties(TYPES[typename].cls))
+    if typename in machine_types() and not known[typename].abstract:
+        one = looked_at(known[typename])
+        return _described(one.list_properties(), one)
     if typename not in KNOWN:
         return _described(list_class_properties(known[typename].cls), known[typename].cls)
     made = specimen(KNOWN[typename])
@@ -132,7 +137,7 @@ def device_list_properties(context: Context, *, typename: str) -> list[ObjectPro
     """
     model = KNOWN.get(typename)
     if model is None:
-        if typename not in TYPES and typename not in ABSTRACT:
+        if typename not in TYPES and typename not in ABSTRACT and typename not in machine_types():
             raise DeviceNotFound(typename)
         raise InvalidParameterValue("typename", "a non-abstract device type")
     return [

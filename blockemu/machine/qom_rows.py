@@ -7,14 +7,15 @@ from typing import Any, TypeGuard
 
 from blockemu.machine.board import ABSTRACT, KNOWN
 from blockemu.machine.device import specimen
+from blockemu.machine.machine_types import machine_types
 from blockemu.qom import Object
 from blockemu.qom_types import TYPES, Type
 
 
 @cache
 def all_types() -> Mapping[str, Type]:
-    """Return the types that a machine has: objects and devices."""
-    rows = dict(TYPES)
+    """Return the types that a machine has: objects, devices, buses and machines themselves."""
+    rows = {**TYPES, **machine_types()}
     for model in KNOWN.values():
         line = [each for each in type(specimen(model)).__mro__ if _has_properties(each)]
         for each, above in pairwise(line):

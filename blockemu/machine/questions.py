@@ -94,10 +94,17 @@ def _list(title: str, rows: Iterable[str]) -> Callable[[str], Answer | None]:
 
 
 def _of_machine(value: str) -> Answer | None:
-    from blockemu.machine.models import describe_machines
+    from blockemu.machine.machine_types import describe_machine
+    from blockemu.machine.models import describe_machines, machines
 
-    asked = _asks(value.split(",")[0])
-    return Answer(describe_machines()) if asked else None
+    first, *others = value.split(",")
+    if _asks(first):
+        return Answer(describe_machines())
+    name = first.removeprefix("type=")
+    known = {word for each in machines() for word in (each.name, each.alias)}
+    if name in known and any(_asks(word) for word in others):
+        return Answer(describe_machine(name))
+    return None
 
 
 def _of_device(value: str) -> Answer | None:

@@ -11,6 +11,11 @@ HELP = """
 -machine help
 -machine ?
 -M help
+-machine pc,help
+-machine type=q35,?
+-machine isapc,help
+-machine none,help
+-machine microvm,help
 -machine type=help
 -boot help
 -smp help

@@ -1,0 +1,216 @@
+"""The types of machines and of buses, as lists of types and of their properties have them.
+
+In the order in which QEMU's hash tables come to list them.  What can be set of a machine is taken
+on the command line and does nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Final, NamedTuple
+
+from blockemu.machine.models import machines, model
+from blockemu.qom import Object, Property
+from blockemu.qom_types import Type
+
+_DRIVE: Final = "Node name or ID of a block device to use as a backend"
+_TABLE: Final = (
+    "Override the default value of field {} in ACPI table header."
+    "The string may be up to {} bytes in size"
+)
+_SWITCH: Final = "Set on/off to enable/disable {}"
+
+
+class Row(NamedTuple):
+    """A property: its name, its type, what is said of it, whether it can be set."""
+
+    name: str
+    type: str
+    description: str | None = None
+    settable: bool = True
+
+
+_MACHINE: Final = (
+    Row("dtb", "string", "Linux kernel device tree file"),
+    Row("memory", "MemorySizeConfiguration", "Memory size configuration"),
+    Row("phandle-start", "int", "The first phandle ID we may generate dynamically"),
+    Row("dumpdtb", "string", "Dump current dtb to a file and quit"),
+    Row("graphics", "bool", _SWITCH.format("graphics emulation")),
+    Row("initrd", "string", "Linux initial ramdisk file"),
+    Row("usb", "bool", _SWITCH.format("usb")),
+    Row("smp", "SMPConfiguration", "CPU topology"),
+    Row("kernel", "string", "Linux kernel image file"),
+    Row("suppress-vmdesc", "bool", "Set on to disable self-describing migration"),
+    Row("dump-guest-core", "bool", "Include guest memory in a core dump"),
+    Row("append", "string", "Linux kernel command line"),
+    Row(
+        "confidential-guest-support",
+        "link<confidential-guest-support>",
+        "Set confidential guest scheme to support",
+    ),
+    Row("dt-compatible", "string", 'Overrides the "compatible" property of the dt root node'),
+    Row("memory-encryption", "string", "Set memory encryption object to use"),
+    Row("mem-merge", "bool", "Enable/disable memory merge support"),
+    Row("boot", "BootConfiguration", "Boot configuration"),
+    Row(
+        "memory-backend",
+        "link<memory-backend>",
+        "Set RAM backendValid value is ID of hostmem based backend",
+    ),
+    Row("firmware", "string", "Firmware image"),
+)
+_X86: Final = (
+    Row("x-oem-id", "string", _TABLE.format("OEMID", 6)),
+    Row("pit", "OnOffAuto", "Enable i8254 PIT"),
+    Row("x-oem-table-id", "string", _TABLE.format("OEM Table ID", 8)),
+    Row("acpi", "OnOffAuto", "Enable ACPI"),
+    Row("pic", "OnOffAuto", "Enable i8259 PIC"),
+    Row("bus-lock-ratelimit", "uint64_t", "Set the ratelimit for the bus locks acquired in VMs"),
+    Row("sgx-epc", "SgxEPC", "SGX EPC device"),
+    Row("smm", "OnOffAuto", "Enable SMM"),
+)
+_PC: Final = (
+    Row("device-memory-region-size", "int", settable=False),
+    Row("sata", "bool", "Enable/disable Serial ATA bus"),
+    Row("max-ram-below-4g", "size", "Maximum ram below the 4G boundary (32bit boundary)"),
+    Row("smbus", "bool", "Enable/disable system management bus"),
+    Row("hpet", "bool", "Enable/disable high precision event timer emulation"),
+    Row("vmport", "OnOffAuto", "Enable vmport (pc & q35)"),
+    Row("max-fw-size", "size", "Maximum combined firmware size"),
+    Row("default-bus-bypass-iommu", "bool"),
+    Row("smbios-entry-point-type", "str", "SMBIOS Entry Point type [32, 64]"),
+    Row("i8042", "bool"),
+)
+_MICROVM: Final = (
+    Row("rtc", "OnOffAuto", "Enable MC146818 RTC"),
+    Row("pcie", "OnOffAuto", "Enable PCIe"),
+    Row("ioapic2", "OnOffAuto", "Enable second IO-APIC"),
+    Row("isa-serial", "bool", "Set off to disable the instantiation an ISA serial port"),
+    Row("x-option-roms", "bool", "Set off to disable loading option ROMs"),
+    Row(
+        "auto-kernel-cmdline",
+        "bool",
+        "Set off to disable adding virtio-mmio devices to the kernel cmdline",
+    ),
+)
+_ANY: Final = (Row("peripheral-anon", "child<container>"), Row("peripheral", "child<container>"))
+_REMOTE: Final = (
+    _ANY[0],
+    Row("vfio-user", "bool"),
+    _ANY[1],
+    Row("auto-shutdown", "bool"),
+)
+_NUMA: Final = "ACPI Heterogeneous Memory Attribute Table (HMAT)"
+_OF_PC: Final = {
+    "hmat": Row("hmat", "bool", _SWITCH.format(_NUMA)),
+    "nvdimm": Row("nvdimm", "bool", _SWITCH.format("NVDIMM instantiation")),
+    "nvdimm-persistence": Row(
+        "nvdimm-persistence", "string", "Set NVDIMM persistenceValid values are cpu, mem-ctrl"
+    ),
+    "cxl": Row("cxl", "bool", _SWITCH.format("CXL instantiation")),
+    "cxl-fmw": Row("cxl-fmw", "CXLFixedMemoryWindow", "CXL Fixed Memory Windows (array)"),
+    "pcspk-audiodev": Row("pcspk-audiodev", "str", "ID of an audiodev to use as a backend"),
+    "pflash0": Row("pflash0", "str", _DRIVE),
+    "pflash1": Row("pflash1", "str", _DRIVE),
+    "system.flash0": Row("system.flash0", "child<cfi.pflash01>"),
+    "system.flash1": Row("system.flash1", "child<cfi.pflash01>"),
+    **{row.name: row for row in _ANY},
+}
+_FLASHED: Final = """
+hmat nvdimm pflash1 peripheral-anon nvdimm-persistence system.flash0 cxl peripheral cxl-fmw
+pcspk-audiodev system.flash1 pflash0
+"""
+_PLAIN: Final = """
+peripheral peripheral-anon hmat nvdimm-persistence pcspk-audiodev cxl-fmw nvdimm cxl
+"""
+_CLASSES: Final = {"machine": _MACHINE, "x86-machine": _X86, "generic-pc-machine": _PC}
+_ABOVE: Final = {
+    "machine": "object",
+    "x86-machine": "machine",
+    "generic-pc-machine": "x86-machine",
+    "bus": "object",
+    "virtio-bus": "bus",
+}
+_BUSES: Final = {
+    "PCI": "bus",
+    "PCIE": "PCI",
+    "ISA": "bus",
+    "IDE": "bus",
+    "SCSI": "bus",
+    "System": "bus",
+    "floppy-bus": "bus",
+    "i2c-bus": "bus",
+    "virtio-pci-bus": "virtio-bus",
+}
+_OF_BUS: Final = (Row("hotplug-handler", "link<hotplug-handler>"), Row("realized", "bool"))
+
+
+def _property(row: Row) -> Property:
+    return Property(row.name, row.type, str, lambda each: "", None, row.description)
+
+
+def _class(name: str, base: type[Object], rows: tuple[Row, ...] = ()) -> type[Object]:
+    properties = tuple(_property(row) for row in rows)
+    return type("Typed", (base,), {"TYPE": name, "PROPERTIES": properties})
+
+
+def _parent(name: str) -> str:
+    if name in ("none", "x-remote"):
+        return "machine"
+    return "x86-machine" if name == "microvm" else "generic-pc-machine"
+
+
+def _rows() -> Iterator[Type]:
+    classes: dict[str, type[Object]] = {"object": Object}
+    for name, parent in _ABOVE.items():
+        classes[name] = _class(name, classes[parent], _CLASSES.get(name, ()))
+        yield Type(name, classes[name], parent, abstract=True)
+    for name, parent in _BUSES.items():
+        classes[name] = _class(name, classes[parent])
+        yield Type(name, classes[name], parent)
+    for each in machines():
+        name, parent = f"{each.name}-machine", _parent(each.name)
+        own = _MICROVM if each.name == "microvm" else ()
+        yield Type(name, _class(name, classes[parent], own), parent)
+
+
+@cache
+def machine_types() -> Mapping[str, Type]:
+    """Return the types of machines and buses, with the classes that they derive from."""
+    return {row.name: row for row in _rows()}
+
+
+def specimen(type_: Type) -> Object:
+    """Return a machine or a bus of a type, to be looked at."""
+    made = type_.cls()
+    for row in _told(type_.name):
+        made.add_property(_property(row))
+    return made
+
+
+def _told(name: str) -> tuple[Row, ...]:
+    """Return what each of a type has besides the properties of its class."""
+    if name in _BUSES:
+        return _OF_BUS
+    kind = name.removesuffix("-machine")
+    if kind in ("none", "x-remote"):
+        return _ANY if kind == "none" else _REMOTE
+    if kind == "microvm":
+        return ()
+    order = _FLASHED if model(kind).flashes else _PLAIN
+    return tuple(_OF_PC[each] for each in order.split())
+
+
+def describe_machine(name: str) -> str:
+    """Return what ``-machine NAME,help`` prints."""
+    full = next(each.name for each in machines() if name in (each.name, each.alias))
+    at, rows = _parent(full), list(_MICROVM) if full == "microvm" else []
+    while at in _CLASSES:
+        rows += [row for row in _CLASSES[at] if row.settable]
+        at = _ABOVE[at]
+    lines = (_line(row) for row in rows)
+    return "\n".join([f"{full}-machine options:", *sorted(lines), ""])
+
+
+def _line(row: Row) -> str:
+    line = f"  {row.name}=<{row.type}>"
+    return f"{line:<24} - {row.description}" if row.description else line
