@@ -14,8 +14,6 @@ from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar, datacla
 
 from blockemu.qmp_server.profile import ALL, FOREVER, FeatureNames, Life, Profile
 
-S = TypeVar("S", bound="Struct")
-
 
 class Integer(NamedTuple):
     """A QAPI integer type: its name, its range, and its name in range errors."""
@@ -228,6 +226,9 @@ class Struct:
     def __repr__(self) -> str:
         body = ", ".join(f"{name}={getattr(self, name)!r}" for name in fields(type(self)))
         return f"{type(self).__qualname__}({body})"
+
+
+S = TypeVar("S", bound=Struct)
 
 
 def fields(struct: type[Struct]) -> dict[str, Member]:

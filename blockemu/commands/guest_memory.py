@@ -215,7 +215,7 @@ def pmemsave(context: Context, *, val: int, size: int, filename: str) -> None:
     from pathlib import Path  # start-up
 
     try:
-        with Path(filename).open("wb") as file:
+        with open(filename, "wb") as file:  # noqa: PTH123 (pathlib is long to import)
             if size < 0:
                 raise BadDump("size")  # QEMU dies of it
             file.truncate(size)

@@ -32,7 +32,7 @@ ALIGN: Final = 32  # bytes: the bits sent are filled up to multiples of that
 _SECTOR: Final = 512
 _MOST_SECTORS: Final = (1 << 32) - 1
 _FAR: Final = 1 << 54  # sectors: no disk is so large
-_ZERO_CHUNK: Final = np.dtype([("flags", "u1"), ("start", ">u8"), ("count", ">u4")])
+_ZERO_CHUNK: Final = [("flags", "u1"), ("start", ">u8"), ("count", ">u4")]  # numpy's, once used
 
 
 def aligned(size: int) -> int:
@@ -130,7 +130,7 @@ def take_zeroes(source: Input) -> tuple[int, int] | None:
 
     Returns the bytes of disk that they are about, (offset, length), None if there is none.
     """
-    size = _ZERO_CHUNK.itemsize
+    size = np.dtype(_ZERO_CHUNK).itemsize
     whole = source.available // size
     if whole < 2:
         return None

@@ -34,7 +34,7 @@ def from_file(name: str, length: int) -> bytes:
     from pathlib import Path  # start-up
 
     try:
-        with Path(name).open("rb") as file:
+        with open(name, "rb") as file:  # noqa: PTH123 (pathlib is long to import)
             data = file.read(length)
     except OSError as e:
         raise PatternFileError(name, e.strerror) from None

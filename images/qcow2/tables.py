@@ -15,8 +15,6 @@ INVALID             -                                  both bits, or allocated w
 With a data file offset 0 is an offset, too, if the entry has the copied flag.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
 Table: TypeAlias = "NDArray[np.uint64]"
 I64: TypeAlias = "NDArray[np.int64]"
 U8: TypeAlias = "NDArray[np.uint8]"
+Indexes: TypeAlias = "NDArray[np.intp]"
 Bools: TypeAlias = "NDArray[np.bool_]"
 
 UNALLOCATED: Final = 0
@@ -90,7 +89,7 @@ class Columns:
     entry: Table
 
 
-def run_starts(entries: Table, cluster_size: int) -> NDArray[np.intp]:
+def run_starts(entries: Table, cluster_size: int) -> Indexes:
     """Return the indexes where runs of standard L2 entries begin.
 
     Within a run all clusters have the same flags, and lie one after the other if they lie anywhere.
@@ -108,7 +107,7 @@ def run_starts(entries: Table, cluster_size: int) -> NDArray[np.intp]:
     return distinct(np.concatenate((starts, more))) if len(more) else starts
 
 
-def _within(entries: Table, starts: NDArray[np.intp], odd: NDArray[np.intp]) -> NDArray[np.intp]:
+def _within(entries: Table, starts: Indexes, odd: Indexes) -> Indexes:
     """Return starts that the difference of entries does not tell of.
 
     ``odd`` are the runs that count up from no cluster to the file's second one, which does not
@@ -130,7 +129,7 @@ def has_offset(entries: Table, data_file: bool) -> Bools:
     return found
 
 
-def kinds(entries: Table, bitmaps: Table | None, subs: I64 | None, data_file: bool) -> U8:
+def kinds(entries: Table, bitmaps: "Table | None", subs: "I64 | None", data_file: bool) -> U8:
     """Return the kind of each entry, or of subcluster ``subs[i]`` of entry i."""
     compressed = entries & _COMPRESSED != 0
     offset = has_offset(entries, data_file).astype(np.uint8)
@@ -149,7 +148,7 @@ def kinds(entries: Table, bitmaps: Table | None, subs: I64 | None, data_file: bo
     return np.where(compressed, COMPRESSED, kind).astype(np.uint8)
 
 
-def columns(entries: Table, bitmaps: Table | None, geometry: Geometry) -> Columns:
+def columns(entries: Table, bitmaps: "Table | None", geometry: Geometry) -> Columns:
     """Return the runs in a stretch of L2 entries, at least one entry."""
     if bitmaps is None:
         begins = run_starts(entries, geometry.cluster_size)
@@ -174,7 +173,7 @@ def columns(entries: Table, bitmaps: Table | None, geometry: Geometry) -> Column
 
 
 def runs(
-    entries: Table, bitmaps: Table | None, geometry: Geometry, offset: int, length: int
+    entries: Table, bitmaps: "Table | None", geometry: Geometry, offset: int, length: int
 ) -> list[Run]:
     """Return the runs of a byte range, clipped to it; the entries are those of its clusters."""
     bits, sub_bits = geometry.cluster_bits, geometry.subcluster_bits
