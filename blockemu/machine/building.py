@@ -11,6 +11,7 @@ from blockemu.machine.defaults import BARE, Furniture
 from blockemu.machine.devices import Devices
 from blockemu.machine.drives import Drives
 from blockemu.machine.fixtures import BusPlan, Fixture
+from blockemu.machine.machine_types import make_machine
 from blockemu.machine.models import Model
 from blockemu.machine.types import PFLASH
 
@@ -64,7 +65,7 @@ async def build(
         QmpError: a drive has no place.
 
     """
-    devices.furnish()
+    devices.furnish(make_machine(model.name) if model.name else None)
     devices.automatic |= {b for b, place in drives.places.items() if place.interface != "none"}
     await _place_firmware(devices, drives, model.flashes)
     floppies = _of(drives, "floppy") if model.floppy else []

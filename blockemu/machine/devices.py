@@ -70,8 +70,10 @@ class Devices:
         self._removing = asyncio.Lock()  # one leaves after another
         self.reset_hooks: list[Callable[[Device | None], None]] = []  # None: all are reset
 
-    def furnish(self) -> None:
+    def furnish(self, machine: Object | None = None) -> None:
         """Give the machine the bus that its own devices are on, and devices their folders."""
+        if machine is not None:
+            self._qom.root.add_child("machine", machine)
         for name in ("unattached", "peripheral", "peripheral-anon"):
             _folder(self._qom.container("machine"), name)
         root = self._grow(BusPlan(SYSTEM, "System"), None)

@@ -4,9 +4,10 @@ In the order in which QEMU's hash tables come to list them.  What can be set of 
 on the command line and does nothing.
 """
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from blockemu.machine.models import machines, model
 from blockemu.qom import Object, Property
@@ -21,26 +22,31 @@ _SWITCH: Final = "Set on/off to enable/disable {}"
 
 
 class Row(NamedTuple):
-    """A property: its name, its type, what is said of it, whether it can be set."""
+    """A property: its name, its type, what is said of it, whether it can be set, its value."""
 
     name: str
     type: str
     description: str | None = None
     settable: bool = True
+    value: Any = None  # None: what says nothing in its type
 
 
+_ONE_CPU: Final = dict.fromkeys(
+    ("cpus", "sockets", "dies", "clusters", "cores", "threads", "maxcpus"), 1
+)
+_NOTHING: Final = {"bool": False, "OnOffAuto": "auto", "int": 0, "size": 0, "uint64_t": 0}
 _MACHINE: Final = (
     Row("dtb", "string", "Linux kernel device tree file"),
-    Row("memory", "MemorySizeConfiguration", "Memory size configuration"),
+    Row("memory", "MemorySizeConfiguration", "Memory size configuration", value={"size": 0}),
     Row("phandle-start", "int", "The first phandle ID we may generate dynamically"),
     Row("dumpdtb", "string", "Dump current dtb to a file and quit"),
-    Row("graphics", "bool", _SWITCH.format("graphics emulation")),
+    Row("graphics", "bool", _SWITCH.format("graphics emulation"), value=True),
     Row("initrd", "string", "Linux initial ramdisk file"),
     Row("usb", "bool", _SWITCH.format("usb")),
-    Row("smp", "SMPConfiguration", "CPU topology"),
+    Row("smp", "SMPConfiguration", "CPU topology", value=_ONE_CPU),
     Row("kernel", "string", "Linux kernel image file"),
     Row("suppress-vmdesc", "bool", "Set on to disable self-describing migration"),
-    Row("dump-guest-core", "bool", "Include guest memory in a core dump"),
+    Row("dump-guest-core", "bool", "Include guest memory in a core dump", value=True),
     Row("append", "string", "Linux kernel command line"),
     Row(
         "confidential-guest-support",
@@ -49,8 +55,8 @@ _MACHINE: Final = (
     ),
     Row("dt-compatible", "string", 'Overrides the "compatible" property of the dt root node'),
     Row("memory-encryption", "string", "Set memory encryption object to use"),
-    Row("mem-merge", "bool", "Enable/disable memory merge support"),
-    Row("boot", "BootConfiguration", "Boot configuration"),
+    Row("mem-merge", "bool", "Enable/disable memory merge support", value=True),
+    Row("boot", "BootConfiguration", "Boot configuration", value={"order": "cad"}),
     Row(
         "memory-backend",
         "link<memory-backend>",
@@ -59,26 +65,26 @@ _MACHINE: Final = (
     Row("firmware", "string", "Firmware image"),
 )
 _X86: Final = (
-    Row("x-oem-id", "string", _TABLE.format("OEMID", 6)),
+    Row("x-oem-id", "string", _TABLE.format("OEMID", 6), value="BOCHS "),
     Row("pit", "OnOffAuto", "Enable i8254 PIT"),
-    Row("x-oem-table-id", "string", _TABLE.format("OEM Table ID", 8)),
+    Row("x-oem-table-id", "string", _TABLE.format("OEM Table ID", 8), value="BXPC    "),
     Row("acpi", "OnOffAuto", "Enable ACPI"),
     Row("pic", "OnOffAuto", "Enable i8259 PIC"),
     Row("bus-lock-ratelimit", "uint64_t", "Set the ratelimit for the bus locks acquired in VMs"),
-    Row("sgx-epc", "SgxEPC", "SGX EPC device"),
+    Row("sgx-epc", "SgxEPC", "SGX EPC device", value=[]),
     Row("smm", "OnOffAuto", "Enable SMM"),
 )
 _PC: Final = (
     Row("device-memory-region-size", "int", settable=False),
-    Row("sata", "bool", "Enable/disable Serial ATA bus"),
+    Row("sata", "bool", "Enable/disable Serial ATA bus", value=True),
     Row("max-ram-below-4g", "size", "Maximum ram below the 4G boundary (32bit boundary)"),
-    Row("smbus", "bool", "Enable/disable system management bus"),
-    Row("hpet", "bool", "Enable/disable high precision event timer emulation"),
-    Row("vmport", "OnOffAuto", "Enable vmport (pc & q35)"),
-    Row("max-fw-size", "size", "Maximum combined firmware size"),
+    Row("smbus", "bool", "Enable/disable system management bus", value=True),
+    Row("hpet", "bool", "Enable/disable high precision event timer emulation", value=True),
+    Row("vmport", "OnOffAuto", "Enable vmport (pc & q35)", value="on"),
+    Row("max-fw-size", "size", "Maximum combined firmware size", value=8388608),
     Row("default-bus-bypass-iommu", "bool"),
-    Row("smbios-entry-point-type", "str", "SMBIOS Entry Point type [32, 64]"),
-    Row("i8042", "bool"),
+    Row("smbios-entry-point-type", "str", "SMBIOS Entry Point type [32, 64]", value="32"),
+    Row("i8042", "bool", value=True),
 )
 _MICROVM: Final = (
     Row("rtc", "OnOffAuto", "Enable MC146818 RTC"),
@@ -107,7 +113,7 @@ _OF_PC: Final = {
         "nvdimm-persistence", "string", "Set NVDIMM persistenceValid values are cpu, mem-ctrl"
     ),
     "cxl": Row("cxl", "bool", _SWITCH.format("CXL instantiation")),
-    "cxl-fmw": Row("cxl-fmw", "CXLFixedMemoryWindow", "CXL Fixed Memory Windows (array)"),
+    "cxl-fmw": Row("cxl-fmw", "CXLFixedMemoryWindow", "CXL Fixed Memory Windows (array)", value=[]),
     "pcspk-audiodev": Row("pcspk-audiodev", "str", "ID of an audiodev to use as a backend"),
     "pflash0": Row("pflash0", "str", _DRIVE),
     "pflash1": Row("pflash1", "str", _DRIVE),
@@ -144,13 +150,27 @@ _BUSES: Final = {
 _OF_BUS: Final = (Row("hotplug-handler", "link<hotplug-handler>"), Row("realized", "bool"))
 
 
+class Typed(Object):
+    """A machine or a bus: ``values`` are those that were set, or that differ in this one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, Any] = {}
+
+
 def _property(row: Row) -> Property:
-    return Property(row.name, row.type, str, lambda each: "", None, row.description)
+    value = _NOTHING.get(row.type, "") if row.value is None else row.value
 
+    def read(owner: Typed) -> Any:
+        return owner.values.get(row.name, value)
 
-def _class(name: str, base: type[Object], rows: tuple[Row, ...] = ()) -> type[Object]:
-    properties = tuple(_property(row) for row in rows)
-    return type("Typed", (base,), {"TYPE": name, "PROPERTIES": properties})
+    def write(owner: Typed, given: Any) -> None:
+        owner.values[row.name] = given
+
+    plain = type(value) in (bool, int, str) and row.settable and not row.type.startswith("link<")
+    return Property(
+        row.name, row.type, type(value), read, write if plain else None, row.description
+    )
 
 
 def _parent(name: str) -> str:
@@ -159,24 +179,27 @@ def _parent(name: str) -> str:
     return "x86-machine" if name == "microvm" else "generic-pc-machine"
 
 
-def _rows() -> Iterator[Type]:
-    classes: dict[str, type[Object]] = {"object": Object}
-    for name, parent in _ABOVE.items():
-        classes[name] = _class(name, classes[parent], _CLASSES.get(name, ()))
-        yield Type(name, classes[name], parent, abstract=True)
-    for name, parent in _BUSES.items():
-        classes[name] = _class(name, classes[parent])
-        yield Type(name, classes[name], parent)
-    for each in machines():
-        name, parent = f"{each.name}-machine", _parent(each.name)
-        own = _MICROVM if each.name == "microvm" else ()
-        yield Type(name, _class(name, classes[parent], own), parent)
+def _above(name: str) -> str:
+    known = _ABOVE | _BUSES
+    return known[name] if name in known else _parent(name.removesuffix("-machine"))
+
+
+@cache
+def _class(name: str) -> type[Typed]:
+    """Return the class of a type, which is made when it is first asked for."""
+    if name == "object":
+        return Typed
+    rows = _MICROVM if name == "microvm-machine" else _CLASSES.get(name, ())
+    properties = tuple(_property(row) for row in rows)
+    return type("Typed", (_class(_above(name)),), {"TYPE": name, "PROPERTIES": properties})
 
 
 @cache
 def machine_types() -> Mapping[str, Type]:
     """Return the types of machines and buses, with the classes that they derive from."""
-    return {row.name: row for row in _rows()}
+    names = (*_ABOVE, *_BUSES, *(f"{each.name}-machine" for each in machines()))
+    rows = (Type(name, _class(name), _above(name), abstract=name in _ABOVE) for name in names)
+    return {row.name: row for row in rows}
 
 
 def specimen(type_: Type) -> Object:
@@ -185,6 +208,39 @@ def specimen(type_: Type) -> Object:
     for row in _told(type_.name):
         made.add_property(_property(row))
     return made
+
+
+def make_machine(name: str) -> Object:
+    """Return the machine of a name, with the properties that it has once it is made."""
+    full = next((each.name for each in machines() if name in (each.name, each.alias)), "")
+    full = full or machines()[1].name  # of another version
+    made = _class(f"{full}-machine")()
+    made.values = dict(_DIFFERENT.get(full, {}))
+    for row in _told(made.TYPE):
+        if not row.type.startswith("child<") and not row.name.startswith("pflash"):
+            made.add_property(_property(row))
+    if _parent(full) == "generic-pc-machine":
+        made.add_property(Property("rtc-time", "struct tm", dict, lambda each: _clock()))
+    return made
+
+
+def _clock() -> dict[str, int]:
+    """Return the time that a machine's clock shows, which is the host's (struct tm, UTC)."""
+    now = time.gmtime()
+    return {
+        "tm_year": now.tm_year - 1900,
+        "tm_mon": now.tm_mon - 1,
+        "tm_mday": now.tm_mday,
+        "tm_hour": now.tm_hour,
+        "tm_min": now.tm_min,
+        "tm_sec": now.tm_sec,
+    }
+
+
+_DIFFERENT: Final[Mapping[str, Mapping[str, Any]]] = {
+    "none": {"boot": {"order": ""}},
+    "isapc": {"hpet": False},
+}
 
 
 def _told(name: str) -> tuple[Row, ...]:

@@ -15,7 +15,7 @@ class UnsupportedMachine(QmpError):
 
 
 class Model(NamedTuple):
-    """A machine.
+    """A machine; ``name`` is the one that was asked for.
 
     ``interface``: that of a drive without ``if``.  ``first``, ``floppy``: the numbers that its
     first IDE drive and its first floppy have among the devices without a place of their own, if it
@@ -33,6 +33,7 @@ class Model(NamedTuple):
     units: int = 2
     lacks: frozenset[str] = frozenset()
     sleeps: bool = False
+    name: str = ""
 
 
 _PC: Final = Model(PC, "ide", first=18, floppy=13, flashes=2, sleeps=True)
@@ -145,5 +146,5 @@ def model(name: str) -> Model:
     """
     for pattern, found in _MODELS:
         if re.fullmatch(pattern, name):
-            return found
+            return found._replace(name=name)
     raise UnsupportedMachine

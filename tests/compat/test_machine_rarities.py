@@ -1,6 +1,7 @@
 """What tools seldom ask: networks, Xen, switches, virtqueues, nodes of memory."""
 
 import json
+import re
 
 import pytest
 from compat.test_blockemu_qemu import OURS, REAL, conversation
@@ -218,3 +219,36 @@ def test_each_type_of_machines_is_listed_with_its_parent(folder):
 
     assert listed(OURS) == listed(REAL)
     assert len(listed(OURS)) > 50
+
+
+# Of memory and firmware there is none here, nor links to where they would be.
+UNLIKE = re.compile("link<|memory|firmware|max-ram-below-4g|rtc-time")
+
+
+@pytest.mark.parametrize("kind", ["pc", "q35", "isapc", "none", "pc-i440fx-6.2"])
+def test_a_machine_is_of_its_type_with_its_properties(folder, kind):
+    base = ["-machine", kind, *PC[2:]]
+
+    def asked(program, lines):
+        said, _ = conversation(program, [], folder, lines, base)
+        return [json.loads(line)["return"] for line in said if line.startswith('{"return": ')]
+
+    def properties(program):
+        found = [row for rows in asked(program, ['qom-list {"path": "/machine"}']) for row in rows]
+        return {
+            each["name"] for each in found if not UNLIKE.search(each["name"] + " " + each["type"])
+        }
+
+    names = properties(REAL)
+    assert properties(OURS) == names
+    lines = [f'qom-get {{"path": "/machine", "property": "{name}"}}' for name in sorted(names)]
+    assert asked(OURS, lines) == asked(REAL, lines)
+
+
+def test_the_clock_of_a_machine_is_the_hosts(folder):
+    line = 'qom-get {"path": "/machine", "property": "rtc-time"}'
+    for program in (REAL, OURS):
+        said, _ = conversation(program, [], folder, [line], PC)
+        (answer,) = (json.loads(each)["return"] for each in said if "tm_year" in each)
+        assert answer.keys() == {f"tm_{x}" for x in ("year", "mon", "mday", "hour", "min", "sec")}
+        assert answer["tm_year"] > 120
