@@ -212,8 +212,6 @@ def pmemsave(context: Context, *, val: int, size: int, filename: str) -> None:
     @size: bytes
     @filename: the file
     """
-    from pathlib import Path  # start-up
-
     try:
         with open(filename, "wb") as file:  # noqa: PTH123 (pathlib is long to import)
             if size < 0:

@@ -31,8 +31,6 @@ def from_file(name: str, length: int) -> bytes:
         PatternFileEmpty: it has nothing to repeat.
 
     """
-    from pathlib import Path  # start-up
-
     try:
         with open(name, "rb") as file:  # noqa: PTH123 (pathlib is long to import)
             data = file.read(length)

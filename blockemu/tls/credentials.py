@@ -143,7 +143,6 @@ class TlsCreds(Object):
             if required:
                 raise NoFolder
             return None
-        from pathlib import Path  # start-up
 
         path = f"{self.dir}/{name}"
         try:

@@ -139,7 +139,7 @@ OF_COMMANDS = {"copy_before_write", "copy_on_read", "file"}  # commands make nod
 
 def test_a_monitor_imports_the_drivers_that_clients_name(tmp_path: Path) -> None:
     def drivers(commands: bytes) -> set[str]:
-        names = loaded(tmp_path, "cli", "--qmp", "stdio", stdin=QMP % commands)
+        names = loaded(tmp_path, "__main__", "--qmp", "stdio", stdin=QMP % commands)
         assert ("numpy._core" in names) is (commands == SCHEMA)  # arrays come with images
         return of_package(names, "drivers")
 
