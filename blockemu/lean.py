@@ -27,6 +27,7 @@ LATE: Final = frozenset(
         "ast",  # inspect, numpy
         "asyncio.sslproto",
         "asyncio.staggered",  # asyncio, for servers with several addresses
+        "asyncio.trsock",
         "base64",  # ssl
         "ctypes",  # numpy
         "hashlib",
@@ -37,6 +38,8 @@ LATE: Final = frozenset(
         "numpy",
         "numpy._core._add_newdocs",
         "numpy._core._add_newdocs_scalars",
+        "numpy._core._dtype_ctypes",
+        "numpy._core._internal",
         "numpy.lib",
         "pickle",  # numpy
         "platform",  # numpy
