@@ -4,35 +4,13 @@ from typing import Annotated
 
 from blockemu.qmp_server.dispatch import Event
 from blockemu.qmp_server.qapi import U32, U64, QEnum, Since, Struct, Union, values
-from blockemu.schema.displays import NetworkAddressFamily, VncBasicInfo, VncClientInfo
+from blockemu.schema.displays import VncBasicInfo, VncClientInfo
 from blockemu.schema.guest_memory import DumpQueryResult
+from blockemu.schema.machine_facts import ACPIOSTInfo
 from blockemu.schema.machine_reports import COLOExitReason, COLOMode
 from blockemu.schema.run_state import WatchdogAction
 from blockemu.schema.sockets import AnySocketAddress
-
-
-class ACPISlotType(QEnum):
-    """What a slot is for."""
-
-    DIMM = "DIMM"
-    CPU = "CPU"
-
-
-class ACPIOSTInfo(Struct):
-    """What the guest's system says of a slot.
-
-    @device: the device in it
-    @slot: its name
-    @slot-type: what it is for
-    @source: what the guest was asked for
-    @status: what came of it
-    """
-
-    device: str | None = None
-    slot: str
-    slot_type: ACPISlotType
-    source: int
-    status: int
+from blockemu.schema.spice import SpiceBasicInfo, SpiceChannel, SpiceServerInfo
 
 
 class AcpiDeviceOst(Event, event="ACPI_DEVICE_OST"):
@@ -301,43 +279,6 @@ class RtcChange(Event, event="RTC_CHANGE"):
 
     offset: int
     qom_path: Annotated[str, Since("7.0")]
-
-
-class SpiceBasicInfo(Struct):
-    """One side of a connection.
-
-    @host: its address
-    @port: its port
-    @family: the kind of address
-    """
-
-    host: str
-    port: str
-    family: NetworkAddressFamily
-
-
-class SpiceServerInfo(SpiceBasicInfo):
-    """Where a display listens.
-
-    @auth: how clients say who they are
-    """
-
-    auth: str | None = None
-
-
-class SpiceChannel(SpiceBasicInfo):
-    """A client's channel.
-
-    @connection-id: the client
-    @channel-type: what it is for
-    @channel-id: which of these
-    @tls: whether it is encrypted
-    """
-
-    connection_id: int
-    channel_type: int
-    channel_id: int
-    tls: bool
 
 
 class SpiceConnected(Event, event="SPICE_CONNECTED"):

@@ -1,14 +1,15 @@
 """What queries about a machine tell besides its disks: of most of it, that it is not there.
 
 After qapi/machine.json, machine-target.json, misc.json, acpi.json, tpm.json, ui.json, net.json,
-pci.json, yank.json, replay.json, dump.json and trace.json; types of what no machine of ours has are
-as small as introspection lets them be.
+pci.json, yank.json, replay.json, dump.json and trace.json.
 """
 
 from typing import Annotated
 
 from blockemu.qmp_server.profile import FOREVER
-from blockemu.qmp_server.qapi import QEnum, Since, Struct, Union
+from blockemu.qmp_server.qapi import QEnum, Since, Struct, Union, enum_values, values
+from blockemu.schema.displays import NetworkAddressFamily, VncClientInfo
+from blockemu.schema.spice import SpiceChannel
 
 
 class TpmModel(QEnum):
@@ -129,11 +130,41 @@ class KvmInfo(Struct):
     present: bool
 
 
+@values(since={"avr": "5.1", "loongarch64": "7.1", "rx": "5.0"})
 class SysEmuTarget(QEnum):
     """The kind of machine."""
 
+    AARCH64 = "aarch64"
+    ALPHA = "alpha"
+    ARM = "arm"
+    AVR = "avr"
+    CRIS = "cris"
+    HPPA = "hppa"
     I386 = "i386"
+    LOONGARCH64 = "loongarch64"
+    M68K = "m68k"
+    MICROBLAZE = "microblaze"
+    MICROBLAZEEL = "microblazeel"
+    MIPS = "mips"
+    MIPS64 = "mips64"
+    MIPS64EL = "mips64el"
+    MIPSEL = "mipsel"
+    NIOS2 = "nios2"
+    OR1K = "or1k"
+    PPC = "ppc"
+    PPC64 = "ppc64"
+    RISCV32 = "riscv32"
+    RISCV64 = "riscv64"
+    RX = "rx"
+    S390X = "s390x"
+    SH4 = "sh4"
+    SH4EB = "sh4eb"
+    SPARC = "sparc"
+    SPARC64 = "sparc64"
+    TRICORE = "tricore"
     X86_64 = "x86_64"
+    XTENSA = "xtensa"
+    XTENSAEB = "xtensaeb"
 
 
 class TargetInfo(Struct):
@@ -182,7 +213,28 @@ class CpuInfoFast(Struct, union=CPU):
     props: CpuInstanceProperties | None = None
 
 
-CPU.declare_empty(CpuInfoFast, dict.fromkeys(("i386", "x86_64"), FOREVER))
+class CpuS390State(QEnum):
+    """What a mainframe's CPU does."""
+
+    UNINITIALIZED = "uninitialized"
+    STOPPED = "stopped"
+    CHECK_STOP = "check-stop"
+    OPERATING = "operating"
+    LOAD = "load"
+
+
+class CpuInfoS390(CpuInfoFast, tag="s390x"):
+    """A mainframe's CPU.
+
+    @cpu-state: what it does
+    """
+
+    cpu_state: CpuS390State
+
+
+CPU.declare_empty(
+    CpuInfoFast, dict.fromkeys((v for v in enum_values(SysEmuTarget) if v != "s390x"), FOREVER)
+)
 AnyCpu = Annotated[CpuInfoFast, CPU]
 
 
@@ -241,14 +293,18 @@ class VncInfo(Struct):
 
     @enabled: whether there is one
     @host: its address
+    @family: the kind of address
     @service: its port
     @auth: how one proves who one is
+    @clients: who sees it
     """
 
     enabled: bool
     host: str | None = None
+    family: NetworkAddressFamily | None = None
     service: str | None = None
     auth: str | None = None
+    clients: list[VncClientInfo] | None = None
 
 
 class SpiceQueryMouseMode(QEnum):
@@ -266,16 +322,22 @@ class SpiceInfo(Struct):
     @migrated: whether its clients are sent elsewhere
     @host: its address
     @port: its port
+    @tls-port: its port for encrypted connections
     @auth: how one proves who one is
+    @compiled-version: which one it is
     @mouse-mode: who draws the mouse
+    @channels: who sees it
     """
 
     enabled: bool
     migrated: bool
     host: str | None = None
     port: int | None = None
+    tls_port: int | None = None
     auth: str | None = None
+    compiled_version: str | None = None
     mouse_mode: SpiceQueryMouseMode
+    channels: list[SpiceChannel] | None = None
 
 
 class MouseInfo(Struct):
