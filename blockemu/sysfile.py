@@ -26,6 +26,7 @@ _BLKDISCARD, _BLKZEROOUT = 0x1277, 0x127F
 _PART = 27  # bits: 128 MiB, about as much as a file system describes in one place
 _MOST_ASKED = 1 << 14
 _MOST_RUNS = 64
+_MUCH_MAPPED = 64 << 20
 _POPULATE_READ = 22  # advice to map pages that are there
 _XFS_DIOINFO = 0x800C581E  # struct of three uint32: memory, smallest and largest transfer
 _CDROM_DRIVE_STATUS, _CDSL_CURRENT = 0x5326, 0x7FFFFFFF
@@ -182,6 +183,9 @@ class HostLeaf(Leaf):
         """Do not say that there is data without having looked: holes may have been made."""
         self.data_start = self.data_end = 0
 
+    def forget_pages(self) -> None:
+        """Let go of what is mapped, if anything is."""
+
     def ask(self, offset: int, end: int, most: int) -> list[tuple[int, int]]:
         """Do as ``data_runs``, on any thread; from now on the file system knows of this range."""
         runs = data_runs(self.fd, offset, end, most)
@@ -285,8 +289,14 @@ class FileLeaf(HostLeaf):
         return self.data_now(offset, end) == [(offset, end)]
 
     def forget_pages(self) -> None:
-        """Map anew at the next window: the file may have become shorter."""
+        """Map anew at the next window: the file may have become shorter.
+
+        To take 1 GiB of pages out of the map takes 40 ms, so a thread does that.
+        """
+        pages = [self._map]
         self._map = memoryview(b"")
+        if len(pages[0]) >= _MUCH_MAPPED:
+            threading.Thread(target=pages.clear, name="unmapping").start()
 
     def window(self, offset: int, length: int) -> memoryview | None:
         """Return mapped pages.

@@ -184,6 +184,7 @@ class HostFile(Node[BlockdevOptionsFile]):
         """Close the file, if it was opened; its locks go with it."""
         if self.fd >= 0:
             self.leaf.recall()
+            self.leaf.forget_pages()
             self._close(self.fd)
             self.fd = -1
 
@@ -414,8 +415,7 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     def _resized(self) -> None:
         self._end = 0
-        if isinstance(self.leaf, FileLeaf):
-            self.leaf.forget_pages()
+        self.leaf.forget_pages()
 
     def _resize(self, length: int, exact: bool, prealloc: str) -> None:
         self.space.resize(length, exact=exact, prealloc=prealloc)

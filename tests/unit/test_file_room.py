@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,21 @@ def test_only_data_is_mapped_ahead(tmp_path: Path) -> None:
         for offset, length in ((0, MIB), (100, 5000), (0, 2 * MIB), (3 * MIB, MIB), (0, 9 * MIB)):
             leaf.map_ahead(offset, length)
         assert data_runs(leaf.fd, 0, 4 * MIB, 9) == before  # holes of a file in memory stay
+
+
+def test_a_file_that_is_let_go_of_is_not_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.write(os.urandom(4096))
+        file.truncate(100 * MIB)
+    with path.open("rb") as file:
+        leaf = FileLeaf(file.fileno())
+        window = leaf.window(0, 4096)
+        assert window is not None
+        del window
+        assert str(path) in Path("/proc/self/maps").read_text()
+        leaf.forget_pages()
+        for thread in threading.enumerate():
+            if thread.name == "unmapping":
+                thread.join()
+        assert str(path) not in Path("/proc/self/maps").read_text()
