@@ -1,4 +1,7 @@
-"""The QMP commands, a module for each family; ``load`` finds them all."""
+"""The QMP commands, a module for each family; ``load`` finds them all.
+
+Those of the human monitor are in ``hmp`` and its like, imported when it is given a line.
+"""
 
 import importlib
 import os
@@ -28,4 +31,8 @@ def load() -> "Registry":
 def _modules(folders: Iterable[str]) -> list[str]:
     """Return the names of the modules in a package, sorted (start-up: pkgutil imports inspect)."""
     files = (name for folder in folders for name in os.listdir(folder))  # noqa: PTH208
-    return sorted(name[:-3] for name in files if name.endswith(".py") and name != "__init__.py")
+    return sorted(
+        name[:-3]
+        for name in files
+        if name.endswith(".py") and name != "__init__.py" and not name.startswith("hmp")
+    )

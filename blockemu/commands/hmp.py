@@ -1,4 +1,4 @@
-"""human-monitor-command: the few commands of the human monitor that make sense here."""
+"""The human monitor: its commands, and how a line of it is run."""
 
 from typing import Any
 
@@ -21,28 +21,11 @@ from blockemu.commands.backends import backend_of_device
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import BadLine, Flag, HmpCommand, Line, Rest, Values, Word, Write
 from blockemu.emulator import Emulator
-from blockemu.errors import InvalidParameterValue, PermissionConflict, QmpError
+from blockemu.errors import PermissionConflict, QmpError
 from blockemu.machine.questions import LOG_ITEMS
 from blockemu.node import Node
 from blockemu.perm import Perm
 from blockemu.qemu_io.interpreter import Interpreter, Output
-from blockemu.qmp_server.dispatch import command
-
-
-@command(since="0.14", features=("savevm-monitor-nodes",))
-async def human_monitor_command(
-    context: Context, *, command_line: str, cpu_index: int | None = None
-) -> str:
-    """Run a line of the human monitor and return what it prints there.
-
-    @command-line: the line
-    @cpu-index: the CPU that it is about; there is none
-    """
-    if cpu_index is not None:
-        raise InvalidParameterValue("cpu-index", "a CPU number")
-    printed: list[str] = []
-    await run_line(context, command_line, printed.append)
-    return "".join(printed).replace("\n", "\r\n")
 
 
 async def run_line(context: Context, text: str, write: Write) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from blockemu.backend import Backend
-from blockemu.commands.hmp import human_monitor_command, run_line
+from blockemu.commands.hmp import run_line
 from blockemu.commands.hmp_line import BadLine, Flag, Line, Rest, Word
+from blockemu.commands.human import human_monitor_command
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.perm import Perm
