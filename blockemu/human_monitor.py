@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PROMPT = "(qemu) "
 _RECEIVE = 1 << 16
+_KEPT_LINES = 64
 
 
 class HumanContext:
@@ -27,6 +28,13 @@ class HumanContext:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self.named_fds: dict[str, int] = {}
+        self.history: list[str] = []
+
+    def remember(self, line: str) -> None:
+        """Keep a line, each only once (readline_hist_add, util/readline.c)."""
+        if line:
+            kept = [each for each in self.history if each != line]
+            self.history = [*kept, line][-_KEPT_LINES:]
 
     @property
     def emu(self) -> "Emulator":
@@ -117,6 +125,7 @@ class HumanMonitor:
         while self._lines and not self._daemon.stopping:
             line = self._lines.popleft()
             self._write(f"{line}\n")
+            self._context.remember(line)
             await run_line(cast("Context", self._context), line, self._write)
             if not self._daemon.stopping:
                 self._write(PROMPT)

@@ -190,6 +190,12 @@ async def info_profile(context: Context, write: Write, values: Values) -> None:
     write(f"{head}\n{rule}\n{rule}\n")
 
 
+async def info_history(context: Context, write: Write, values: Values) -> None:
+    """Show the lines that were typed; none are where a program speaks."""
+    lines: list[str] = getattr(context, "history", [])
+    write("".join(f"{i}: '{line}'\n" for i, line in enumerate(lines)))
+
+
 async def info_tree(context: Context, write: Write, values: Values) -> None:
     """Show what is at which address: nothing."""
     owner = " parent:{obj path=/machine/unattached}" if values["owner"] else ""
@@ -236,7 +242,7 @@ _SHOWN: Final = (Format(), Number("addr"))
 _COUNT: Final = (Number("icount"),)
 _MCE: Final = ("cpu_index", "bank", "status", "mcg_status", "addr", "misc")
 INFO = (
-    HmpCommand("history", (), "", "show the command line history", says("")),
+    HmpCommand("history", (), "", "show the command line history", info_history),
     HmpCommand("jit", (), "", "show dynamic compiler info", info_jit),
     HmpCommand(
         "lapic",

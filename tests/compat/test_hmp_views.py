@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from compat.test_blockemu_qemu import OURS, REAL, conversation
+from compat.test_blockemu_qemu import OURS, REAL, conversation, run
 from compat.test_machine_facts import NONE
 from compat.test_machine_reports import PC
 from compat.test_media import alike
@@ -342,3 +342,13 @@ def test_what_may_be_logged_has_the_same_names(folder):
         return found
 
     assert names(OURS) == names(REAL)
+
+
+def test_a_human_is_shown_what_was_typed(folder):
+    typed = "info uuid\n\ninfo kvm\ninfo uuid\ninfo history\nquit\n"
+
+    def shown(program):
+        options = ["-machine", "none", "-display", "none", "-monitor", "stdio"]
+        return re.findall(r"^\d: '.*'", run(program, options, folder, typed).stdout, re.MULTILINE)
+
+    assert shown(OURS) == shown(REAL) == ["0: 'info kvm'", "1: 'info uuid'", "2: 'info history'"]
