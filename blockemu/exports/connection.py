@@ -59,6 +59,9 @@ class Connection:
     # Receiving
 
     def _readable(self) -> None:
+        if self._busy:  # not told so before: mostly clients wait for the answer
+            self._pause()
+            return
         try:
             got = self._stream.recv_into(self._window[self._end :])
         except (BlockingIOError, InterruptedError):
@@ -193,13 +196,16 @@ class Connection:
         self._start, self._end = 0, left
 
     def _pause_or_resume(self) -> None:
-        stop = self._out.sending or self._busy or len(self._tasks) >= MOST_TASKS
-        if stop or self._leaving:
+        stop = self._out.sending or len(self._tasks) >= MOST_TASKS or self._leaving
+        if stop or (self._busy and self._stream.pending):
             if self._reading:
-                self._loop.remove_reader(self._fd)
-                self._reading = False
-        elif not self._reading:
+                self._pause()
+        elif not self._reading and not self._busy:
             self._resume()
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._fd)
+        self._reading = False
 
     def _resume(self) -> None:
         watch(self._loop, self._fd, self._readable)
