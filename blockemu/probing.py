@@ -1,11 +1,15 @@
 """The drivers by name, each imported when it is asked for; guessing an image's format."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from stat import S_ISREG
+from typing import Any, Final, NamedTuple
 
 from blockemu.node import Node
 
 Drivers = Mapping[str, type[Node[Any]]]
+
+SURE: Final = 100  # what a driver answers that knows the image
 
 
 class Late(NamedTuple):
@@ -14,7 +18,8 @@ class Late(NamedTuple):
     module: str  # in ``blockemu.drivers``
     protocols: tuple[str, ...] = ()  # as the driver's own
     magic: tuple[int, bytes] | None = None  # (offset, bytes): ``probe`` says 0 to other images
-    probes: tuple[str, ...] = ()  # which of ``probe`` and ``probe_device`` the driver has
+    # Which of ``probe`` and ``probe_device`` the driver has; the latter is for special files only.
+    probes: tuple[str, ...] = ()
 
 
 class Catalog(Drivers):
@@ -51,11 +56,19 @@ class Catalog(Drivers):
     def __contains__(self, tag: object) -> bool:
         return tag in self._names
 
-    def with_probe(self, kind: str, head: bytes | None = None) -> Iterator[str]:
-        """Yield those that may have ``probe`` or ``probe_device``, and may know a beginning."""
+    def with_probe(self, head: bytes) -> Iterator[str]:
+        """Yield those that may have ``probe``, and may know a beginning."""
         for tag in self._names:
             entry = self._late.get(tag)
-            if entry is None or (kind in entry.probes and _begins(entry, head)):
+            if entry is None or ("probe" in entry.probes and _begins(entry, head)):
+                yield tag
+
+    def with_device_probe(self, filename: str) -> Iterator[str]:
+        """Yield those that may have ``probe_device``, and may know a file."""
+        special = _is_special(filename)
+        for tag in self._names:
+            entry = self._late.get(tag)
+            if entry is None or (special and "probe_device" in entry.probes):
                 yield tag
 
     def with_protocol(self, protocol: str) -> Iterator[str]:
@@ -66,8 +79,8 @@ class Catalog(Drivers):
                 yield tag
 
 
-def _begins(entry: Late, head: bytes | None) -> bool:
-    return head is None or entry.magic is None or head.startswith(entry.magic[1], entry.magic[0])
+def _begins(entry: Late, head: bytes) -> bool:
+    return entry.magic is None or head.startswith(entry.magic[1], entry.magic[0])
 
 
 def probe(head: bytes, filename: str, drivers: Drivers) -> str:
@@ -75,12 +88,13 @@ def probe(head: bytes, filename: str, drivers: Drivers) -> str:
 
     A format's ``probe(head, filename)`` answers how sure it is, 0 to 100.
     """
-    tags = drivers.with_probe("probe", head) if isinstance(drivers, Catalog) else drivers
-    scores = {
-        tag: driver.probe(head, filename)
-        for tag, driver in _picked(tags, drivers)
-        if hasattr(driver, "probe")
-    }
+    tags = drivers.with_probe(head) if isinstance(drivers, Catalog) else drivers
+    scores: dict[str, int] = {}
+    for tag, driver in _picked(tags, drivers):
+        if hasattr(driver, "probe"):
+            scores[tag] = driver.probe(head, filename)
+            if scores[tag] == SURE:
+                break
     return max(scores, key=lambda tag: scores[tag])
 
 
@@ -90,12 +104,19 @@ def probe_device(filename: str, drivers: Drivers) -> str | None:
     A driver's ``probe_device(filename)`` answers how sure it is; 0 is not at all.
     """
     best, surest = 0, None
-    tags = drivers.with_probe("probe_device") if isinstance(drivers, Catalog) else drivers
+    tags = drivers.with_device_probe(filename) if isinstance(drivers, Catalog) else drivers
     for tag, driver in _picked(tags, drivers):
         score = driver.probe_device(filename) if hasattr(driver, "probe_device") else 0
         if score > best:
             best, surest = score, tag
     return surest
+
+
+def _is_special(filename: str) -> bool:
+    try:
+        return filename.startswith("/dev/") or not S_ISREG(os.stat(filename).st_mode)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
 
 
 def of_protocol(protocol: str, drivers: Drivers) -> str | None:

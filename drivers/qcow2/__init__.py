@@ -21,16 +21,10 @@ from blockemu.check import CheckResult, Fix
 from blockemu.create_options import CreationOptions, Creator, Texts
 from blockemu.drivers.qcow2 import parts
 from blockemu.drivers.qcow2.cleaner import Cleaner
-from blockemu.drivers.qcow2.create import (
-    AMEND_TEXTS,
-    CREATE_TEXTS,
-    BlockdevCreateOptionsQcow2,
-    create,
-    create_by_text,
-)
 from blockemu.drivers.qcow2.handover import put_away, take_back
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
+from blockemu.drivers.qcow2.new_options import AMEND_TEXTS, CREATE_TEXTS, BlockdevCreateOptionsQcow2
 from blockemu.drivers.qcow2.opening import open_image, probe
 from blockemu.drivers.qcow2.options import (
     CHANGEABLE,
@@ -88,12 +82,16 @@ class Qcow2(Parts, Node[Qcow2Options]):
     @classmethod
     async def create(cls, options: CreationOptions, creator: Creator) -> None:
         """Create an image in a node."""
+        from blockemu.drivers.qcow2.create import create  # late: images are mostly there already
+
         assert isinstance(options, BlockdevCreateOptionsQcow2)
         await create(options, creator)
 
     @classmethod
     async def create_by_text(cls, filename: str, texts: Texts, creator: Creator) -> None:
         """Create an image in a new file."""
+        from blockemu.drivers.qcow2.create import create_by_text  # late: the same
+
         await create_by_text(filename, texts, creator)
 
     @classmethod

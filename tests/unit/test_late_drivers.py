@@ -86,7 +86,7 @@ def test_only_what_is_needed_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=True)
     before, after = json.loads(done.stdout)
     assert before == []
-    assert after == ["file", "qcow2", "raw"]
+    assert after == ["file", "qcow2"]
 
 
 OPTIONS = """
@@ -158,3 +158,27 @@ def test_drivers_that_are_there_are_asked_for_everything() -> None:
 
 def test_what_is_there_takes_the_place_of_what_would_come() -> None:
     assert Catalog({"tape": Late("tape")}, _never, {"tape": Tape})["tape"] is Tape
+
+
+class Known(Node):
+    @classmethod
+    def probe(cls, head: bytes, filename: str) -> int:
+        return 100
+
+
+def test_who_is_sure_of_an_image_ends_the_search() -> None:
+    def load(tag: str) -> type[Node]:
+        return Known if tag == "known" else _never(tag)
+
+    late = {tag: Late(tag, probes=("probe",)) for tag in ("known", "never")}
+    assert probe(b"", "x", Catalog(late, load, {"tape": Tape})) == "known"
+
+
+def test_late_drivers_are_asked_about_special_files_only(tmp_path: Path) -> None:
+    drivers = Catalog({"device": Late("device", probes=("probe_device",))}, _never, {"tape": Tape})
+    assert probe_device(__file__, drivers) is None
+    assert probe_device("/nowhere/at-all", drivers) is None
+    os.mkfifo(tmp_path / "fifo")
+    for special in "/dev/null", "/dev/tape", os.fspath(tmp_path / "fifo"):
+        with pytest.raises(AssertionError, match="device was imported"):
+            probe_device(special, drivers)
