@@ -143,7 +143,8 @@ class NbdServer:
         connection = Connection(export.requests(session), self._pool, stream)
         connection.tell = partial(self._tell, f"{peer}, export '{export.name}'")
         export.add_client(connection)
-        await connection.closed
+        with self._pool.shared():
+            await connection.closed
         return True
 
     async def _handshake(self, sock: socket.socket, exports: Offered) -> tuple[Session, Stream]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from blockemu.loop import Loop
-from blockemu.pool import MODEST, Pool
+from blockemu.pool import MEEK, MODEST, Pool
 
 T = TypeVar("T")
 
@@ -34,11 +34,22 @@ async def test_background_threads_give_way_and_others_do_not(pool: Pool) -> None
     assert niceness() == mine
 
 
+async def test_they_give_way_more_while_clients_are_there(pool: Pool) -> None:
+    mine = niceness()
+    with pool.shared():
+        with pool.shared():
+            pass
+        assert await pool.background.run(niceness) == min(mine + MEEK, 19)
+    assert await pool.background.run(niceness) == min(mine + MODEST, 19)
+
+
 async def test_background_threads_end_with_the_others() -> None:
     pool = Pool()
-    thread = await pool.background.run(threading.current_thread)
+    threads = [await pool.background.run(threading.current_thread)]
+    with pool.shared():
+        threads.append(await pool.background.run(threading.current_thread))
     pool.close()
-    assert not thread.is_alive()
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def in_new_loop(main: Coroutine[Any, Any, T], make: Callable[[], asyncio.AbstractEventLoop]) -> T:
