@@ -45,6 +45,7 @@ from blockemu.walk import extents_above, status_above
 BUFFER = 1 << 20  # bytes of one piece that passes through a buffer
 STEP = 16 << 20  # bytes that the kernel copies in one go
 AT_ONCE = 2  # such goes under way
+BUNDLES = 8  # of many small pieces, so that threads have work when the event loop is late
 BUNDLE = 32  # pieces in one go: while these are copied, the next are looked for
 AHEAD = 1 << 30  # bytes of the source whose status is found out in one go
 BREATH = 128  # pieces after which others get a turn, if nothing had to be waited for
@@ -225,7 +226,7 @@ class BlockCopy:
             await self._begin(bundle[:-1], 0, call, workers)
             bundle = bundle[-1:]
         size = sum(piece.end - piece.start for piece in bundle)
-        await workers.slot(WORKERS if status & ZERO else self._at_once(size))
+        await workers.slot(WORKERS if status & ZERO else self._at_once(len(bundle), size))
         if call.error:
             self._end(*bundle, good=False)
         elif status & ZERO:
@@ -233,13 +234,13 @@ class BlockCopy:
         else:
             workers.start(self._move(bundle, call))
 
-    def _at_once(self, size: int) -> int:
-        """Return how many goes of this size may be under way.
+    def _at_once(self, count: int, size: int) -> int:
+        """Return how many goes of so many pieces and so many bytes may be under way.
 
         More would make others wait, for threads, the processor and memory, and not go faster.
         """
         if size > BUFFER:
-            return AT_ONCE
+            return AT_ONCE if count == 1 else min(BUNDLES, AT_ONCE * STEP // min(size, STEP))
         if self.write_flags & Write.COMPRESSED and not self.limit.limited and self._plain():
             return COMPRESSING
         return WORKERS
