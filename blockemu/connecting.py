@@ -151,7 +151,10 @@ async def _connect(family: int, proto: int, where: Any) -> socket.socket:
         raise NoSocket(int(family), _reason(e)) from e
     sock.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, where)
+        try:
+            sock.connect(where)  # local ones are there at once (start-up: the loop imports ssl)
+        except (BlockingIOError, InterruptedError):
+            await asyncio.get_running_loop().sock_connect(sock, where)
     except BaseException:
         sock.close()
         raise

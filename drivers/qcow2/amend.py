@@ -441,7 +441,6 @@ class Amender:
 def _stretches(clusters: I64) -> list[tuple[int, int]]:
     """Return the first and the number of clusters of each row of neighbours, in any order."""
     unique = distinct(clusters)
-    if not len(unique):
-        return []
-    parts = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)
-    return [(int(part[0]), len(part)) for part in parts]
+    begins = np.flatnonzero(np.diff(unique, prepend=-2) != 1)
+    counts = np.diff(begins, append=len(unique))
+    return list(zip(unique[begins].tolist(), counts.tolist(), strict=True))

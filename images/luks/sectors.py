@@ -157,7 +157,7 @@ class _Room:
     def largest(cls) -> _Room:
         """Return room for ``CHUNK`` sectors."""
         n, slack = CHUNK * 32, SLACK // 8
-        shift = np.tile(np.arange(32, dtype=np.uint64), CHUNK * 2)
+        shift = np.arange(CHUNK * 64, dtype=np.uint64) & np.uint64(31)
         back = np.uint64(64) - shift  # a shift by 64 gives zero, as it should
         sizes = (2 * n, 2 * n, 4 * n, 2 * n, 2 * n, 2 * n + slack)
         rest = (np.empty(size, np.uint64) for size in sizes)
