@@ -69,6 +69,8 @@ async def activate(graph: Graph, node: Node[Any]) -> None:
         QmpError: it cannot be.
 
     """
+    if not _asleep(node):
+        return
     async with drained(node):
         await _activate(graph, node)
 

@@ -4,6 +4,7 @@ With the steps and error texts of socket_connect, util/qemu-sockets.c.
 """
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from blockemu.schema.sockets import (
     UnixSocketAddress,
     VsockSocketAddress,
 )
+from blockemu.streams import ready
 
 _take: ContextVar[Callable[[str], str] | None] = ContextVar("take", default=None)
 NO_NAME = bytes(sockets.PATH_MOST + 1)  # where the kernel has nobody listening
@@ -151,14 +153,22 @@ async def _connect(family: int, proto: int, where: Any) -> socket.socket:
         raise NoSocket(int(family), _reason(e)) from e
     sock.setblocking(False)
     try:
-        try:
-            sock.connect(where)  # local ones are there at once (start-up: the loop imports ssl)
-        except (BlockingIOError, InterruptedError):
-            await asyncio.get_running_loop().sock_connect(sock, where)
+        await _established(sock, where)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _established(sock: socket.socket, where: Any) -> None:
+    """Connect: local ones are there at once (the loop's own way imports ssl, and knows no MPTCP)."""
+    code = sock.connect_ex(where)
+    if code == errno.EINPROGRESS:
+        loop = asyncio.get_running_loop()
+        await ready(sock, loop.add_writer, loop.remove_writer)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 def _reason(e: OSError) -> str:

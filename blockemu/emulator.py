@@ -7,6 +7,7 @@ Everything there is belongs to an ``Emulator``, so a process can run many.  What
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import cached_property
@@ -98,7 +99,7 @@ class Emulator:
         """Whether the machine runs."""
         from blockemu.runstate import Machine
 
-        machine = Machine(self.emit)
+        machine = Machine(self.emit, self.clocks.realtime)
         machine.resume_hooks.append(self._resumed)
         return machine
 
@@ -224,6 +225,12 @@ class Emulator:
         task.add_done_callback(self.tasks.discard)
 
     # Life
+
+    def guest_time(self) -> int:
+        """Return the guest's clock in nanoseconds, a daemon's being the wall's (cpu_get_clock)."""
+        if self.clocks.virtual is not self.clocks.realtime:
+            return self.clocks.virtual.now()
+        return self.machine.run_time if self.is_machine else time.time_ns() // 1000 * 1000
 
     async def pause_machine(self) -> None:
         """Stop the machine because the user wants that (qmp_stop)."""

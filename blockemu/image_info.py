@@ -11,6 +11,7 @@ from blockemu.node import Node
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import dump
 from blockemu.schema.images import ImageInfo, SnapshotInfo
+from blockemu.snapshots import info, listed
 
 SNAPSHOT_TITLES = f"{'ID':<10}{'TAG':<17}{'VM SIZE':>8}{'DATE':>20}{'VM CLOCK':>13}{'ICOUNT':>11}"
 
@@ -50,10 +51,17 @@ def describe_image(node: Node[Any], below: ImageInfo | None = None) -> ImageInfo
         backing_filename=node.backing_file or None,
         full_backing_filename=_full_backing_filename(node),
         backing_filename_format=(node.backing_format or None) if node.backing_file else None,
-        snapshots=more.get("snapshots"),
+        snapshots=_snapshots(node) or None,
         backing_image=below,
         format_specific=node.specific_info(),
     )
+
+
+def _snapshots(node: Node[Any]) -> list[SnapshotInfo]:
+    try:
+        return [info(snapshot) for snapshot in listed(node)]
+    except OSError:
+        return []
 
 
 def _full_backing_filename(node: Node[Any]) -> str | None:

@@ -7,6 +7,7 @@ from blockemu.encryption import LuksVolume
 from blockemu.errors import QmpError
 from blockemu.images.errors import FormatError
 from blockemu.images.luks.header import DEFAULT_ITER_TIME, ERASE_ROUNDS, SECTOR, SLOTS
+from blockemu.qmp_server.scalars import c_int
 from blockemu.schema.crypto import QCryptoBlockAmendOptionsLUKS, QCryptoBlockLUKSKeyslotState
 
 _LAST: Final = SLOTS - 1
@@ -133,7 +134,7 @@ async def _add(volume: LuksVolume, options: QCryptoBlockAmendOptionsLUKS, force:
 
 def _slot_to_fill(volume: LuksVolume, given: int | None) -> int:
     if given is not None:
-        number = (given & 0xFFFFFFFF) - ((given & 0x80000000) << 1)  # as a C int has it
+        number = c_int(given)
         if not 0 <= number < SLOTS:
             raise NoSuchSlot(number & 0xFFFFFFFF, _LAST)
         return number
@@ -171,7 +172,7 @@ async def _erase(volume: LuksVolume, options: QCryptoBlockAmendOptionsLUKS, forc
 
 
 async def _slot_to_erase(volume: LuksVolume, given: int, old: bytes | None, force: bool) -> int:
-    slot = (given & 0xFFFFFFFF) - ((given & 0x80000000) << 1)
+    slot = c_int(given)
     if not 0 <= slot < SLOTS:
         raise NoSuchSlot(slot, _LAST)
     if old is not None and await volume.try_slot(slot, old) is None:

@@ -115,6 +115,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
     migratable: ClassVar[bool] = True  # another machine sees at once what this one has written
     reopen_options: ClassVar[frozenset[str]] = frozenset()  # driver options that may change
     kept_options: ClassVar[frozenset[str]] = frozenset()  # of those, what must be said again
+    late_children: ClassVar[frozenset[str]] = frozenset()  # ``open`` opens them: ``said_late``
     size_options: ClassVar[frozenset[str]] = frozenset()  # numbers of bytes: as text, with suffix
     file: "Edge | None" = None
     backing: "Edge | None" = None
@@ -150,6 +151,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
         self.never_frozen = False  # a job's filter, which that job must be able to take out
         self.probed = False
         self.inherits_from: Node[Any] | None = None
+        self.said_late: dict[str, str | dict[str, Any]] = {}  # of ``late_children``
         self.explicit: dict[str, Any] = {}  # options as the user gave them, without children
         self.effective: dict[str, Any] = {}  # the same with what was inherited
         self.backing_file: str | None = None  # as the image's header says

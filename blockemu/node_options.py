@@ -61,12 +61,12 @@ def without(options: Options, path: list[str | int]) -> Any:
 
 
 def flatten(options: Mapping[str, Any], prefix: str = "") -> Options:
-    """Return nested options with dotted names (qdict_flatten)."""
+    """Return nested options with dotted names; empty ones stay what they are (qdict_flatten)."""
     flat: Options = {}
     for key, value in options.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
+        elif isinstance(value, list) and value:
             flat |= flatten({str(i): each for i, each in enumerate(value)}, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
@@ -101,7 +101,7 @@ def inherit(role: Role, parent: Parent, options: Options) -> bool:
     theirs = parent.options
     cache = {k: v for k, v in theirs.get("cache", {}).items() if k in ("direct", "no-flush")}
     cache |= options.get("cache", {})
-    if cache:
+    if cache and options.get("cache") != {}:  # that one is an option that no driver knows
         options["cache"] = cache
     _default(options, theirs, "force-share")
     if role & Role.COW:

@@ -8,6 +8,7 @@ from blockemu.clocks import Clock
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.glib_files import UnreadableFile, read_file
 from blockemu.optlist import IDENTIFIER_HINT, is_identifier
+from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import members
 from blockemu.qom import Object, Property, Tree, attribute
 from blockemu.schema.objects import ObjectProperties, QCryptoSecretFormat
@@ -87,6 +88,12 @@ class SecretNotText(QmpError):
     """(name): a passphrase must be."""
 
     template = "Data from secret {} is not valid UTF-8"
+
+
+class SecretHasNoData(QmpError):
+    """(name): it is asked for while it is being made."""
+
+    template = "Secret with id '{}' has no data"
 
 
 class BadKeyLength(QmpError):
@@ -377,7 +384,9 @@ def secret_bytes(found: object | None, name: str) -> bytes:
         raise NoSuchSecret(name)
     if not isinstance(found, SecretCommon):
         raise NotASecret(name)
-    return found.content or b""
+    if found.content is None:
+        raise SecretHasNoData(name)
+    return found.content
 
 
 def secret_text(found: object | None, name: str) -> bytes:
@@ -391,8 +400,10 @@ def secret_text(found: object | None, name: str) -> bytes:
 
 
 def _given(options: ObjectProperties) -> dict[str, Any]:
-    return {
-        wire: getattr(options, member.name)
+    """Return the properties in the order in which QEMU sets them."""
+    given = {
+        wire: value
         for wire, (member, _) in members(type(options)).items()
-        if wire != "id" and getattr(options, member.name) is not None
+        if wire != "id" and (value := getattr(options, member.name)) is not None
     }
+    return {wire: given[wire] for wire in in_order(given)}

@@ -29,6 +29,19 @@ from blockemu.node_options import (
     stand_ins,
     without,
 )
+from blockemu.opening_errors import (
+    ChildNeeded,
+    CouldNotOpen,
+    CouldNotProbe,
+    FileAndFilename,
+    NeedsFilename,
+    NeitherDriverNorFile,
+    NoBackingSupport,
+    ReferenceWithOptions,
+    UnknownDriver,
+    UnknownLength,
+    UnsupportedOption,
+)
 from blockemu.perm import Perm, Role
 from blockemu.probing import Drivers
 from blockemu.qmp_server.order import in_order
@@ -42,48 +55,6 @@ if TYPE_CHECKING:
 
 EMPTY_BACKING = 'Use of "backing": "" is deprecated; use "backing": null instead'
 PROBE_SIZE = 512  # bytes of the file that a format is guessed from
-
-
-class UnknownDriver(QmpError):
-    """There is no such driver."""
-
-    template = "Unknown driver '{}'"
-
-
-class NeitherDriverNorFile(QmpError):
-    """Nothing says what to open."""
-
-    template = "Must specify either driver or file"
-
-
-class ReferenceWithOptions(QmpError):
-    """A node that exists cannot be given options."""
-
-    template = "Cannot reference an existing block device with additional options or a new filename"
-
-
-class NeedsFilename(QmpError):
-    """The driver cannot do without a file name."""
-
-    template = "The '{}' block driver requires a file name"
-
-
-class NoBackingSupport(QmpError):
-    """The format has no backing files."""
-
-    template = "Driver doesn't support backing files"
-
-
-class UnsupportedOption(QmpError):
-    """(kind, driver, option): an option that came by a file name or -drive and is not known."""
-
-    template = "Block {} '{}' {} support the option '{}'"
-
-
-class ChildNeeded(QmpError):
-    """A child that the driver needs is not given."""
-
-    template = 'A block device must be specified for "{}"'
 
 
 class Opener:
@@ -306,21 +277,30 @@ class Opener:
         roles: dict[str, Role],
         held: list[Node[Any]],
     ) -> None:
-        """Open what the options define besides ``file`` and the backing child; attach them all."""
+        """Attach the file, then open and attach what else the options define besides backing."""
+        if "file" in roles and "file" not in given:
+            raise ChildNeeded("file")
+        for child, below in given.items():
+            self._adopt(node, child, options.get(child), below)
         for child, role in roles.items():
             said = options.get(child)
             name = options.get(f"x-{child}")  # as the driver made it of its own file name
-            if child == "file" or role & Role.COW or (said is None and name is None):
+            if child in given or role & Role.COW or (said is None and name is None):
                 continue
-            given[child] = await self._child(said, name, _as_parent(node), role, held)
-        for child, below in given.items():
-            role = node.child_role(child)
-            with Transaction() as transaction:
-                self.graph.add_child(node, child, role, below, transaction)
-            if not isinstance(options.get(child), str):
-                below.inherits_from = node
-        if "file" in roles and "file" not in given:
-            raise ChildNeeded("file")
+            if child in node.late_children and said is not None:
+                node.said_late[child] = said
+                continue
+            below = await self._child(said, name, _as_parent(node), role, held)
+            self._adopt(node, child, said, below)
+
+    def _adopt(
+        self, node: Node[Any], name: str, said: "str | Options | None", below: Node[Any]
+    ) -> None:
+        """Make a node a child of one being opened; ``said`` is how the options define it."""
+        with Transaction() as transaction:
+            self.graph.add_child(node, name, node.child_role(name), below, transaction)
+        if not isinstance(said, str):
+            below.inherits_from = node
 
     async def _finish(self, node: Node[Any], options: Options, roles: dict[str, Role]) -> None:
         filenames.refresh(node)
@@ -440,7 +420,7 @@ class Opener:
         if "file" in roles:
             plain.setdefault("file", "child")
         driver.read_texts(plain)
-        unknown: Options = {}
+        unknown: Options = {key: options[key] for key in _never_taken(options)}
         while True:
             try:
                 typed = visit(driver.Options, plain, keyval=True, drop=BLOCKDEV.discriminator)
@@ -456,34 +436,15 @@ class Opener:
                 return typed, unknown
 
 
-class FileAndFilename(QmpError):
-    """Both name the same thing."""
-
-    template = "Can't specify 'file' and 'filename' options at the same time"
-
-
-class CouldNotOpen(QmpError):
-    """The driver failed with an errno."""
-
-    template = "Could not open {}: {}"
-
-
-class UnknownLength(QmpError):
-    """The image is open, yet nobody can say how long it is."""
-
-    template = "Could not refresh total sector count: {}"
-
-
-class CouldNotProbe(QmpError):
-    """The image's beginning cannot be read."""
-
-    template = "Could not read image for determining its format: {}"
-
-
 def _unsupported(driver: type[Node[Any]], tag: str, unknown: Options) -> UnsupportedOption:
     """Return the error about options that the driver does not know: QEMU names one."""
     kind, verb = ("protocol", "doesn't") if driver.is_protocol else ("format", "does not")
     return UnsupportedOption(kind, tag, verb, in_order(flatten(unknown))[0])
+
+
+def _never_taken(options: Options) -> list[str]:
+    """Return the options that are left over in QEMU, for what would take them sees only members."""
+    return [key for key, value in options.items() if value == [] or (key, value) == ("cache", {})]
 
 
 def _as_parent(node: Node[Any]) -> Parent:

@@ -117,6 +117,8 @@ class Queue:
             node.join_options(options, flatten(node.effective))
         flags = replace(node.flags)
         set_flags(flags, unflatten(options))
+        if "discard" not in options:
+            flags.unmap = node.flags.unmap  # what is not said stays, of this one option
         entry = Entry(node, options, explicit, flags)
         entry.backing_missing = not keep and not any(
             key == "backing" or key.startswith("backing.") for key in options
@@ -284,11 +286,13 @@ def _mutable(node: Node[Any], key: str) -> bool:
 
 
 def _may_be_left_out(node: Node[Any], key: str) -> bool:
-    return _mutable(node, key) and key not in node.kept_options
+    return _mutable(node, key) and key.split(".")[0] not in node.kept_options
 
 
 def _typed(node: Node[Any], options: Flat) -> Any:
-    nested = unflatten(options)
+    """Return what the driver gets; what it cannot change is as it was, whatever was said."""
+    kept = {k: v for k, v in flatten(node.effective).items() if not _mutable(node, k)}
+    nested = unflatten(kept | {k: v for k, v in options.items() if _mutable(node, k)})
     for name in node.child_names():
         nested[name] = "child" if name in node.children or name in nested else None
         if nested[name] is None:

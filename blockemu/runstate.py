@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from blockemu.clocks import Clock
 from blockemu.errors import QmpError
 from blockemu.qmp_server.qapi import Struct
 from blockemu.schema.run_state import (
@@ -35,9 +36,11 @@ class Machine:
     ``autostart``: whether a machine that waits for another's state runs once it has that.
     """
 
-    def __init__(self, emit: Callable[[Struct], None]) -> None:
+    def __init__(self, emit: Callable[[Struct], None], clock: Clock) -> None:
         self._emit = emit
-        self.state = RunState.RUNNING
+        self._clock = clock
+        self._state = RunState.RUNNING
+        self._ran, self._since = 0, clock.now()  # ns before the state's last change, and when
         self.resume_hooks: list[Callable[[], None]] = []
         self.autostart = True
         self.type = "none"  # what a migration's stream calls it
@@ -53,6 +56,25 @@ class Machine:
         self.on_end = ShutdownAction.POWEROFF
 
     @property
+    def state(self) -> RunState:
+        """What it does."""
+        return self._state
+
+    @state.setter
+    def state(self, state: RunState) -> None:
+        self.run_time = self.run_time
+        self._state = state
+
+    @property
+    def run_time(self) -> int:
+        """How long it has run, in nanoseconds: its own clock, which stands while it does."""
+        return self._ran + (self._clock.now() - self._since if self.running else 0)
+
+    @run_time.setter
+    def run_time(self, nanoseconds: int) -> None:
+        self._ran, self._since = nanoseconds, self._clock.now()
+
+    @property
     def running(self) -> bool:
         """Whether it runs."""
         return self.state == RunState.RUNNING
@@ -60,6 +82,7 @@ class Machine:
     def hold_launch(self) -> None:
         """Wait for ``resume`` before the first start."""
         self.state = RunState.PRELAUNCH
+        self.run_time = 0
         self.autostart = False
 
     def expect(self) -> None:

@@ -75,7 +75,7 @@ async def receive(stream: Stream, size: int) -> bytes:
             count = stream.recv_into(view)
         except BlockingIOError:
             loop = asyncio.get_running_loop()
-            await _ready(stream, loop.add_reader, loop.remove_reader)
+            await ready(stream, loop.add_reader, loop.remove_reader)
             continue
         except OSError as e:
             lost = CannotReadTls if stream.encrypted else CannotRead
@@ -94,26 +94,28 @@ async def send_all(stream: Stream, data: bytes) -> None:
             view = view[stream.send(view) :]
         except BlockingIOError:
             loop = asyncio.get_running_loop()
-            await _ready(stream, loop.add_writer, loop.remove_writer)
+            await ready(stream, loop.add_writer, loop.remove_writer)
         except OSError as e:
             lost = CannotWriteTls if stream.encrypted else CannotWrite
             raise lost(os.strerror(e.errno or 0)) from e
 
 
-async def _ready(stream: Stream, watch: Watch, forget: Callable[[int], object]) -> None:
-    """Wait until the stream can go on."""
-    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+async def ready(
+    stream: Stream | socket.socket, watch: Watch, forget: Callable[[int], object]
+) -> None:
+    """Wait until a stream can go on."""
+    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     number = stream.fileno()
-    watch(number, _resolve, ready)
+    watch(number, _resolve, turn)
     try:
-        await ready
+        await turn
     finally:
         forget(number)
 
 
-def _resolve(ready: "asyncio.Future[None]") -> None:
-    if not ready.done():
-        ready.set_result(None)
+def _resolve(turn: "asyncio.Future[None]") -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 def shut(sock: socket.socket) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.errors import QmpError
 from blockemu.filter import Filter
-from blockemu.node import Limits, Write
+from blockemu.node import Limits, Node, Write
 from blockemu.perm import Role
 from blockemu.route import Placed, Ranges, Route
 
@@ -34,7 +34,7 @@ class Compress(Filter[CompressOptions]):
     async def open(self) -> None:
         """Check that the image can, and ask for requests of whole clusters."""
         below = self.child.node
-        if not below.can_compress:
+        if type(below).pwrite_compressed is Node.pwrite_compressed:  # nobody asks those below it
             raise CannotCompress(below.driver)
         self.limits = Limits(request_alignment=below.cluster_size or 1)
 

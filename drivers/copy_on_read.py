@@ -9,7 +9,7 @@ from blockemu.edge import Edge
 from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED
 from blockemu.filter import Filter
-from blockemu.node import Node
+from blockemu.node import Node, Write
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import Since
 from blockemu.records import replace
@@ -96,6 +96,10 @@ class CopyOnRead(Filter[CopyOnReadOptions]):
             return
         await self.prefetch(offset, len(buf))
         await self.file.pread(offset, buf)
+
+    async def pwrite_compressed(self, offset: int, buf: memoryview) -> None:
+        """Have it compressed further down."""
+        await self.pwrite(offset, buf, Write.COMPRESSED)
 
     async def prefetch(self, offset: int, length: int) -> None:
         """Fetch what is allocated above the bottom, and not in the image itself."""

@@ -18,6 +18,7 @@ from blockemu.images.distinct import distinct
 from blockemu.node import Node, Write
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import QEnum, Since
+from blockemu.qmp_server.scalars import c_int
 from blockemu.schema.quorum import QuorumFailure, QuorumOpType, QuorumReportBad
 from blockemu.walk import extents_above
 
@@ -104,7 +105,7 @@ class Quorum(Node[BlockdevOptionsQuorum]):
         options, count = self.options, len(self.options.children)
         if not count:
             raise NoChildren
-        self.threshold = options.vote_threshold
+        self.threshold = c_int(options.vote_threshold)
         if self.threshold < 1:
             raise InvalidParameterValue("vote-threshold", "a value >= 1")
         if self.threshold > count:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.errors import QmpError
 from blockemu.filter import Filter
-from blockemu.node import Flags
+from blockemu.node import Flags, Write
 from blockemu.perm import Role
 from blockemu.route import NO_ROUTE, Placed, Ranges, Route
 from blockemu.throttle_group import Member, ThrottleGroup
@@ -39,7 +39,7 @@ class Throttle(Filter[ThrottleOptions]):
     """Holds requests up as its group says; without limits it costs nothing."""
 
     Options = ThrottleOptions
-    reopen_options = frozenset({"throttle-group"})
+    kept_options = reopen_options = frozenset({"throttle-group"})
     member: Member | None = None
 
     @classmethod
@@ -110,6 +110,10 @@ class Throttle(Filter[ThrottleOptions]):
         """Wait, then write."""
         await self._admit(len(buf), is_write=True)
         await self.child.pwrite(offset, buf, flags)
+
+    async def pwrite_compressed(self, offset: int, buf: memoryview) -> None:
+        """Have it compressed further down."""
+        await self.pwrite(offset, buf, Write.COMPRESSED)
 
     async def write_zeroes(self, offset: int, length: int, flags: int) -> None:
         """Wait as for a write."""

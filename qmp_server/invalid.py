@@ -37,9 +37,9 @@ class InvalidInput(ProtocolError):
         text = "".join(
             f".{part}" if isinstance(part, str) else index.format(part) for part in reversed(parts)
         )
-        if parts and isinstance(parts[-1], str):
-            text = text[1:]
-        return text or "<anonymous>"
+        if not parts:
+            return "<anonymous>"
+        return text[1:] if isinstance(parts[-1], str) else text
 
 
 class WrongType(InvalidInput):

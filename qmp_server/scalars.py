@@ -27,6 +27,12 @@ _BOOLEANS: Final = {
 }
 
 
+def c_int(value: int, bits: int = 32) -> int:
+    """Return what is left of a number in an integer of C: its low bits, signed."""
+    half = 1 << (bits - 1)
+    return (value + half) % (2 * half) - half
+
+
 def _parse(text: str) -> int:
     match = _INTEGER.fullmatch(text)
     if match is None:

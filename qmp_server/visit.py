@@ -53,7 +53,7 @@ def visit(
     keyval: bool = False,
     profile: Profile = ALL,
     *,
-    drop: str = "",
+    drop: str | None = None,
 ) -> Any:
     """Return ``value`` as an instance of ``hint``; raise InvalidInput if it does not fit.
 
@@ -329,7 +329,7 @@ class MemberTable:
             self.rows.append((member.wire, member.name, visitor, member.optional))
         self.all_optional = all(optional for *_, optional in self.rows)
 
-    def read(self, value: Mapping[str, Any], drop: str = "") -> dict[str, Any]:
+    def read(self, value: Mapping[str, Any], drop: str | None = None) -> dict[str, Any]:
         """Return the members by Python name; those that are absent are left out."""
         out: dict[str, Any] = {}
         wire = ""
@@ -346,10 +346,10 @@ class MemberTable:
             self._refuse(value, drop)
         return out
 
-    def _refuse(self, value: Mapping[str, Any], drop: str) -> None:
+    def _refuse(self, value: Mapping[str, Any], drop: str | None) -> None:
         seen = [wire for wire, *_ in self.rows if wire in value]
         error = Unexpected()
-        error.parts.append(first_left(list(value), [drop] * (drop in value) + seen))
+        error.parts.append(first_left(list(value), [k for k in value if k == drop] + seen))
         raise error
 
 
@@ -372,7 +372,7 @@ class _StructVisitor:
         self.mode = mode
         self.table: MemberTable | None = None
 
-    def __call__(self, value: Any, drop: str = "") -> Struct:
+    def __call__(self, value: Any, drop: str | None = None) -> Struct:
         if not isinstance(value, dict):
             raise WrongType("object")
         table = self.table

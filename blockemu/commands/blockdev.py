@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from blockemu import filenames
 from blockemu.backend import Backend, drained
 from blockemu.blockdev_options import BlockdevOptions
-from blockemu.chain import in_chain
+from blockemu.chain import find_base, in_chain
 from blockemu.commands.context import Context
 from blockemu.commands.fds import take_socket
 from blockemu.connecting import sockets_by_name
@@ -61,7 +61,8 @@ async def add_node(emu: Emulator, plain: dict[str, Any]) -> None:
     """Open a node that belongs to the monitor."""
     if plain.get("node-name") is None:
         raise NodeNameMissing
-    plain["cache"] = {"direct": False, "no-flush": False} | plain.get("cache", {})
+    if plain.get("cache") != {}:  # that one is an option that no driver knows
+        plain["cache"] = {"direct": False, "no-flush": False} | plain.get("cache", {})
     flags = Flags(inactive=emu.graph.incoming)
     node = await emu.opener.open({"read-only": False} | plain, flags=flags)
     node.monitor_owned = True
@@ -293,7 +294,7 @@ async def change_backing_file(
     emu, graph = context.emu, context.emu.graph
     root = graph.root_node(device)
     image = graph.lookup_either(None, image_node_name)
-    if image.backing is None:
+    if find_base(image) is image:
         raise NoBackingFile
     graph.check_unblocked(root, "change")
     if not in_chain(root, image):

@@ -15,6 +15,7 @@ from blockemu.jobs.block_job import BlockJob
 from blockemu.node import Node
 from blockemu.perm import Perm, api_perm_names
 from blockemu.qmp_server.dispatch import command
+from blockemu.qmp_server.scalars import c_int
 from blockemu.schema.bitmaps import BlockDirtyInfo
 from blockemu.schema.jobs import BlockDeviceIoStatus
 from blockemu.schema.nodes import (
@@ -105,7 +106,7 @@ def describe_node(
             direct=flags.direct,
             no_flush=flags.no_flush,
         ),
-        write_threshold=node.write_threshold,
+        write_threshold=c_int(node.write_threshold, 64),
         dirty_bitmaps=describe_bitmaps(node),
     )
 

@@ -88,12 +88,11 @@ class InternalSnapshot(Action):
             raise EmptyName
         if snapshots.find(node, None, name) is not None:
             raise NameTaken(name, device)
-        clocks = self.emu.clocks
         now = time.time_ns() // 1000 * 1000
         wanted = Snapshot(
             id="", name=_cut(name), l1_table_offset=0, l1_size=0, disk_size=0, vm_state_size=0,
             date_sec=now // NSEC, date_nsec=now % NSEC, icount=None,
-            vm_clock_nsec=clocks.virtual.now(),
+            vm_clock_nsec=self.emu.guest_time(),
         )  # fmt: skip
         try:
             self._taken = await snapshots.create(node, wanted)

@@ -68,8 +68,8 @@ class AmendJob(Job):
         finally:
             self.progress.current, self.progress.remaining = 1, 0
 
-    async def clean(self) -> None:
-        """Let go of the node."""
+    def release(self) -> None:
+        """Let go of the node, which is in use until the job is forgotten (blockdev_amend_free)."""
         self._node.end_amend()
         self._node.holds -= 1
-        await self._graph.release(self._node)
+        self.jobs.conclude(lambda: self._graph.release(self._node))

@@ -225,7 +225,7 @@ class MachineSnapshots:
         if not name:
             name = time.strftime("vm-%Y%m%d%H%M%S", time.localtime(now // _NSEC))
         name = name.encode()[:_LONGEST].decode(errors="ignore")
-        clock = self._emu.clocks.virtual.now()
+        clock = self._emu.guest_time()
         size = await self._write_state(node, doing)
         wanted = Snapshot(
             id="", name=name, l1_table_offset=0, l1_size=0, disk_size=0, vm_state_size=0,
@@ -285,6 +285,7 @@ class MachineSnapshots:
                     raise Wrapped(where, e) from e
             self._emu.emit(Reset(guest=False, reason=ShutdownCause.SNAPSHOT_LOAD))
             await self._read_state(node, found.vm_state_size)
+            self._emu.machine.run_time = found.vm_clock_nsec
 
     async def _read_state(self, node: Node[Any], size: int) -> None:
         data = bytearray(size)

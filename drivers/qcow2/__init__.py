@@ -23,7 +23,7 @@ from blockemu.drivers.qcow2 import parts
 from blockemu.drivers.qcow2.cleaner import Cleaner
 from blockemu.drivers.qcow2.handover import put_away, take_back
 from blockemu.drivers.qcow2.image import Image
-from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, snapshot_info, specific_info
+from blockemu.drivers.qcow2.info import ImageInfoSpecificQCow2Wrapper, specific_info
 from blockemu.drivers.qcow2.new_options import AMEND_TEXTS, CREATE_TEXTS, BlockdevCreateOptionsQcow2
 from blockemu.drivers.qcow2.opening import open_image, probe
 from blockemu.drivers.qcow2.options import (
@@ -72,8 +72,10 @@ class Qcow2(Parts, Node[Qcow2Options]):
     text_options = CREATE_TEXTS
     amend_options = AMEND_TEXTS
     is_format = True
+    late_children = frozenset({"data-file"})
     supports_backing = True
     reopen_options = CHANGEABLE
+    kept_options = frozenset({"encrypt"})
     size_options = SIZES
     image: Image
     volume: "LuksVolume | None" = None  # where the key is, if there is a header for it
@@ -375,12 +377,11 @@ class Qcow2(Parts, Node[Qcow2Options]):
         return specific_info(self.image, self.volume)
 
     def image_info(self) -> dict[str, Any]:
-        """Return whether refcounts may be wrong, and the internal snapshots."""
+        """Return whether refcounts may be wrong, and whether it is encrypted."""
         header = self.image.header
         return {
             "dirty-flag": bool(header.incompatible_features & DIRTY),
             "encrypted": True if header.crypt_method else None,
-            "snapshots": snapshot_info(self.image.snapshots),
         }
 
     # Requests

@@ -6,10 +6,9 @@ from blockemu.images.qcow2 import constants as c
 from blockemu.images.qcow2.bitmaps import AUTO, IN_USE, StoredBitmap
 from blockemu.images.qcow2.extensions import Extensions
 from blockemu.images.qcow2.header import Header
-from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.qmp_server.qapi import U32, QEnum, Since, Struct, Union, fields, replace
 from blockemu.schema.crypto import QCryptoBlockInfoLUKS
-from blockemu.schema.images import SnapshotInfo, SpecificInfo
+from blockemu.schema.images import SpecificInfo
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.image import Image
@@ -123,23 +122,6 @@ def _bitmap_info(bitmap: StoredBitmap) -> Qcow2BitmapInfo:
         if bitmap.flags & bit
     ]
     return Qcow2BitmapInfo(name=bitmap.name, granularity=1 << bitmap.granularity_bits, flags=flags)
-
-
-def snapshot_info(snapshots: list[Snapshot]) -> list[SnapshotInfo] | None:
-    """Describe the internal snapshots, None if there are none."""
-    return [
-        SnapshotInfo(
-            id=s.id,
-            name=s.name,
-            vm_state_size=s.vm_state_size,
-            date_sec=s.date_sec,
-            date_nsec=s.date_nsec,
-            vm_clock_sec=s.vm_clock_nsec // 1_000_000_000,
-            vm_clock_nsec=s.vm_clock_nsec % 1_000_000_000,
-            icount=s.icount,
-        )
-        for s in snapshots
-    ] or None
 
 
 def _describe(

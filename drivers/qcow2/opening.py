@@ -193,6 +193,9 @@ async def _open_data_file(
     A name from the image is a plain file's, whatever it looks like: ``json:`` or a protocol in it
     would let an image open what its author likes.
     """
+    said = node.said_late.pop("data-file", None)
+    if said is not None and not node.flags.no_io:
+        await node.services.open_child(node, "data-file", Role.DATA, said)
     given = "data-file" in node.children
     if not header.has_data_file:
         if given:

@@ -42,6 +42,7 @@ CHANGEABLE = SIZES | {  # by a reopen
     "pass-discard-other",
     "overlap-check",
     "cache-clean-interval",
+    "encrypt",
 }
 
 

@@ -43,7 +43,6 @@ NOT_IN_TOOLS = frozenset(
         "objects",
         "qom",
         "runstate",
-        "snapshots",
         "startup",
         "streams",
         "throttle_group",
