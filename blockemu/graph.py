@@ -464,3 +464,15 @@ def unblock(node: Node[Any], reason: str) -> None:
         if blocker.reason == reason:
             del node.blockers[i]
             return
+
+
+class NoBackingOfDriver(QmpError):
+    """The format has no backing files."""
+
+    template = "Driver '{}' of node '{}' does not support backing files"
+
+
+def check_may_have_backing(node: Node[Any]) -> None:
+    """Raise NoBackingOfDriver if a node can have no backing child (bdrv_set_backing_hd)."""
+    if not node.supports_backing and not node.is_filter:
+        raise NoBackingOfDriver(node.driver, node.name)

@@ -214,21 +214,24 @@ class Opener:
         held: list[Node[Any]],
     ) -> Node[Any]:
         driver = self._driver(options["driver"]) if "driver" in options else None
+        if protocol or ("file" not in options and filename is None):
+            if driver is None:
+                raise NeitherDriverNorFile
+            return await self._open_driver(driver, options, explicit, flags, {}, held, probed=False)
         me = Parent(flags, options, is_format=True)  # as if: QEMU opens it before it has a driver
-        given: dict[str, Node[Any]] = {}
-        if not protocol and ("file" in options or filename is not None):
-            given["file"] = await self._child(options.get("file"), filename, me, Role.IMAGE, held)
-        probed = driver is None
-        if driver is None and "file" not in given:
-            raise NeitherDriverNorFile
-        if driver is None:
-            options["driver"] = await self._probe(given["file"])
-            driver = self._driver(options["driver"])
+        file = await self._child(options.get("file"), filename, me, Role.IMAGE, held)
+        root = Backend(perm=Perm.NONE, shared=Perm.ALL)  # QEMU has one on it until all is open
+        self.graph.insert(root, file)
         try:
-            return await self._open_driver(driver, options, explicit, flags, given, held, probed)
+            probed = driver is None
+            if driver is None:
+                options["driver"] = await self._probe(root)
+                driver = self._driver(options["driver"])
+            return await self._open_driver(
+                driver, options, explicit, flags, {"file": file}, held, probed
+            )
         finally:
-            if "file" in given:  # QEMU had a root on it meanwhile
-                await self.graph.rest(given["file"])
+            await self.graph.remove(root)
 
     async def _open_driver(
         self,
@@ -375,21 +378,17 @@ class Opener:
         held.append(node)
         return node
 
-    async def _probe(self, file: Node[Any]) -> str:
+    async def _probe(self, file: Backend) -> str:
         """Guess the format of an image; an empty one is raw."""
-        probe = Backend(perm=Perm.NONE, shared=Perm.ALL)
-        self.graph.insert(probe, file)
         try:
-            size = min(PROBE_SIZE, probe.length)
+            size = min(PROBE_SIZE, file.length)
             if not size:
                 return "raw"
             head = bytearray(size)
-            await probe.pread(0, head)
+            await file.pread(0, head)
         except OSError as e:
             raise CouldNotProbe(os.strerror(e.errno or errno.EIO)) from e
-        finally:
-            await self.graph.remove(probe)
-        return filenames.probe(bytes(head), file.full_filename, self.drivers)
+        return filenames.probe(bytes(head), file.node.full_filename, self.drivers)
 
     # Helpers
 

@@ -10,7 +10,7 @@ from blockemu.backend import drained
 from blockemu.blockdev_options import BLOCKDEV
 from blockemu.chain import skip_implicit
 from blockemu.errors import QmpError
-from blockemu.graph import Cycle, FrozenLink, Graph
+from blockemu.graph import Cycle, FrozenLink, Graph, check_may_have_backing
 from blockemu.node import Flags, Node
 from blockemu.node_options import DetectZeroesUnmap, Parent, flatten, inherit, set_flags
 from blockemu.perm import Role
@@ -71,12 +71,6 @@ class WrongFilterChild(QmpError):
     """A filter has one child only."""
 
     template = "'{}' is a {} filter node that does not support a {} child"
-
-
-class NoBackingOfDriver(QmpError):
-    """The format has no backing files."""
-
-    template = "Driver '{}' of node '{}' does not support backing files"
 
 
 @record
@@ -214,8 +208,8 @@ class Queue:
             raise WrongFilterChild(node.name, node.driver, name)
         if edge is not None and edge.frozen:
             raise FrozenLink(name, node.name, edge.node.name)
-        if name == "backing" and not node.supports_backing and not node.is_filter:
-            raise NoBackingOfDriver(node.driver, node.name)
+        if name == "backing":
+            check_may_have_backing(node)
         if edge is not None:
             self.graph.detach(edge, transaction)
         if new is not None:

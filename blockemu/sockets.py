@@ -45,7 +45,7 @@ class CannotBindInet(QmpError):
 class NoInetSocket(QmpError):
     """(why): the kernel has no sockets of this kind, or there was no port to try."""
 
-    template = "Failed to create a socket: {}"
+    template = "Failed to create a socket{}"
 
 
 class CannotResolve(QmpError):
@@ -213,7 +213,7 @@ def _unlink(path: str) -> None:
 
 def _listen_inet(address: InetAddress, backlog: int) -> socket.socket:
     """Listen at the first address and port that are free (inet_listen_saddr)."""
-    why, created = os.strerror(0), False
+    why, created = "", False  # no port to try is no error of the host's
     for family, _, proto, _, where in _resolve(address, socket.AI_PASSIVE):
         first = where[1]
         for port in range(first, (first if address.last is None else address.last) + 1):
@@ -233,7 +233,7 @@ def _listen_inet(address: InetAddress, backlog: int) -> socket.socket:
                 why = str(e.strerror)
             else:
                 return sock
-    raise NoFreePort(why) if created else NoInetSocket(why)
+    raise NoFreePort(why) if created else NoInetSocket(f": {why}" if why else "")
 
 
 def _bind(sock: socket.socket, where: Any, *, only_v6: bool) -> None:

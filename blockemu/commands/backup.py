@@ -12,6 +12,7 @@ from blockemu.creation import img_create
 from blockemu.dirty import ALLOW_READONLY, DirtyBitmap
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
+from blockemu.graph import check_may_have_backing
 from blockemu.image_info import virtual_size
 from blockemu.jobs.backup import BackupJob, BackupSettings, create_backup
 from blockemu.jobs.group import Group
@@ -138,6 +139,7 @@ class BackupToFile(BackupAction):
         target.holds += 1
         try:
             if sync is MirrorSyncMode.NONE:
+                check_may_have_backing(target)
                 with Transaction() as transaction:
                     self.graph.add_child(target, "backing", Role.COW, source, transaction)
             self.job = await make_job(self.emu, wanted, sync, source, target, self.group)
