@@ -161,7 +161,7 @@ async def _connect(family: int, proto: int, where: Any) -> socket.socket:
 
 
 async def _established(sock: socket.socket, where: Any) -> None:
-    """Connect: local ones are there at once (the loop's own way imports ssl, and knows no MPTCP)."""
+    """Connect: local ones are there at once (the loop's own way imports ssl and knows no MPTCP)."""
     code = sock.connect_ex(where)
     if code == errno.EINPROGRESS:
         loop = asyncio.get_running_loop()
