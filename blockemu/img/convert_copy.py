@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Coroutine, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from blockemu.node import Write
 from blockemu.ratelimit import RateLimit
 from blockemu.records import field, record
 from blockemu.route import Commit, Segments
+from blockemu.sysfile import FileLeaf
 
 ON_THREAD = 256 << 10  # bytes from which on a read goes to a thread
 
@@ -301,11 +303,14 @@ def _read_segments(segments: Segments, view: memoryview) -> None:
 
 
 def _write_segments(segments: Segments, view: memoryview) -> None:
-    at = 0
-    for leaf, host, length in segments:
-        assert leaf is not None
-        leaf.write_now(host, view[at : at + length])
-        at += length
+    """Write when no other thread writes there: see ``offload`` (``make bench``: convert)."""
+    first = segments[0][0]
+    with first.written if isinstance(first, FileLeaf) else nullcontext():
+        at = 0
+        for leaf, host, length in segments:
+            assert leaf is not None
+            leaf.write_now(host, view[at : at + length])
+            at += length
 
 
 def _clusters(view: memoryview, size: int) -> Iterator[tuple[int, int, bool]]:
