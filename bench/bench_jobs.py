@@ -20,9 +20,14 @@ Job = Callable[[Path, str], Sample]
 def started(program: str) -> Session:
     """Start a daemon and have it do a first, small job: what is imported late is, then."""
     session = Session(program)
-    for name in ("one", "other"):
-        session("blockdev-add", driver="null-co", node_name=name, size=MIB, read_zeroes=True)
-    session.job("blockdev-backup", device="one", target="other", sync="full")
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        for name in ("one", "other"):
+            image = qcow2(Path(folder, name), MIB)
+            quietly("qemu-io", "-f", "qcow2", "-c", f"write -q 0 {MIB // 2}", image)
+            session.open(name, image)
+        session.job("blockdev-backup", device="one", target="other", sync="full")
+        for name in ("one", "other"):
+            session("blockdev-del", node_name=name)
     return session
 
 

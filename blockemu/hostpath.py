@@ -10,6 +10,7 @@ from blockemu.errors import HostError, QmpError
 from blockemu.hostspace import FileSpace
 from blockemu.locking import ImageLock
 from blockemu.perm import Perm
+from blockemu.qmp_server.scalars import c_int
 
 NUL: Final = b"\xc0\x80"  # what a JSON string's \\u0000 is in a C string of QEMU's
 DEFAULT_EXTENT_HINT: Final = 1 << 20  # bytes
@@ -88,7 +89,7 @@ def make_image(
     if nocow:
         _set_nocow(fd)
     warning = _set_extent_hint(fd, DEFAULT_EXTENT_HINT if extent_hint is None else extent_hint)
-    space.resize(size, exact=True, prealloc=prealloc)
+    space.resize(c_int(size, 64), exact=True, prealloc=prealloc)
     return warning if extent_hint else None
 
 
