@@ -155,6 +155,26 @@ def loads(report: Report, servers: dict[str, Server], disk: str, goals: dict[str
         report.compare(load, variants, "op/s", more_is_better=True, goal=goal)
 
 
+def on_disk(report: Report, servers: dict[str, Server]) -> None:
+    """Put loads on a file full of data, and on one that is a single hole."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:  # where a disk is, mostly
+        for program, server in servers.items():
+            for disk, data in (("full", os.urandom(SIZE)), ("hole", b"")):
+                path = Path(name, f"{program}.{disk}")
+                path.write_bytes(data)
+                os.truncate(path, SIZE)
+                server.session.open(disk, path, "raw")
+                server.session.export(disk, writable=True)
+        for disk, some in (("full", (R1, R16, W1, W16)), ("hole", (R1, R16))):
+            for load in some:
+                variants = {program: server.fio(disk, load) for program, server in servers.items()}
+                report.compare(f"{disk}: {load}", variants, "op/s", more_is_better=True)
+        for server in servers.values():
+            for disk in ("full", "hole"):
+                server.session("block-export-del", id=disk, mode="hard")
+                server.session("blockdev-del", node_name=disk)
+
+
 def run(report: Report) -> None:
     """Measure each load on each disk."""
     with tempfile.TemporaryDirectory(dir=FOLDER) as name, ExitStack() as stack:
@@ -193,6 +213,8 @@ def run(report: Report) -> None:
                     variants = {p: server.fio("raw", load) for p, server in servers.items()}
                     goal = Goal(ratio=1.5) if load == W16 else None
                     report.compare(load, variants, "op/s", more_is_better=True, goal=goal)
+        with report.section("NBD: a raw file on a disk; client and server on one core"):
+            on_disk(report, servers)
         with report.section("NBD: 64 idle connections"):
             variants = {
                 program: lambda program=program: idle_connections(program, folder)
