@@ -45,6 +45,7 @@ class Loop(asyncio.SelectorEventLoop):
         self._eyes = _Selector()
         self.direct = self._eyes.direct
         super().__init__(self._eyes)
+        self._eyes.tell = self.call_exception_handler
 
     def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """Do as any loop."""
@@ -82,6 +83,7 @@ class _Selector(EpollSelector):
         super().__init__()
         self.direct: dict[int, Callback] = {}
         self.awaited = False
+        self.tell: Callable[[dict[str, Any]], None]
         self._epoll = select.epoll.fromfd(os.dup(self.fileno()))
 
     def close(self) -> None:
@@ -104,22 +106,25 @@ class _Selector(EpollSelector):
             for fd, events in found:
                 callback = direct.get(fd)
                 if callback is None or events != select.EPOLLIN:
-                    ready.append(self._told(fd, events))
+                    ready += self._told(fd, events)
                     continue
                 try:
                     callback()
-                except Exception:
-                    ready.append(self._told(fd, events))  # the loop will meet it, and tell
+                except Exception as e:
+                    self.awaited = True  # whoever hears of it may want the loop to do something
+                    self.tell({"message": "what was to be read was not", "exception": e})
             if ready or self.awaited or not found:
                 break
             if end is not None and (timeout := end - monotonic()) <= 0:
                 break
         return ready
 
-    def _told(self, fd: int, events: int) -> tuple[SelectorKey, int]:
-        key, mask = self.get_map()[fd], 0
+    def _told(self, fd: int, events: int) -> list[tuple[SelectorKey, int]]:
+        key, mask = self.get_map().get(fd), 0
+        if key is None:
+            return []  # another's callback has had it forgotten since
         if events & ~select.EPOLLOUT:
             mask |= EVENT_READ
         if events & ~select.EPOLLIN:
             mask |= EVENT_WRITE
-        return key, mask & key.events
+        return [(key, mask & key.events)]

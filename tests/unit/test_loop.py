@@ -147,6 +147,27 @@ def test_who_is_not_watched_any_more_is_not_called(loop: Loop, pair: Pair) -> No
     assert calls == ["ordinary"]
 
 
+def test_of_two_that_are_ready_one_may_have_the_other_forgotten(loop: Loop, pair: Pair) -> None:
+    ours, theirs = pair
+    other, far = socket.socketpair()
+    with other, far:
+        called: list[int] = []
+
+        def first_come(mine: socket.socket, others: socket.socket) -> None:
+            mine.recv(100)
+            called.append(mine.fileno())
+            loop.remove_reader(others.fileno())
+            loop.call_soon(loop.stop)
+
+        watch(loop, ours.fileno(), lambda: first_come(ours, other))
+        watch(loop, other.fileno(), lambda: first_come(other, ours))
+        theirs.send(b"1")
+        far.send(b"1")
+        loop.run_forever()
+        assert len(called) == 1
+        loop.remove_reader(called[0])
+
+
 def test_a_descriptor_that_can_be_written_to_as_well_takes_the_ordinary_way(
     loop: Loop, pair: Pair
 ) -> None:
