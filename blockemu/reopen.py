@@ -67,6 +67,12 @@ class ImplicitChild(QmpError):
     template = "Cannot replace implicit {} child of {}"
 
 
+class NoFileChild(QmpError):
+    """What a file would be to a driver that has none is not known."""
+
+    template = "Cannot set file child to format node without file child"
+
+
 class WrongFilterChild(QmpError):
     """A filter has one child only."""
 
@@ -210,6 +216,8 @@ class Queue:
             raise FrozenLink(name, node.name, edge.node.name)
         if name == "backing":
             check_may_have_backing(node)
+        elif edge is None:
+            raise NoFileChild
         if edge is not None:
             self.graph.detach(edge, transaction)
         if new is not None:
