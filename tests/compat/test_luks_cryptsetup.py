@@ -88,7 +88,7 @@ def run(
     """Run a program; where QEMU cannot measure time, again."""
     path = str(BIN / name) if name.startswith("blockemu") else name
     command = [path, *map(str, arguments)]
-    for _ in range(20):
+    for _ in range(200):
         done = subprocess.run(
             command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False, timeout=120
         )
