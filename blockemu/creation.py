@@ -13,6 +13,7 @@ from blockemu.create_options import BlockdevDriver, CreationOptions, TextOption,
 from blockemu.errors import HostError, QmpError
 from blockemu.images.errors import FormatError
 from blockemu.node import Flags, Node
+from blockemu.node_options import NO_CACHE_MODES, fill_cache
 from blockemu.opening import Opener
 from blockemu.optlist import number, parse_options, size
 from blockemu.paths import combine, has_protocol, is_absolute
@@ -156,7 +157,7 @@ class ImageCreator:
             node = self.graph.lookup(ref)
         else:
             plain = {"read-only": False, "auto-read-only": False} | dump(ref)
-            plain["cache"] = {"direct": False, "no-flush": False} | plain.get("cache", {})
+            fill_cache(plain, NO_CACHE_MODES)
             node = await self.opener.open(plain)
         async with self._held(node):
             yield node

@@ -9,6 +9,7 @@ from blockemu.perm import Role
 from blockemu.records import record
 
 Options = dict[str, Any]
+NO_CACHE_MODES: Options = {"direct": False, "no-flush": False}
 
 
 class ForceShareWritable(QmpError):
@@ -100,9 +101,7 @@ def inherit(role: Role, parent: Parent, options: Options) -> bool:
     """
     theirs = parent.options
     cache = {k: v for k, v in theirs.get("cache", {}).items() if k in ("direct", "no-flush")}
-    cache |= options.get("cache", {})
-    if cache and options.get("cache") != {}:  # that one is an option that no driver knows
-        options["cache"] = cache
+    fill_cache(options, cache)
     _default(options, theirs, "force-share")
     if role & Role.COW:
         options.setdefault("read-only", True)
@@ -114,6 +113,13 @@ def inherit(role: Role, parent: Parent, options: Options) -> bool:
     below_format = parent.is_format and not role & Role.COW
     filtered = parent.is_protocol and role & Role.FILTERED
     return bool(below_format or role & Role.METADATA or filtered)
+
+
+def fill_cache(options: Options, modes: Options) -> None:
+    """Fill in the cache modes that are not said; ``{}`` stays, for no driver knows that option."""
+    said = options.get("cache")
+    if said != {} and (modes or said):
+        options["cache"] = modes | (said or {})
 
 
 def _default(options: Options, theirs: Options, key: str) -> None:

@@ -21,6 +21,7 @@ from blockemu.node_options import (
     Options,
     Parent,
     check_flags,
+    fill_cache,
     flatten,
     inherit,
     merged,
@@ -156,7 +157,7 @@ class Opener:
         flags, protocol = replace(given) if given is not None else Flags(), False
         if defaults:
             options = defaults | options
-            options["cache"] = defaults.get("cache", {}) | explicit.get("cache", {})
+            fill_cache(options, defaults.get("cache", {}))
         if parent is not None:
             flags.inactive = parent.flags.inactive
             protocol = inherit(role, parent, options)

@@ -67,7 +67,7 @@ class Machine:
 
     @property
     def run_time(self) -> int:
-        """How long it has run, in nanoseconds: its own clock, which stands while it does."""
+        """How long it has run, in nanoseconds: its own clock, which stops when it does."""
         return self._ran + (self._clock.now() - self._since if self.running else 0)
 
     @run_time.setter

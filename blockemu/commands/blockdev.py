@@ -18,7 +18,7 @@ from blockemu.emulator import Emulator
 from blockemu.errors import HostError, InvalidParameterValue, NoSuchNode, QmpError
 from blockemu.graph import Graph
 from blockemu.node import Flags, Node
-from blockemu.node_options import flatten
+from blockemu.node_options import NO_CACHE_MODES, fill_cache, flatten
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import dump
@@ -61,8 +61,7 @@ async def add_node(emu: Emulator, plain: dict[str, Any]) -> None:
     """Open a node that belongs to the monitor."""
     if plain.get("node-name") is None:
         raise NodeNameMissing
-    if plain.get("cache") != {}:  # that one is an option that no driver knows
-        plain["cache"] = {"direct": False, "no-flush": False} | plain.get("cache", {})
+    fill_cache(plain, NO_CACHE_MODES)
     flags = Flags(inactive=emu.graph.incoming)
     node = await emu.opener.open({"read-only": False} | plain, flags=flags)
     node.monitor_owned = True

@@ -10,6 +10,7 @@ from compat.verdicts import (
     bitmaps,
     chain_jobs,
     control,
+    drawn,
     drivers,
     exports,
     filters,
@@ -41,6 +42,7 @@ GROUPS = [
         iothreads,
         quorum,
         writers,
+        drawn,
     )
     for group in module.GROUPS
 ]

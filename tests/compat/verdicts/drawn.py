@@ -1,0 +1,57 @@
+"""What commands drawn at random (``drawn_commands``) were answered otherwise, until it was mended."""
+
+from compat.drawn_commands import prepare
+from compat.verdicts.table import Group
+
+GROUPS = [
+    Group(
+        "drawn-options",
+        r"""
++ blockdev-add {"driver": "null-co", "node-name": "null", "size": 1048576}
+- blockdev-add {"driver": "null-co", "node-name": "x", "cache": {}}
+- blockdev-add {"driver": "raw", "node-name": "x", "cache": {}, "file": "null"}
+- blockdev-add {"driver": "raw", "node-name": "x", "file": {"driver": "null-co", "cache": {}}}
+- blockdev-add {"driver": "blkdebug", "node-name": "x", "inject-error": [], "image": "null"}
+- blockdev-add {"driver": "blkdebug", "node-name": "x", "take-child-perms": [], "image": "null"}
+- blockdev-add {"driver": "quorum", "node-name": "x", "children": ["null"], "vote-threshold": 4611686018427387904}
+- query-block {"": 1}
+- object-add {"qom-type": "throttle-group", "id": "g", "limits": {"iops-write-max": 5}, "x-iops-read-max-length": 4611686018427387904}
+- object-add {"qom-type": "secret", "id": "s", "keyid": "s", "data": "d"}
+- blockdev-add {"driver": "qcow2", "node-name": "x", "file": "null", "data-file": "none"}
+- blockdev-add {"driver": "nbd", "node-name": "x", "server": {"type": "inet", "host": "127.0.0.1", "port": "1", "mptcp": true}}
+- nbd-server-start {"addr": {"type": "inet", "data": {"host": "127.0.0.1", "port": "1", "numeric": true, "to": 0}}}
++ object-add {"qom-type": "throttle-group", "id": "tg"}
++ blockdev-add {"driver": "throttle", "node-name": "t", "file": "null", "throttle-group": "tg"}
++ blockdev-add {"driver": "compress", "node-name": "c", "file": "t"}
+- blockdev-reopen {"options": [{"driver": "throttle", "node-name": "t", "file": "null"}]}
+- blockdev-reopen {"options": [{"driver": "throttle", "node-name": "null", "throttle-group": "tg", "file": "c"}]}
++ block-set-write-threshold {"node-name": "null", "write-threshold": -1}
++ query-named-block-nodes {"flat": true}
+""",
+        files=prepare,
+    ),
+    Group(
+        "drawn-images",
+        r"""
++ blockdev-add {"driver": "raw", "node-name": "raw", "file": {"driver": "file", "filename": "b.raw"}}
++ blockdev-add {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": "a.qcow2"}}
+- blockdev-reopen {"options": [{"driver": "quorum", "node-name": "q", "children": ["raw"], "vote-threshold": 1}]}
+- blockdev-reopen {"options": [{"driver": "raw", "node-name": "q", "file": "q", "offset": 512}]}
+- blockdev-reopen {"options": [{"driver": "qcow2", "node-name": "q", "file": "raw", "encrypt": {"format": "luks"}}]}
+- blockdev-add {"driver": "preallocate", "node-name": "q", "file": {"driver": "copy-before-write", "node-name": "x", "file": "raw", "target": "raw"}}
+- drive-backup {"job-id": "j", "device": "q", "sync": "none", "bitmap-mode": "on-success", "target": "a.raw", "format": "raw", "mode": "existing"}
++ blockdev-create {"job-id": "k", "options": {"driver": "file", "filename": "text", "size": -1}}
+. wait k concluded
++ query-jobs
++ blockdev-create {"job-id": "l", "options": {"driver": "qcow2", "size": 65536, "file": {"driver": "null-co", "size": 1048576, "cache": {}}}}
+. wait l concluded
++ query-jobs
++ x-blockdev-amend {"job-id": "a", "node-name": "q", "options": {"driver": "qcow2"}}
+. wait a concluded
+- blockdev-del {"node-name": "q"}
++ job-dismiss {"id": "a"}
++ blockdev-del {"node-name": "q"}
+""",
+        files=prepare,
+    ),
+]
