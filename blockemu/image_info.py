@@ -11,7 +11,6 @@ from blockemu.node import Node
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import dump
 from blockemu.schema.images import ImageInfo, SnapshotInfo
-from blockemu.snapshots import info, listed
 
 SNAPSHOT_TITLES = f"{'ID':<10}{'TAG':<17}{'VM SIZE':>8}{'DATE':>20}{'VM CLOCK':>13}{'ICOUNT':>11}"
 
@@ -58,6 +57,8 @@ def describe_image(node: Node[Any], below: ImageInfo | None = None) -> ImageInfo
 
 
 def _snapshots(node: Node[Any]) -> list[SnapshotInfo]:
+    from blockemu.snapshots import info, listed  # start-up: tools but ``info`` only print outlines
+
     try:
         return [info(snapshot) for snapshot in listed(node)]
     except OSError:
