@@ -34,6 +34,7 @@ class Pair:
 
     def __init__(self, folder: Path, sender: Kind, receiver: Kind) -> None:
         self.path = folder / "stream"
+        self.another = lambda: sender(folder / "another", *OPTIONS)
         self.here = sender(folder / "here", *OPTIONS)
         self.there = receiver(folder / "there", *OPTIONS, "-incoming", "defer")
 
@@ -50,14 +51,10 @@ class Pair:
             (self.there, "server", "server"),
         ):
             set_capabilities(daemon, *CAPABILITIES)
-            daemon(
-                "object-add",
-                qom_type=f"tls-creds-{kind}",
-                id="tls0",
-                dir=str(people / who),
-                endpoint=endpoint,
-            )
-            daemon("migrate-set-parameters", tls_creds="tls0")
+            encrypt(daemon, kind, endpoint, people / who)
+        return self.fill()
+
+    def fill(self) -> str:
         self.here("block-dirty-bitmap-add", node="n", name="a", granularity=512)
         line = 'qemu-io n "write 1M 3M"'
         self.here("human-monitor-command", {"command-line": line})
@@ -71,6 +68,11 @@ class Pair:
         ends = ("completed", "failed")
         data = self.here.wait("MIGRATION", lambda told: told["status"] in ends)
         return str(data["status"])
+
+
+def encrypt(daemon: Daemon, kind: str, endpoint: str, keys: Path) -> None:
+    daemon("object-add", qom_type=f"tls-creds-{kind}", id="tls0", dir=str(keys), endpoint=endpoint)
+    daemon("migrate-set-parameters", tls_creds="tls0")
 
 
 @pytest.fixture
@@ -170,24 +172,28 @@ def test_a_machine_stays_if_the_other_side_speaks_in_clear_text(
 
 @pytest.mark.parametrize("kind", [Real, Ours], ids=["real", "ours"])
 def test_who_speaks_in_clear_text_is_not_heard(pair: Make, people: Path, kind: Kind) -> None:
-    """And whoever comes then is."""
+    """And whoever comes then is.
+
+    That is another machine: one of QEMU's that failed while it sent may be asked to send again
+    before it has put its first stream away, and breaks down.
+    """
     with pair(kind, kind) as both:
-        held = both.prepare(people, kind="anon")
+        both.prepare(people, kind="anon")
         both.here("migrate-set-parameters", tls_creds="")
         both.wait()
         set_capabilities(both.here, "return-path")
         assert both.migrate() == "failed"
         assert both.there("query-status")["status"] == "inmigrate"
-        both.here("migrate-set-parameters", tls_creds="tls0")
-        both.here("migrate-set-capabilities", capabilities=[OFF])
+        assert both.here.stop() == 0
+        both.here = both.another()
+        set_capabilities(both.here, *CAPABILITIES)
+        encrypt(both.here, "anon", "client", people / "client")
+        held = both.fill()
         assert both.migrate() == "completed"
         both.there.wait("MIGRATION", lambda data: data["status"] == "completed")
         assert sha(both.there, "a") == held
         assert "TLS handshake failed: " in both.there.errors()
         assert both.here.stop() == both.there.stop() == 0
-
-
-OFF = {"capability": "return-path", "state": False}
 
 
 @pytest.mark.parametrize("uri", ["exec:cat >/dev/null", "unix:none", "fd:none"])
