@@ -8,20 +8,17 @@ from typing import Annotated, Any
 
 from blockemu.blockdev_options import NodeOptions
 from blockemu.create_options import CreationOptions, Creator, Texts
-from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
+from blockemu.file_access import FileAccess
 from blockemu.file_creation import (
-    FDSET,
     TEXT_OPTIONS,
     BlockdevCreateOptionsFile,
     create_file,
     options_of,
     remove_file,
 )
-from blockemu.file_errors import NativeNeedsDirect, NoReservations, NotRegular, NotWritable
-from blockemu.hostpath import open_path
+from blockemu.file_errors import NativeNeedsDirect, NoReservations, NotRegular
 from blockemu.hostspace import DeviceSpace, FileSpace, drop_pages, status_of
-from blockemu.locking import ImageLock, Opened
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
@@ -29,12 +26,7 @@ from blockemu.qmp_server.qapi import Features, QEnum, Since, values
 from blockemu.records import replace
 from blockemu.route import NO_ROUTE, Placed, Ranges, Route, linear
 from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificFile
-from blockemu.sysfile import (
-    DirectLeaf,
-    FileLeaf,
-    device_is_read_only,
-    direct_alignment,
-)
+from blockemu.sysfile import DirectLeaf, FileLeaf
 from blockemu.transaction import Transaction
 from blockemu.unwatched import UNWATCHED, Watcher
 
@@ -85,12 +77,7 @@ class FileOptions(BlockdevOptionsFile, tag="file", features=("dynamic-auto-read-
 
 
 class HostFile(Node[BlockdevOptionsFile]):
-    """What the drivers share (after block/file-posix.c).
-
-    The number of the descriptor stays while the node is open.  Where another access mode is
-    needed (auto-read-only, a reopen), the file is opened anew and takes over the number when the
-    transaction commits, so a thread's request is done on one or the other.
-    """
+    """What the drivers share (after block/file-posix.c)."""
 
     is_protocol = True
     needs_filename = True
@@ -99,7 +86,7 @@ class HostFile(Node[BlockdevOptionsFile]):
     has_holes = True
     unmaps_zeroes = True
     always_allocated = True
-    fd = -1
+    fd = -1  # its number, which stays while the node is open
     leaf: FileLeaf | DirectLeaf
     journal: Watcher = UNWATCHED  # what remembers changes, while somebody does
     space: FileSpace | DeviceSpace
@@ -121,17 +108,23 @@ class HostFile(Node[BlockdevOptionsFile]):
         self.discards = [0, 0, 0]  # done, failed, bytes
         if options.pr_manager is not None:
             raise NoReservations(options.pr_manager)
-        self._wanted = self._settled = (Perm.NONE, Perm.ALL)
-        self._active = self._next = self._open(self._open_flags(Perm.NONE))
-        self.fd = self._active.fd
+        flags = self._open_flags(Perm.NONE)
+        self._access = FileAccess(
+            self.services,
+            options.filename,
+            flags,
+            locks=self._locks,
+            on_change=lambda: self.leaf.recall(),
+        )
+        self.fd = self._access.fd
         try:
-            if options.aio is BlockdevAioOptions.NATIVE and not self._active.flags & os.O_DIRECT:
+            if options.aio is BlockdevAioOptions.NATIVE and not self._access.direct:
                 raise NativeNeedsDirect
             self._check_type(os.fstat(self.fd).st_mode)
             self._set_up()
             self.services.opened(self)
         except BaseException:
-            self._close(self.fd)
+            self._access.close()
             self.fd = -1
             raise
 
@@ -143,10 +136,9 @@ class HostFile(Node[BlockdevOptionsFile]):
 
     def _set_up(self) -> None:
         """Set up I/O as the descriptor wants it; direct I/O has its own kind of leaf."""
-        align = self._active.align
-        direct = self._active.flags & os.O_DIRECT
+        align = self._access.align
         self.limits = Limits(request_alignment=align)
-        self.leaf = DirectLeaf(self.fd, align) if direct else FileLeaf(self.fd)
+        self.leaf = DirectLeaf(self.fd, align) if self._access.direct else FileLeaf(self.fd)
         self.space = self._make_space()
 
     def _open_flags(self, perm: Perm) -> int:
@@ -157,35 +149,12 @@ class HostFile(Node[BlockdevOptionsFile]):
         direct = os.O_DIRECT if flags.direct else 0
         return self.extra_flags | direct | (os.O_RDWR if write else os.O_RDONLY)
 
-    def _open(self, flags: int) -> Opened:
-        """Open the file once more; raises QmpError."""
-        name = self.options.filename
-        if name.startswith(FDSET):
-            fd = self.services.fdsets.dup(name, flags)
-        else:
-            fd = open_path(name, flags)
-        if flags & os.O_RDWR and device_is_read_only(fd):
-            self._close(fd)
-            raise NotWritable(os.strerror(errno.EACCES))
-        try:
-            align = direct_alignment(fd) if flags & os.O_DIRECT else 1
-        except BaseException:
-            self._close(fd)
-            raise
-        return Opened(fd, flags, ImageLock(fd), align)
-
-    def _close(self, fd: int) -> None:
-        if self.options.filename.startswith(FDSET):
-            self.services.fdsets.close(fd)
-        else:
-            os.close(fd)
-
     async def close(self) -> None:
         """Close the file, if it was opened; its locks go with it."""
         if self.fd >= 0:
             self.leaf.recall()
             self.leaf.forget_pages()
-            self._close(self.fd)
+            self._access.close()
             self.fd = -1
 
     async def reopen(
@@ -212,88 +181,19 @@ class HostFile(Node[BlockdevOptionsFile]):
     # Permissions
 
     def set_perm(self, perm: Perm, shared: Perm, transaction: Transaction) -> None:
-        """Lock the image accordingly, and open it for writing when the first writer comes.
+        """Lock the image accordingly, and open it for writing when the first writer comes."""
+        access, flags = self._access, self._open_flags(perm)
 
-        Until the commit the old descriptor holds the locks of before and after; a transaction may
-        change its mind as often as it likes.
-        """
-        before = self._wanted, self._next
-        target = self._matching(self._open_flags(perm))
-        try:
-            self._lock(perm, shared)
-        except BaseException:
-            self._drop(target, unless=self._next)
-            raise
-        self._wanted, self._next = (perm, shared), target
+        def settled() -> None:
+            if access.direct is not isinstance(self.leaf, DirectLeaf):
+                self._set_up()
+                self.changed()
 
-        def undo() -> None:
-            self._wanted, self._next = before
-            self._drop(target, unless=self._next)
-            self._keep()
+        access.set_perm(perm, shared, flags, self.exact_filename, transaction)
+        transaction.on_commit(settled)
 
-        def settle() -> None:
-            self._drop(target, unless=self._next)
-            self._settle()
-
-        transaction.on_abort(undo)
-        transaction.on_commit(settle)
-
-    def _matching(self, flags: int) -> Opened:
-        """Return a descriptor with these flags: used, or wanted last, or new."""
-        for opened in (self._active, self._next):
-            if opened.flags == flags:
-                return opened
-        return self._open(flags)
-
-    def _lock(self, perm: Perm, shared: Perm) -> None:
-        """Hold what was needed before and what will be; on failure only the former."""
-        lock = self._active.lock
-        if self.options.locking is OnOffAuto.OFF or self.flags.inactive:
-            return
-        if not (perm & ~lock.used or ~shared & ~lock.unshared):
-            return
-        try:
-            lock.take(perm, ~shared)
-            lock.check(perm, shared, self.exact_filename)
-        except BaseException:
-            self._keep()
-            raise
-
-    def _keep(self) -> None:
-        """Let go of locks that neither the permissions settled on nor the wanted ones need."""
-        if self.flags.inactive:
-            return
-        perm, shared = self._wanted
-        was_perm, was_shared = self._settled
-        self._active.lock.keep(perm | was_perm, ~shared | ~was_shared)
-
-    def _drop(self, opened: Opened, *, unless: Opened) -> None:
-        if opened is not unless and opened is not self._active and opened.fd >= 0:
-            self._close(opened.fd)
-            opened.fd = -1
-
-    def _settle(self) -> None:
-        """Make the permissions wanted last those that count."""
-        self._settled = self._wanted
-        if self._next is not self._active:
-            self._take_over(self._next, self._active)
-        self._keep()
-
-    def _take_over(self, new: Opened, old: Opened) -> None:
-        """Give the old descriptor's number to the new one, which gets the locks first."""
-        try:
-            new.lock.take(old.lock.used, old.lock.unshared)
-        except QmpError as e:
-            self.services.warn(str(e))  # nobody locks exclusively: this does not happen
-        self.leaf.recall()
-        os.dup2(new.fd, old.fd, inheritable=False)
-        self._close(new.fd)
-        new.fd = -1
-        changed, old.flags, old.align = new.flags ^ old.flags, new.flags, new.align
-        self._next = old
-        if changed & os.O_DIRECT:
-            self._set_up()
-            self.changed()
+    def _locks(self) -> bool:
+        return self.options.locking is not OnOffAuto.OFF and not self.flags.inactive
 
     # What it tells of itself
 
@@ -390,7 +290,7 @@ class HostFile(Node[BlockdevOptionsFile]):
             else:
                 await self.pool.run(os.fdatasync, self.fd)
         except OSError as e:
-            if not self._active.flags & os.O_DIRECT:
+            if not self._access.direct:
                 self._sync_error = e.errno or errno.EIO
             raise
         flushed()

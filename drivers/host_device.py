@@ -53,7 +53,7 @@ class HostDevice(HostFile):
             raise NotDevice(self.driver, self.exact_filename)
 
     def _make_space(self) -> DeviceSpace:
-        return DeviceSpace(self.fd, cached=not self._active.flags & os.O_DIRECT)
+        return DeviceSpace(self.fd, cached=not self._access.direct)
 
     def driver_stats(self) -> BlockStatsSpecific | None:
         """Return the counts of discards."""
