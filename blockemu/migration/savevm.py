@@ -309,19 +309,18 @@ class MachineSnapshots:
         await self._delete(name, self._check(devices))
 
     async def _delete(self, name: str, included: list[Node[Any]], *, quiet: bool = False) -> None:
-        async with drained(*self._graph):
-            for node in included:
-                found = next((s for s in snapshots.listed(node) if s.name == name), None)
-                if found is None:
-                    continue
-                try:
-                    await snapshots.delete(
-                        node, found.id, found.name, device=self._graph.device_name(node)
-                    )
-                except (QmpError, OSError) as e:
-                    if not quiet:
-                        where = f"Could not delete snapshot '{name}' on '{self._name(node)}'"
-                        raise Wrapped(where, e) from e
+        for node in included:
+            found = next((s for s in snapshots.listed(node) if s.name == name), None)
+            if found is None:
+                continue
+            device = self._graph.device_name(node)
+            try:
+                async with drained(node):
+                    await snapshots.delete(node, found.id, found.name, device=device)
+            except (QmpError, OSError) as e:
+                if not quiet:
+                    where = f"Could not delete snapshot '{name}' on '{self._name(node)}'"
+                    raise Wrapped(where, e) from e
 
 
 def reading_status(emu: "Emulator", data: bytes) -> int:

@@ -116,3 +116,22 @@ def test_jobs_stand_still_for_a_moment_when_the_machine_stops(
         daemon("query-status")
 
     play(both, script)
+
+
+@pytest.mark.parametrize("tag", ["taken", "absent"])
+def test_only_who_has_the_snapshot_stands_still_while_it_is_deleted(both: Both, tag: str) -> None:
+    def prepare(folder: Path) -> None:
+        chain(folder)
+        image("snapshot", "-c", "taken", "top.qcow2", cwd=folder)
+
+    def script(daemon: Daemon) -> None:
+        daemon("block-commit", device="d", base_node="base", job_id="commit")
+        daemon.job_until("commit", "ready")
+        for devices in (["base"], ["top"]):
+            daemon("snapshot-delete", job_id="delete", tag=tag, devices=devices)
+            daemon.job_until("delete", "concluded")
+            daemon("query-jobs")
+            daemon("job-dismiss", id="delete")
+        daemon("human-monitor-command", {"command-line": f"delvm {tag}"})
+
+    both(script, *DISK, oracle=Machine, ours=BlockemuMachine, prepare=prepare, racing=True)
