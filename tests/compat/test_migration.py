@@ -445,6 +445,9 @@ def test_it_can_be_cancelled_before_the_switchover_and_before_it_begins(
         here("migrate_cancel")
         assert here("query-migrate") == {"status": "cancelled"}
         ends = ["MIGRATIONcancelling", "RESUME", "MIGRATIONcancelled"]
-        assert heard(here)[2:] == ["STOP", "MIGRATIONpre-switchover", *ends]
+        told = heard(here)[2:]
+        if kind is Real and "MIGRATIONdevice" in told:  # before its thread saw the end
+            told.remove("MIGRATIONdevice")
+        assert told == ["STOP", "MIGRATIONpre-switchover", *ends]
         assert there.ended() == 1
         assert here.stop() == 0
