@@ -10,7 +10,7 @@ from typing import Any
 
 from blockemu.backend import Backend, drained
 from blockemu.edge import Edge
-from blockemu.errors import NodeNotFound, NoSuchNode, QmpError
+from blockemu.errors import NodeNotFound, NoSuchNode, QmpError, Wrapped
 from blockemu.node import Blocker, Node
 from blockemu.optlist import is_identifier
 from blockemu.perm import Perm, Role
@@ -314,9 +314,10 @@ class Graph:
     async def insert_above(self, top: Node[Any], node: Node[Any]) -> None:
         """Move all parents of ``node`` to ``top``, which stands on it (bdrv_insert_node)."""
         async with drained(node):
-            with Transaction() as transaction:
-                self.replace(node, top, transaction)
-                refresh(top, node, transaction=transaction)
+            try:
+                self.replace_node(node, top)
+            except QmpError as e:
+                raise Wrapped("Could not replace node", e, hint=e.hint) from e
 
     def append(self, top: Node[Any], node: Node[Any]) -> None:
         """Put ``top`` on ``node`` and move the parents there (bdrv_append, block.c)."""

@@ -6,6 +6,7 @@ from typing import Any
 from blockemu.errors import QmpError
 from blockemu.node import Flags
 from blockemu.perm import Role
+from blockemu.qmp_server.order import in_order
 from blockemu.records import record
 
 Options = dict[str, Any]
@@ -61,17 +62,32 @@ def without(options: Options, path: list[str | int]) -> Any:
     return at.pop(path[-1])
 
 
-def flatten(options: Mapping[str, Any], prefix: str = "") -> Options:
-    """Return nested options with dotted names; empty ones stay what they are (qdict_flatten)."""
-    flat: Options = {}
-    for key, value in options.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value:
-            flat |= flatten({str(i): each for i, each in enumerate(value)}, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
+def flatten(options: Mapping[str, Any]) -> Options:
+    """Return nested options with dotted names; empty ones stay what they are (qdict_flatten).
+
+    What was nested comes last, in the order in which QEMU walks objects.
+    """
+    flat = {key: value for key, value in options.items() if not _is_nested(value)}
+    for key in in_order(options):
+        if key not in flat:
+            _flatten(options[key], key, flat)
     return flat
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, (Mapping, list)) and bool(value)
+
+
+def _flatten(value: Any, name: str, into: Options) -> None:
+    """Add what a value consists of, under names that begin with its own."""
+    if not _is_nested(value):
+        into[name] = value
+    elif isinstance(value, list):
+        for i, each in enumerate(value):
+            _flatten(each, f"{name}.{i}", into)
+    else:
+        for key in in_order(value):
+            _flatten(value[key], f"{name}.{key}", into)
 
 
 def spread(

@@ -25,6 +25,7 @@ GROUPS = [
 + blockdev-add {"driver": "compress", "node-name": "c", "file": "t"}
 - blockdev-reopen {"options": [{"driver": "throttle", "node-name": "t", "file": "null"}]}
 - blockdev-reopen {"options": [{"driver": "throttle", "node-name": "null", "throttle-group": "tg", "file": "c"}]}
+- blockdev-backup {"job-id": "j", "device": "t", "sync": "full", "target": "null"}
 + block-set-write-threshold {"node-name": "null", "write-threshold": -1}
 + query-named-block-nodes {"flat": true}
 """,
@@ -38,6 +39,7 @@ GROUPS = [
 - blockdev-reopen {"options": [{"driver": "quorum", "node-name": "q", "children": ["raw"], "vote-threshold": 1}]}
 - blockdev-reopen {"options": [{"driver": "raw", "node-name": "q", "file": "q", "offset": 512}]}
 - blockdev-reopen {"options": [{"driver": "qcow2", "node-name": "q", "file": "raw", "encrypt": {"format": "luks"}}]}
+- blockdev-reopen {"options": [{"driver": "copy-before-write", "node-name": "raw", "file": "q", "target": "none", "bitmap": {"node": "q", "name": "q"}}]}
 - blockdev-add {"driver": "preallocate", "node-name": "q", "file": {"driver": "copy-before-write", "node-name": "x", "file": "raw", "target": "raw"}}
 - drive-backup {"job-id": "j", "device": "q", "sync": "none", "bitmap-mode": "on-success", "target": "a.raw", "format": "raw", "mode": "existing"}
 + blockdev-create {"job-id": "k", "options": {"driver": "file", "filename": "text", "size": -1}}
