@@ -30,6 +30,7 @@ _MUCH_MAPPED = 64 << 20
 _POPULATE_READ = 22  # advice to map pages that are there
 _XFS_DIOINFO = 0x800C581E  # struct of three uint32: memory, smallest and largest transfer
 _CDROM_DRIVE_STATUS, _CDSL_CURRENT = 0x5326, 0x7FFFFFFF
+_TMPFS = 0x01021994
 _UNSUPPORTED = (errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 
 
@@ -46,6 +47,7 @@ def _libc() -> "ctypes.CDLL":
     libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
     return libc
 
 
@@ -89,6 +91,12 @@ def os_error(code: int) -> OSError:
 def device_is_read_only(fd: int) -> bool:
     """Tell whether a block device is set read-only, which ``open`` does not mind."""
     return stat.S_ISBLK(os.fstat(fd).st_mode) and bool(_ioctl_int(fd, _BLKROGET))
+
+
+def is_tmpfs(fd: int) -> bool:
+    """Tell whether a file is in tmpfs; not if that cannot be found out."""
+    told = (ctypes.c_long * 64)()  # more than a struct statfs, which begins with the type
+    return not _libc().fstatfs(fd, told) and told[0] == _TMPFS
 
 
 def is_cdrom(filename: str) -> bool:
@@ -170,13 +178,14 @@ def data_runs(fd: int, offset: int, end: int, most: int) -> list[tuple[int, int]
 class HostLeaf(Leaf):
     """What lies in a file, and what the file system said of holes in it."""
 
-    __slots__ = ("_asked", "data_end", "data_start", "fd")
+    __slots__ = ("_asked", "_paged", "data_end", "data_start", "fd")
     memory: bool = False  # whether the file system never waits
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.fd = fd
         self._asked: set[int] = set()  # parts of the file: see ``ask``
+        self._paged: bool | None = None
         self.forget_data()
 
     def forget_data(self) -> None:
@@ -194,15 +203,31 @@ class HostLeaf(Leaf):
         self._asked.update(_parts(offset, min(end, offset + (_MOST_ASKED << _PART))))
         return runs
 
+    def _whole_pages(self) -> bool:
+        """Tell whether all of a page is data or none of it: so it is in tmpfs."""
+        if self._paged is None:
+            self._paged = is_tmpfs(self.fd)
+        return self._paged
+
     def data_now(self, offset: int, end: int) -> list[tuple[int, int]] | None:
         """Ask the file system; on a disk, only where it has been asked before.
 
         Only data is remembered: somebody else may fill a hole.  Saves reads of holes the way
         through coroutines and a thread (``make bench``: growth).
         """
-        if not self.memory and (self.writing or not self._asked.issuperset(_parts(offset, end))):
-            return None
         try:
+            if not self.memory:
+                if self.writing or not self._asked.issuperset(_parts(offset, end)):
+                    return None
+            elif offset // PAGE == (end - 1) // PAGE and self._whole_pages():
+                # Where there is no more data to come, asking for some would make an exception
+                # (``make bench``: growth, reads of what is allocated and a hole below).
+                stop = os.lseek(self.fd, offset, os.SEEK_HOLE)
+                if stop == offset:
+                    return []
+                if stop >= end:
+                    self.data_start, self.data_end = offset, stop
+                    return [(offset, end)]
             runs = data_runs(self.fd, offset, end, _MOST_RUNS)
         except OSError:
             return None  # it will be met again

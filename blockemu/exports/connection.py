@@ -8,15 +8,14 @@ requests in it, and answers them with one send.  What cannot be planned runs as 
 import asyncio
 import errno
 import os
-import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from blockemu.backend import Backend
 from blockemu.buffers import lazy_buffer
 from blockemu.eager import start
-from blockemu.exports.holes import known, with_holes
-from blockemu.exports.outgoing import ARENA, DATA, SMALL, Outgoing
+from blockemu.exports.holes import with_holes
+from blockemu.exports.outgoing import ARENA, FULL, SMALL, Outgoing
 from blockemu.exports.requests import Request, Requests, error_reply
 from blockemu.loop import watch
 from blockemu.nbd import wire
@@ -27,7 +26,7 @@ from blockemu.streams import Stream
 WINDOW: Final = 256 << 10  # bytes received at once
 MOST_TASKS: Final = 16  # requests of a client that wait for something (MAX_NBD_REQUESTS)
 _HEAD: Final = wire.REQUEST.size
-_HOLE = struct.Struct(">IHHQIQI")  # the same and a size
+_unpack = wire.REQUEST.unpack_from
 
 
 class Connection:
@@ -62,8 +61,9 @@ class Connection:
         if self._busy:  # not told so before: mostly clients wait for the answer
             self._pause()
             return
+        end, stream = self._end, self._stream
         try:
-            got = self._stream.recv_into(self._window[self._end :])
+            got = stream.recv_into(self._window[end:] if end else self._window)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as e:
@@ -74,9 +74,9 @@ class Connection:
         if not got:
             self._at_end()
             return
-        self._end += got
+        self._end = end + got
         self._serve()
-        if self._stream.pending and self._reading:
+        if stream.pending and self._reading:
             self._loop.call_soon(self._read_on)
 
     def _at_end(self) -> None:
@@ -129,7 +129,7 @@ class Connection:
         need = _HEAD
         ends = broken = False
         while self._end - self._start >= _HEAD and len(self._tasks) < MOST_TASKS:
-            head = wire.REQUEST.unpack_from(self._window, self._start)
+            head = _unpack(self._window, self._start)
             magic, flags, kind, cookie, offset, length = head
             if magic != wire.REQUEST_MAGIC:
                 self._refuse(cookie, f"invalid magic (got 0x{magic:x})")
@@ -149,7 +149,7 @@ class Connection:
                     break
                 self._write(flags, cookie, offset, length, route)
                 continue
-            if kind == wire.CMD_READ and self._out.crowded(length):
+            if self._out.used > FULL and kind == wire.CMD_READ and self._out.crowded(length):
                 self._out.flush()
                 if self._out.sending:
                     break
@@ -175,8 +175,12 @@ class Connection:
         self._flush()
         if self._writes:
             self._write_on_thread(route)
-        self._make_room(need)
-        self._pause_or_resume()
+        if self._start < self._end or need > _HEAD:
+            self._make_room(need)
+        elif not self._busy:
+            self._start = self._end = 0
+        if self._out.sending or self._tasks or self._busy or not self._reading:
+            self._pause_or_resume()
 
     def _make_room(self, need: int) -> None:
         if self._busy:
@@ -227,15 +231,15 @@ class Connection:
             return False
         if self._structured and not flags:
             leaf, host, size = segments[0]
-            if len(segments) > 1 or not known(leaf, host, size):
+            if len(segments) > 1 or not (
+                leaf is None or (leaf.data_start <= host and host + size <= leaf.data_end)
+            ):
                 found = with_holes(segments, route)
                 if found is None:
                     return False
                 segments, (leaf, host, size) = found, found[0]
             if leaf is None and size == length:
-                kind = wire.CHUNK_OFFSET_HOLE
-                head = (wire.CHUNK_MAGIC, wire.CHUNK_DONE, kind, cookie, 12, offset, size)
-                self._out.pack(_HOLE, *head)
+                self._out.hole(wire.CHUNK_DONE, cookie, offset, size)
                 return True
             if leaf is not None and size == length <= SMALL and not leaf.late:
                 return self._out.data(cookie, offset, leaf, host, size)
@@ -256,22 +260,20 @@ class Connection:
     def _simple(self, cookie: int, length: int, segments: Segments) -> bool:
         if length > SMALL or any(leaf is None for leaf, _, _ in segments):
             return False
-        self._out.pack(wire.SIMPLE, wire.SIMPLE_MAGIC, 0, cookie)
+        self._out.done(cookie)
         return all(
             self._out.payload(leaf, host, size) for leaf, host, size in segments if leaf is not None
         )
 
     def _chunks(self, cookie: int, offset: int, segments: Segments) -> bool:
         last = len(segments) - 1
-        out, magic = self._out, wire.CHUNK_MAGIC
+        out = self._out
         for index, (leaf, host, size) in enumerate(segments):
             done = wire.CHUNK_DONE if index == last else 0
             if leaf is None:
-                kind = wire.CHUNK_OFFSET_HOLE
-                out.pack(_HOLE, magic, done, kind, cookie, 12, offset, size)
+                out.hole(done, cookie, offset, size)
             else:
-                kind = wire.CHUNK_OFFSET_DATA
-                out.pack(DATA, magic, done, kind, cookie, size + 8, offset)
+                out.head(done, cookie, offset, size)
                 if not out.payload(leaf, host, size):
                     return False
             offset += size
@@ -300,23 +302,27 @@ class Connection:
     ) -> None:
         """Carry out a planned write, or leave it for the thread."""
         segments, commit = planned
-        at = code = 0
-        late = len(segments) == 1 and segments[0][0] is not None and segments[0][0].late
-        for leaf, _, _ in segments:
-            if late or leaf is None or not leaf.inline_writes:
-                self._postpone(segments, payload)
-                self._after.append((cookie, offset, len(payload), commit))
-                return
+        length = len(payload)
+        leaf = segments[0][0]
+        if len(segments) > 1:
+            now = all(leaf is not None and leaf.inline_writes for leaf, _, _ in segments)
+        else:
+            now = leaf is not None and leaf.inline_writes and not leaf.late
+        if not now:
+            self._postpone(segments, payload)
+            self._after.append((cookie, offset, length, commit))
+            return
+        code = at = 0
         try:
             for leaf, host, size in segments:
                 assert leaf is not None
-                part = payload if size == len(payload) else payload[at : at + size]
+                part = payload if size == length else payload[at : at + size]
                 leaf.recall()
                 leaf.write_now(host, part)
                 at += size
         except OSError as e:
             code = e.errno or errno.EIO
-        self._written(cookie, offset, len(payload), commit, code, route)
+        self._written(cookie, offset, length, commit, code, route)
 
     def _postpone(self, segments: Segments, payload: memoryview) -> None:
         """Leave a write for the end of the batch."""
@@ -341,7 +347,7 @@ class Connection:
             reply = error_reply(cookie, code, text, structured=self._structured)
             self._out.append(reply)
         else:
-            self._out.pack(wire.SIMPLE, wire.SIMPLE_MAGIC, 0, cookie)
+            self._out.done(cookie)
 
     def _write_together(self, route: Route) -> None:
         """Carry out writes, a segment each, that are cheaper together."""

@@ -1,11 +1,6 @@
 """Holes in files of which NBD clients hear as they read."""
 
-from blockemu.route import Leaf, Route, Segment, Segments
-
-
-def known(leaf: Leaf | None, host: int, size: int) -> bool:
-    """Tell whether a segment is known to have no holes, or is one."""
-    return leaf is None or (leaf.data_start <= host and host + size <= leaf.data_end)
+from blockemu.route import Route, Segment, Segments
 
 
 def with_holes(segments: Segments, route: Route) -> Segments | None:
@@ -13,10 +8,13 @@ def with_holes(segments: Segments, route: Route) -> Segments | None:
     parts: list[Segment] = []
     for segment in segments:
         leaf, at, size = segment
-        if leaf is None or leaf in route.solid or known(leaf, at, size):
+        if leaf is None:
             parts.append(segment)
             continue
         end = at + size
+        if (leaf.data_start <= at and end <= leaf.data_end) or leaf in route.solid:
+            parts.append(segment)
+            continue
         runs = None if leaf in route.unsure else leaf.data_now(at, end)
         if runs is None:
             return None

@@ -1,6 +1,7 @@
 """How the file driver turns runs of data into extents, and knows holes."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from blockemu.extents import ALLOCATED, DATA, ZERO
 from blockemu.hostspace import status_of
-from blockemu.sysfile import FileLeaf
+from blockemu.sysfile import PAGE, FileLeaf, data_runs, is_tmpfs
 
 D, Z = DATA | ALLOCATED, ZERO | ALLOCATED
 
@@ -109,3 +110,25 @@ def test_a_file_of_many_pieces_is_not_described_at_once(tmp_path: Path) -> None:
         leaf.memory = True
         assert leaf.data_now(0, 6400 * KIB) is None
         assert leaf.data_now(0, 128 * KIB) == [(0, 4096), (64 * KIB, 68 * KIB)]
+
+
+def test_a_page_in_memory_is_looked_at_once_and_the_same_is_found() -> None:
+    try:
+        folder = tempfile.TemporaryDirectory(dir="/dev/shm")
+    except OSError:
+        pytest.skip("/dev/shm is not there")
+    with folder as name, Path(name, "sparse").open("w+b") as file:
+        fd, page = file.fileno(), PAGE
+        file.truncate(9 * page)
+        os.pwrite(fd, b"data", 3 * page + 7)
+        os.pwrite(fd, b"data", 5 * page - 1)
+        os.ftruncate(fd, 8 * page + 100)
+        leaf = FileLeaf(fd)
+        assert is_tmpfs(fd)
+        assert leaf.memory
+        for at in range(0, 8 * page + 1, page):
+            for first, last in ((0, page), (0, 1), (page - 1, page), (50, 99), (page // 2, page)):
+                start, end = at + first, at + last
+                runs = [(max(a, start), min(b, end)) for a, b in data_runs(fd, start, end, 64)]
+                assert leaf.data_now(start, end) == (runs if start < 8 * page + 100 else None)
+                leaf.forget_data()
