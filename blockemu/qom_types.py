@@ -3,7 +3,7 @@
 The order is that of QEMU's own table, which is a hash table of all its types, ours or not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from blockemu.authz import Authz, AuthzList, AuthzSimple
@@ -65,15 +65,15 @@ _ROWS: Final = (
 TYPES: Final = {row.name: row for row in _ROWS}
 
 
-def is_a(type_: Type, name: str, known: Mapping[str, Type] = TYPES) -> bool:
+def is_a(type_: Type, name: str) -> bool:
     """Tell whether a type is, derives from or implements another."""
     if name == "user-creatable" and issubclass(type_.cls, UserObject):
         return True
-    return any(each.name == name for each in _line(type_, known))
+    return any(each.name == name for each in _line(type_))
 
 
-def _line(type_: Type, known: Mapping[str, Type]) -> Iterator[Type]:
+def _line(type_: Type) -> Iterator[Type]:
     yield type_
     while type_.parent:
-        type_ = known[type_.parent]
+        type_ = TYPES[type_.parent]
         yield type_

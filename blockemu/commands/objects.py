@@ -1,19 +1,15 @@
 """object-add and object-del, and the qom- commands."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from blockemu.commands.context import Context
 from blockemu.errors import DeviceNotFound, InvalidParameterValue
-from blockemu.machine.board import ABSTRACT, KNOWN
-from blockemu.machine.device import describe_properties, specimen
-from blockemu.machine.machine_types import machine_types
-from blockemu.machine.machine_types import specimen as looked_at
-from blockemu.machine.qom_rows import all_types
+from blockemu.machine import type_facts
+from blockemu.machine.type_facts import known_types
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import ABSENT, Since, Struct, visit
-from blockemu.qom import NoSuchClass, class_properties, list_class_properties
-from blockemu.qom_types import TYPES, Type, is_a
+from blockemu.qom import NoSuchClass, list_class_properties
+from blockemu.qom_types import TYPES, is_a
 from blockemu.schema.objects import ObjectOptions
 
 
@@ -86,47 +82,42 @@ def qom_list_types(
     context: Context, *, implements: str | None = None, abstract: bool | None = None
 ) -> list[ObjectTypeInfo]:
     """List the types of objects, those that implement an interface or derive from a type."""
-    known = _types(context)
+    if _has_machine(context):
+        return [
+            ObjectTypeInfo(name=t.name, abstract=t.abstract or None, parent=t.parent or None)
+            for t in known_types().values()
+            if (abstract or not t.abstract)
+            and (implements is None or type_facts.is_a(t.name, implements))
+        ]
     return [
         ObjectTypeInfo(name=t.name, abstract=t.abstract or None, parent=t.parent or None)
-        for t in known.values()
-        if (abstract or not t.abstract) and (implements is None or is_a(t, implements, known))
+        for t in TYPES.values()
+        if (abstract or not t.abstract) and (implements is None or is_a(t, implements))
     ]
 
 
-def _types(context: Context) -> Mapping[str, Type]:
-    """Return the types of objects; a machine has devices as well."""
-    return all_types() if context.emu.devices.buses else TYPES
+def _has_machine(context: Context) -> bool:
+    """Tell whether there is a machine, which has many more types."""
+    return bool(context.emu.devices.buses)
 
 
 @command(since="2.12")
 def qom_list_properties(context: Context, *, typename: str) -> list[ObjectPropertyInfo]:
     """List the properties that all objects of a type have."""
-    known = _types(context)
-    if typename not in known:
-        raise NoSuchClass(typename)
-    if not is_a(known[typename], "object", known):
-        raise InvalidParameterValue("typename", "a QOM type")
-    if typename in TYPES:
+    if not _has_machine(context):
+        if typename not in TYPES:
+            raise NoSuchClass(typename)
+        if not is_a(TYPES[typename], "object"):
+            raise InvalidParameterValue("typename", "a QOM type")
         return _infos(list_class_properties(TYPES[typename].cls))
-    if typename in machine_types() and not known[typename].abstract:
-        one = looked_at(known[typename])
-        return _described(one.list_properties(), one)
-    if typename not in KNOWN:
-        return _described(list_class_properties(known[typename].cls), known[typename].cls)
-    made = specimen(KNOWN[typename])
-    return _described(made.list_properties(), made)
-
-
-def _described(rows: list[tuple[str, str]], owner: Any) -> list[ObjectPropertyInfo]:
-    """Return properties with what is said of them."""
-    known = class_properties(owner if isinstance(owner, type) else type(owner))
-    infos = []
-    for name, type_ in rows:
-        found = known.get(name) if isinstance(owner, type) else owner.property(name)
-        description = found.description if found is not None else None
-        infos.append(ObjectPropertyInfo(name=name, type=type_, description=description))
-    return infos
+    if typename not in known_types():
+        raise NoSuchClass(typename)
+    if not type_facts.is_a(typename, "object"):
+        raise InvalidParameterValue("typename", "a QOM type")
+    return [
+        ObjectPropertyInfo(name=row.name, type=row.type, description=row.description)
+        for row in type_facts.rows_of(typename)
+    ]
 
 
 @command(since="1.2")
@@ -135,19 +126,19 @@ def device_list_properties(context: Context, *, typename: str) -> list[ObjectPro
 
     @typename: the type
     """
-    model = KNOWN.get(typename)
-    if model is None:
-        if typename not in TYPES and typename not in ABSTRACT and typename not in machine_types():
-            raise DeviceNotFound(typename)
+    found = known_types().get(typename)
+    if found is None:
+        raise DeviceNotFound(typename)
+    if found.abstract or not type_facts.is_a(typename, "device"):
         raise InvalidParameterValue("typename", "a non-abstract device type")
     return [
         ObjectPropertyInfo(
-            name=each.name,
-            type=each.type,
-            description=each.description,
-            default_value=each.default,
+            name=row.name,
+            type=row.type,
+            description=row.description,
+            default_value=row.default,
         )
-        for each in describe_properties(model)
+        for row in type_facts.taken_by(typename)
     ]
 
 

@@ -336,28 +336,3 @@ def bus_class(type_: str) -> type[Bus]:
 
 
 _BUS: Final = (Property("realized", "bool", bool, lambda bus: True),)
-
-
-def specimen(model: DeviceType) -> Part:
-    """Return a device of a type that is nowhere, to be looked at."""
-    if model.bus == "virtio-bus":
-        inner: Part = _class_of(Inner, model)(model)
-        return inner
-    made = class_of(model)(model, Bus("", model.bus), "")
-    for spec in model.told:
-        made.add_property(_told(spec))
-    return made
-
-
-def describe_properties(model: DeviceType) -> list[Property]:
-    """Return the properties that a type's devices take, in the order that QEMU tells them.
-
-    A device behind the type's is among them.
-    """
-    made = specimen(model)
-    found = [made.property(name) or _child(name, type_) for name, type_ in made.list_properties()]
-    return [each for each in found if not each.name.startswith("legacy-") and each.name not in LATE]
-
-
-def _child(name: str, type_: str) -> Property:
-    return Property(name, type_, str, lambda part: part.child(name).path)

@@ -2,7 +2,7 @@
 
 import json
 
-from blockemu.machine.device import describe_properties
+from blockemu.machine.type_facts import taken_by
 from blockemu.machine.types import BLK_INNER, BY_NAME, SCSI_INNER, TYPES, DeviceType
 from blockemu.qmp_server.qapi import ABSENT
 
@@ -38,7 +38,7 @@ def describe_formats() -> str:
 def _options(model: DeviceType) -> list[str]:
     """Describe the properties that a type takes (qdev_device_help, object_property_help)."""
     rows = []
-    for each in describe_properties(model):
+    for each in taken_by(model.name):
         row = f"  {each.name}=<{each.type}>"
         described = each.description is not None or each.default is not ABSENT
         if described:

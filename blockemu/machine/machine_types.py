@@ -1,6 +1,6 @@
-"""The types of machines and of buses, as lists of types and of their properties have them.
+"""The machines as objects, in the order in which QEMU's hash tables come to list properties.
 
-In the order in which QEMU's hash tables come to list them.  What can be set of a machine is taken
+What can be set of a machine is taken
 on the command line and does nothing.
 """
 
@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 
 from blockemu.machine.models import machines, model
 from blockemu.qom import Object, Property
-from blockemu.qom_types import Type
 
 _DRIVE: Final = "Node name or ID of a block device to use as a backend"
 _TABLE: Final = (
@@ -133,25 +132,11 @@ _ABOVE: Final = {
     "machine": "object",
     "x86-machine": "machine",
     "generic-pc-machine": "x86-machine",
-    "bus": "object",
-    "virtio-bus": "bus",
 }
-_BUSES: Final = {
-    "PCI": "bus",
-    "PCIE": "PCI",
-    "ISA": "bus",
-    "IDE": "bus",
-    "SCSI": "bus",
-    "System": "bus",
-    "floppy-bus": "bus",
-    "i2c-bus": "bus",
-    "virtio-pci-bus": "virtio-bus",
-}
-_OF_BUS: Final = (Row("hotplug-handler", "link<hotplug-handler>"), Row("realized", "bool"))
 
 
 class Typed(Object):
-    """A machine or a bus: ``values`` are those that were set, or that differ in this one."""
+    """A machine: ``values`` are those that were set, or that differ in this one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,8 +165,7 @@ def _parent(name: str) -> str:
 
 
 def _above(name: str) -> str:
-    known = _ABOVE | _BUSES
-    return known[name] if name in known else _parent(name.removesuffix("-machine"))
+    return _ABOVE.get(name) or _parent(name.removesuffix("-machine"))
 
 
 @cache
@@ -192,22 +176,6 @@ def _class(name: str) -> type[Typed]:
     rows = _MICROVM if name == "microvm-machine" else _CLASSES.get(name, ())
     properties = tuple(_property(row) for row in rows)
     return type("Typed", (_class(_above(name)),), {"TYPE": name, "PROPERTIES": properties})
-
-
-@cache
-def machine_types() -> Mapping[str, Type]:
-    """Return the types of machines and buses, with the classes that they derive from."""
-    names = (*_ABOVE, *_BUSES, *(f"{each.name}-machine" for each in machines()))
-    rows = (Type(name, _class(name), _above(name), abstract=name in _ABOVE) for name in names)
-    return {row.name: row for row in rows}
-
-
-def specimen(type_: Type) -> Object:
-    """Return a machine or a bus of a type, to be looked at."""
-    made = type_.cls()
-    for row in _told(type_.name):
-        made.add_property(_property(row))
-    return made
 
 
 def make_machine(name: str) -> Object:
@@ -245,8 +213,6 @@ _DIFFERENT: Final[Mapping[str, Mapping[str, Any]]] = {
 
 def _told(name: str) -> tuple[Row, ...]:
     """Return what each of a type has besides the properties of its class."""
-    if name in _BUSES:
-        return _OF_BUS
     kind = name.removesuffix("-machine")
     if kind in ("none", "x-remote"):
         return _ANY if kind == "none" else _REMOTE

@@ -7,8 +7,6 @@ import pytest
 from compat.test_blockemu_qemu import OURS, REAL, conversation, normal, run
 from compat.test_media import alike
 
-from blockemu.machine.board import ABSTRACT, KNOWN
-
 BASE = ["-display", "none", "-monitor", "none", "-S"]
 NULL = "driver=null-co,size=100M,read-zeroes=on"
 DEVICES = [
@@ -57,36 +55,6 @@ def test_trees_of_buses_and_pci_devices_look_alike(folder, options):
         return [re.sub(r"below-4g-mem-size = [^\\]*", "MEMORY", line) for line in said]
 
     assert told(OURS) == told(REAL)
-
-
-def test_each_type_lists_its_properties_alike(folder):
-    names = [*KNOWN, *sorted(ABSTRACT), "absent", "object", "secret", "iothread", "VGA-absent"]
-    commands = [f'device-list-properties {{"typename": "{name}"}}' for name in names]
-    told = alike(folder, ["-nodefaults"], commands, ["-machine", "none", *BASE])
-    assert told.count("a non-abstract device type") > 5
-
-
-def test_each_class_of_devices_is_known_with_its_parent_and_properties(folder):
-    def told(program):
-        commands = [
-            'qom-list-types {"abstract": true}',
-            'qom-list-types {"implements": "scsi-device"}',
-            *(f'qom-list-properties {{"typename": "{name}"}}' for name in names),
-        ]
-        said, _ = conversation(
-            program, ["-nodefaults"], folder, commands, ["-machine", "none", *BASE]
-        )
-        everything, disks, *rest = [
-            json.loads(line)["return"] for line in said if line.startswith('{"return": [')
-        ]
-        kept = [each for each in everything if each["name"] in names]
-        return sorted(map(str, kept)), sorted(each["name"] for each in disks), rest
-
-    names = [*KNOWN, *sorted(ABSTRACT)]
-    mine, theirs = told(OURS), told(REAL)
-    assert mine[0] == theirs[0]
-    assert set(mine[1]) == {"scsi-hd", "scsi-cd"} <= set(theirs[1])
-    assert mine[2] == theirs[2]
 
 
 @pytest.mark.parametrize("driver", ["virtio-blk", "scsi-hd", "floppy", "ide-cd", "pci-bridge"])

@@ -9,8 +9,6 @@ from compat.test_machine_facts import NONE
 from compat.test_machine_reports import PC
 from compat.test_media import alike
 
-from blockemu.machine.machine_types import machine_types
-
 
 @pytest.fixture
 def folder(tmp_path, program):
@@ -193,32 +191,6 @@ qom-list-properties {"typename": "secret_keyring"}
 
 def test_keys_of_the_kernel_are_looked_for(folder):
     alike(folder, [], KEYS, NONE)
-
-
-DEADLY = "microvm-machine"  # QEMU does not survive that question
-TYPES = [
-    *(
-        f'qom-list-properties {{"typename": "{name}"}}'
-        for name in machine_types()
-        if name != DEADLY
-    ),
-    *(f'device-list-properties {{"typename": "{name}"}}' for name in ("machine", "bus", "PCI")),
-]
-
-
-def test_types_of_machines_and_buses_have_the_same_properties(folder):
-    alike(folder, [], TYPES, NONE)
-
-
-def test_each_type_of_machines_is_listed_with_its_parent(folder):
-    def listed(program):
-        line = 'qom-list-types {"implements": "machine", "abstract": true}'
-        said, _ = conversation(program, [], folder, [line], NONE)
-        (answer,) = (json.loads(each)["return"] for each in said if "generic-pc" in each)
-        return sorted(map(str, answer))
-
-    assert listed(OURS) == listed(REAL)
-    assert len(listed(OURS)) > 50
 
 
 # Of memory and firmware there is none here, nor links to where they would be.
