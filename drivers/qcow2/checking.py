@@ -40,7 +40,8 @@ class NodeStorage:
         """Read some bytes into ``data``."""
         if not 0 <= offset <= MAX_LENGTH - len(data):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        await self.image.file.pread(offset, data)
+        if not self.image.file.route.read_now(offset, data):
+            await self.image.file.pread(offset, data)
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write some bytes."""

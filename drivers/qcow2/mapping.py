@@ -206,7 +206,9 @@ class Mapping:
                 ):
                     end += 1
                 part = raw[at * step : end * step]
-                await file.pread(hosts[at], part.data.cast("B"))
+                data = part.data.cast("B")
+                if not file.route.read_now(hosts[at], data):
+                    await file.pread(hosts[at], data)
                 part.byteswap(inplace=True)
             at = end
         whole = self.split(raw)

@@ -28,8 +28,10 @@ from blockemu.records import replace
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.reader import Reader
 
-TABLES_AT_ONCE = 1 << 18  # bytes of L2 tables a step reads: they stay in the CPU's cache
-STEPS = 16  # that one answer is made of, for to make one takes as long as a step
+LEAST, MOST = 1 << 18, 1 << 21  # bytes of L2 tables a step reads: ``Status.at_once``
+MOST_TABLES = 512  # that a step reads, however small they are: 2 us each
+STEPS = 4  # of the largest kind, that one answer is made of: to make one takes as long as a step
+FEW = 1 << 12  # runs in a step
 ENOUGH = 1 << 15  # runs for an answer
 _STATUS = np.zeros(INVALID + 1, np.uint8)
 _STATUS[[NORMAL, COMPRESSED]] = DATA | ALLOCATED
@@ -38,7 +40,12 @@ _HAS_HOST = np.array(HAS_HOST)
 
 
 class Status:
-    """Describes one image."""
+    """Describes one image.
+
+    ``at_once``: how many bytes of L2 tables the next step reads.  More where there were few runs,
+    since to describe any takes a while, too (``make bench``: images); few where there are many,
+    since others must have their turn.
+    """
 
     def __init__(
         self, image: Image, reader: "Reader", reserve: Callable[[], Awaitable[None]]
@@ -46,6 +53,7 @@ class Status:
         self.image = image
         self.reader = reader
         self.reserve = reserve
+        self.at_once = LEAST
 
     async def block_status(self, offset: int, length: int) -> Extents:
         """Describe as much as some L2 tables tell."""
@@ -53,12 +61,14 @@ class Status:
         index, last = (at >> image.geometry.table_bits for at in (offset, offset + length - 1))
         if index == last and index not in image.mapping.tables:
             await image.table(index)  # to stay at hand: else a disk of holes is never planned
-        at, limit, count = offset, offset + length, 0
+        at, limit, count, read = offset, offset + length, 0, 0
         steps: list[tuple[I64, U8, Table, I64]] = []
-        while at < limit and len(steps) < STEPS and count < ENOUGH:
+        while at < limit and read < STEPS * MOST and count < ENOUGH:
             step, at = await self._step(at, limit)
             steps.append(step)
+            read += self.at_once
             count += len(step[0])
+            self.at_once = min(2 * self.at_once, MOST) if len(step[0]) < FEW else LEAST
         start, kind, entry, host = (np.concatenate(column) for column in zip(*steps, strict=True))
         await self._check(start, at, kind, entry, host)
         if image.header.crypt_method:
@@ -75,7 +85,7 @@ class Status:
         bits, per = geometry.cluster_bits, geometry.l2_size
         index, first = divmod(offset >> bits, per)
         clusters = geometry.clusters(limit) - (offset >> bits)
-        most = max(1, TABLES_AT_ONCE >> bits)
+        most = min(max(1, self.at_once >> bits), MOST_TABLES)
         tables = min(most, -(-(first + clusters) // per))
         try:
             whole = await image.mapping.stretch(index, tables, image.file)

@@ -31,6 +31,13 @@ DAMAGE = {
     "data-unaligned": lambda b: b.poke(b.l2, b.word(b.l2) + 512),
     "zeroes-unaligned": lambda b: b.poke(b.l2, b.word(b.l2) + 513),
     "data-outside": lambda b: b.poke(b.l2, COPIED | 1 << 40),
+    "run-past-the-last-offset": lambda b: (
+        b.poke(b.l2, COPIED | (1 << 56) - b.cluster),
+        b.poke(b.l2 + 8, COPIED | 1 << 56),
+    ),
+    "all-unaligned-in-a-run": lambda b: [
+        b.poke(b.l2 + 8 * i, COPIED | 512 + (9 + i) * b.cluster) for i in range(4)
+    ],
     "not-copied": lambda b: b.poke(b.l2, b.word(b.l2) & ~COPIED),
     "reserved-bits": lambda b: b.poke(b.l2, b.word(b.l2) | 1 << 60 | 2),
     "compressed-copied": lambda b: b.poke(b.l2, 3 << 62 | 5 * b.cluster),
@@ -46,6 +53,8 @@ DAMAGE = {
     "refcount-block-reserved-bits": lambda b: b.poke(b.reftable, b.word(b.reftable) | 8),
     "refcount-block-twice": lambda b: b.poke(b.reftable + 8, b.word(b.reftable)),
     "refcount-block-is-data": lambda b: b.poke(b.reftable, b.word(b.l2) & 0xFFFFFFFFFE00),
+    "refcounts-wrong": lambda b: b.poke(b.word(b.reftable), 0x0001_0002_0000_0001),
+    "refcounts-beyond-the-end": lambda b: b.poke(b.word(b.reftable) + b.cluster - 8, 1),
     "refcount-table-outside": lambda b: b.poke(48, 1 << 50),
     "refcount-table-is-l1": lambda b: b.poke(48, b.l1),
     "snapshots-outside": lambda b: b.poke(64, 1 << 50),

@@ -61,7 +61,7 @@ class _Check:
         """Check, and repair what may be."""
         references, disk, result = self.references, self.disk, self.result
         await references.count()
-        await disk.load(references.clusters)
+        await disk.load(references.counts)
         found = CheckResult()
         highest, rebuild = await compare(disk, references, found, Fix.NOTHING)
         rebuild |= references.rebuild
@@ -96,7 +96,7 @@ class _Check:
         self.references = References(self.storage, self.structure, result, Fix.NOTHING)
         self.references.reach(old.clusters)
         await self.references.count()
-        await self.disk.load(self.references.clusters)
+        await self.disk.load(self.references.counts)
         fresh = CheckResult()
         highest, broken = await compare(self.disk, self.references, fresh, Fix.LEAKS)
         if broken or self.references.rebuild:

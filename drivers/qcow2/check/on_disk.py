@@ -3,20 +3,18 @@
 import errno
 import os
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from blockemu.check import CheckResult, Fix
 from blockemu.drivers.qcow2.check.references import BATCH, References
-from blockemu.drivers.qcow2.check.storage import Storage, Structure
-from blockemu.drivers.qcow2.freed import I64
+from blockemu.drivers.qcow2.check.storage import Storage, Structure, rows
 from blockemu.drivers.qcow2.writeback import row_starts
 from blockemu.images.distinct import distinct
 from blockemu.images.qcow2.constants import REFTABLE_OFFSET
 from blockemu.images.qcow2.refcount import DTYPES, Counts, pack_counts, unpack_counts
-from blockemu.images.qcow2.tables import Table
+from blockemu.images.qcow2.tables import I64, U8, Table
 
 LINES_AT_ONCE: Final = 1 << 12
 CLUSTERS_AT_ONCE: Final = 1 << 17
@@ -26,8 +24,10 @@ LOOK_BACK: Final = 1 << 12
 class OnDisk:
     """The refcounts in the file: of all its clusters at hand, of others when asked for.
 
-    ``counts``: unsigned, and as long as none is above 255 of one byte, whatever the file has:
-    memory that is touched is most of what a check of a large image takes (``make bench``: images).
+    ``counts``: unsigned, of at least one byte.  They are those that were counted, the very array,
+    as long as the file says the same, which saves a check most of its memory and makes the file's
+    bytes all that need be compared (``make bench``: images).  ``differs`` tells which blocks of the
+    file say something else, bool of shape (blocks,).
     """
 
     def __init__(self, storage: Storage, structure: Structure) -> None:
@@ -36,57 +36,82 @@ class OnDisk:
         self.geometry = structure.geometry
         self.per = structure.geometry.counts_per_block
         self.counts: Counts = np.zeros(0, np.uint8)
+        self.differs = np.zeros(0, np.bool_)
+        self._shared = False  # counts are somebody else's
         self._raw = np.empty(0, np.uint8)  # what is read, to be used again
+        self._packed: tuple[Counts, U8] = np.zeros(0, np.uint8), np.zeros(0, np.uint8)
         self.bad: dict[int, int] = {}  # blocks that cannot be read: an errno
         self._told: set[int] = set()
 
-    async def load(self, clusters: int) -> None:
-        """Load the refcounts of the file's clusters."""
-        geometry = self.geometry
-        blocks = -(-clusters // self.per)
-        self.counts = np.zeros(blocks * self.per, np.uint8)
-        self.bad = {}
-        hosts = self._hosts()[:blocks]
-        wrong = hosts & geometry.cluster_size - 1 != 0
+    async def load(self, counted: Counts) -> None:
+        """Load the refcounts of the file's clusters, of which so many references were counted."""
+        blocks = -(-len(counted) // self.per)
+        self.counts, self._shared = counted, True
+        self.differs = np.zeros(blocks, np.bool_)
+        hosts = np.zeros(blocks, np.int64)
+        known = self._hosts()[:blocks]
+        hosts[: len(known)] = known
+        wrong = hosts & self.geometry.cluster_size - 1 != 0
         self.bad = dict.fromkeys(np.flatnonzero(wrong).tolist(), errno.EIO)
-        at = np.flatnonzero((hosts != 0) & ~wrong)
-        for first, count in self._rows(at, hosts):
-            await self._load(first, count, int(hosts[first]))
+        there = (hosts != 0) & ~wrong
+        for first, count in row_starts(np.flatnonzero(~there)):
+            if counted[first * self.per : (first + count) * self.per].any():
+                self._take(first, count, 0)
+        most = max(1, BATCH >> self.geometry.cluster_bits)
+        for begin, count in row_starts(np.flatnonzero(there)):
+            for first in range(begin, begin + count, most):
+                await self._load(first, hosts[first : min(first + most, begin + count)])
 
     def _hosts(self) -> I64:
         found: I64 = (self.structure.reftable & np.uint64(REFTABLE_OFFSET)).astype(np.int64)
         return found
 
-    def _rows(
-        self, at: "np.ndarray[tuple[int], np.dtype[np.intp]]", hosts: I64
-    ) -> Iterator[tuple[int, int]]:
-        """Yield (first, count) of blocks that lie one after the other in table and file."""
-        if not len(at):
-            return
-        size, most = self.geometry.cluster_size, max(1, BATCH >> self.geometry.cluster_bits)
-        apart = (np.diff(at) != 1) | (np.diff(hosts[at]) != size)
-        breaks = [0, *(np.flatnonzero(apart) + 1).tolist(), len(at)]
-        for a, b in pairwise(breaks):
-            for first in range(a, b, most):
-                yield int(at[first]), min(most, b - first)
+    async def _load(self, first: int, hosts: I64) -> None:
+        """Load some blocks that follow on one another in the table."""
+        length = len(hosts) * self.geometry.cluster_size
+        if len(self._raw) < length:
+            self._raw = np.empty(length, np.uint8)
+        raw = self._raw[:length]
+        await self._fill(first, hosts, raw.data)
+        if not np.array_equal(raw, self._expected(first, len(hosts))):
+            self._take(first, len(hosts), unpack_counts(raw.data, self.geometry.refcount_order))
 
-    async def _load(self, first: int, count: int, host: int) -> None:
-        size, per = self.geometry.cluster_size, self.per
-        if len(self._raw) < count * size:
-            self._raw = np.empty(count * size, np.uint8)
-        raw = self._raw[: count * size].data
-        try:
-            await self.storage.fill(host, raw)
-        except OSError as e:
-            if count == 1:
-                self.bad[first] = e.errno or errno.EIO
-                return
-            for i in range(count):
-                await self._load(first + i, 1, host + i * size)
-            return
-        counts = unpack_counts(raw, self.geometry.refcount_order)
-        self.widen(int(counts.max()))
-        self.counts[first * per : (first + count) * per] = counts
+    async def _fill(self, first: int, hosts: I64, raw: memoryview) -> None:
+        """Read some blocks; those that cannot be read are noted, and zeroes."""
+        size = self.geometry.cluster_size
+        for a, b in rows(hosts, size):
+            part = raw[a * size : b * size]
+            try:
+                await self.storage.fill(int(hosts[a]), part)
+            except OSError as e:
+                if b - a == 1:
+                    self.bad[first + a] = e.errno or errno.EIO
+                    part[:] = bytes(size)
+                    continue
+                for i in range(a, b):
+                    await self._fill(first + i, hosts[i : i + 1], raw[i * size : (i + 1) * size])
+
+    def _expected(self, first: int, blocks: int) -> U8:
+        """Return the bytes of some blocks if the file says what was counted (not to be changed)."""
+        counted = self.counts[first * self.per : (first + blocks) * self.per]
+        known, packed = self._packed
+        if not np.array_equal(known, counted):  # mostly what is next to it has the same counts
+            order = self.geometry.refcount_order
+            padded = np.zeros(blocks * self.per, DTYPES[order])
+            padded[: len(counted)] = counted
+            packed = np.frombuffer(pack_counts(padded, order), np.uint8)
+            self._packed = counted.copy(), packed
+        return packed
+
+    def _take(self, first: int, blocks: int, counts: "Counts | int") -> None:
+        """Take over what the file says of some blocks, other than what was counted."""
+        if self._shared:
+            own = np.zeros(len(self.differs) * self.per, self.counts.dtype)
+            own[: len(self.counts)] = self.counts
+            self.counts, self._shared = own, False
+        self.widen(int(np.max(counts)))
+        self.counts[first * self.per : (first + blocks) * self.per] = counts
+        self.differs[first : first + blocks] = True
 
     def widen(self, most: int) -> None:
         """See that there may be counts as high as that."""
@@ -157,10 +182,12 @@ async def compare(
             result.check_errors += end - start
             continue
         have, want = disk.counts[start:end], references.counts[start:end]
-        highest = max(highest, start + _last_used(have), start + _last_used(want))
-        differ = have != want
-        if differ.any():
-            wrong = np.flatnonzero(differ)
+        highest = max(highest, start + _last_used(want))
+        if not disk.differs[start // disk.per : -(-end // disk.per)].any():
+            continue
+        highest = max(highest, start + _last_used(have))
+        wrong = np.flatnonzero(have != want)
+        if len(wrong):
             rebuild |= bool((have[wrong] == 0).any())
             await _mend(disk, references, result, fix, wrong + start)
     return highest, rebuild

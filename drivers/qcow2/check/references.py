@@ -16,7 +16,8 @@ import numpy as np
 
 from blockemu.check import CheckResult, Fix
 from blockemu.drivers.qcow2.check.counts import MOST, Counts, beyond, overflow, spread
-from blockemu.drivers.qcow2.check.storage import Storage, Structure
+from blockemu.drivers.qcow2.check.storage import Storage, Structure, rows
+from blockemu.images.distinct import distinct
 from blockemu.images.errors import FormatError
 from blockemu.images.qcow2.bitmaps import parse_directory
 from blockemu.images.qcow2.constants import (
@@ -36,7 +37,7 @@ from blockemu.records import field, record
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BATCH: Final = 1 << 18  # bytes of L2 tables looked at in one go
+BATCH: Final = 1 << 20  # bytes of L2 tables looked at in one go
 L1_RESERVED: Final = 0x7F000000000001FF
 L2_RESERVED: Final = 0x3F000000000001FE
 REFTABLE_RESERVED: Final = 0x1FF
@@ -153,31 +154,30 @@ class References(Counts):
     async def _tables(self, hosts: I64) -> Table | None:
         """Read L2 tables, those that lie in a row in one go; None if one cannot be read."""
         size = self.geometry.cluster_size
-        breaks = (np.flatnonzero(np.diff(hosts) != size) + 1).tolist()
         raw = np.empty(len(hosts) * size // 8, np.uint64)
-        at = raw.data.cast("B")
+        data = raw.data.cast("B")
         try:
-            for a, b in zip([0, *breaks], [*breaks, len(hosts)], strict=True):
-                await self.storage.fill(int(hosts[a]), at[a * size : b * size])
+            for a, b in rows(hosts, size):
+                await self.storage.fill(int(hosts[a]), data[a * size : b * size])
         except OSError:
             return None
         return raw.byteswap(inplace=True)
 
     async def _batch(self, batch: L2Batch) -> None:
         batch.split(self.geometry.extended)
-        mask = COMPRESSED | L2_RESERVED | (OFFSET & self.geometry.cluster_size - 1)
-        flags = int(np.bitwise_or.reduce(batch.entries))
-        plain = batch.bitmaps is None and not flags & mask
-        if plain and not flags:
-            return
-        if not (plain and self._plain(batch)):
+        if batch.bitmaps is not None or not self._plain(batch):
             await self._any(batch)
 
     def _plain(self, batch: L2Batch) -> bool:
         """Count the clusters of tables by runs; False if something is unusual after all."""
         entries, geometry = batch.entries, self.geometry
+        if not entries[0] and not entries.any():
+            return True
         begins = run_starts(entries, geometry.cluster_size)
         first, length = entries[begins], np.diff(begins, append=len(entries))
+        odd = COMPRESSED | L2_RESERVED | (OFFSET & geometry.cluster_size - 1)
+        if int(np.bitwise_or.reduce(first)) & odd:
+            return False  # some first entry is; those that follow on it differ in the offset alone
         host = (first & _OFFSET).astype(np.int64)
         second = entries[np.minimum(begins + 1, len(entries) - 1)]
         if ((host == 0) & (length > 1) & (second != first)).any():
@@ -186,11 +186,11 @@ class References(Counts):
         if geometry.data_file:
             has |= (first & _COPIED != 0) & (first & _ZERO == 0)
         host, length = host[has], length[has]
-        if not geometry.data_file:
-            if (host + (length - 1 << self.bits) >= self.length).any():
-                return False
-            if not self.add_runs(host >> self.bits, length):
-                return False
+        end = OFFSET if geometry.data_file else min(self.length, OFFSET)
+        if (host + (length - 1 << self.bits) >= end).any():
+            return False
+        if not geometry.data_file and not self.add_runs(host >> self.bits, length):
+            return False
         if batch.active:
             self.all_copied &= bool((first[has] & _COPIED != 0).all())
             self._fragments(begins[has], length, host)
@@ -373,6 +373,8 @@ class References(Counts):
     async def _refcount_blocks(self) -> None:
         """Count the refcount blocks, of which each must be counted once (check_refblocks)."""
         size, table = self.geometry.cluster_size, self.structure.reftable
+        if self._blocks_are_fine():
+            return
         for i in np.flatnonzero(table).tolist():
             entry = int(table[i])
             host = entry & REFTABLE_OFFSET
@@ -390,6 +392,19 @@ class References(Counts):
                 count = int(self.counts[host >> self.bits])
                 if count != 1:
                     self._beyond_repair(f"ERROR refcount block {i} refcount={count}")
+
+    def _blocks_are_fine(self) -> bool:
+        """Count the refcount blocks in one go; False if there is something about one of them."""
+        table = self.structure.reftable
+        hosts = table[table != 0]
+        odd = hosts & np.uint64(self.geometry.cluster_size - 1) != 0
+        odd |= hosts >> np.uint64(self.bits) >= np.uint64(self.clusters)
+        if odd.any():
+            return False
+        clusters = distinct(hosts.astype(np.int64) >> self.bits)
+        if len(clusters) < len(hosts) or self.counts[clusters].any():
+            return False
+        return self.add_runs(clusters, np.ones(len(clusters), np.int64))
 
     async def _block_outside(self, i: int, host: int) -> None:
         """Make the file long enough to have a refcount block, if it may be changed."""

@@ -6,13 +6,16 @@ The check itself does no I/O: it runs on an open node (``NodeStorage`` in
 
 import errno
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from blockemu.images.qcow2.extensions import BitmapsExtension
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.snapshots import Snapshot
-from blockemu.images.qcow2.tables import Table
+from blockemu.images.qcow2.tables import I64, Table
 from blockemu.records import field, record
 
 T = TypeVar("T")
@@ -142,6 +145,12 @@ class MemoryStorage:
     def report(self, text: str) -> None:
         """Collect a line."""
         self.lines.append(f"error: {text}")
+
+
+def rows(hosts: I64, size: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, end) of the indexes of clusters of ``size`` bytes that lie in a row."""
+    breaks = np.flatnonzero(hosts[1:] - hosts[:-1] != size) + 1
+    return pairwise([0, *breaks.tolist(), len(hosts)])
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -1,9 +1,13 @@
 """Where runs of L2 entries begin: found by columns, against one entry after the other."""
 
+from unittest.mock import patch
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockemu.images.qcow2 import tables
 from blockemu.images.qcow2.constants import COMPRESSED, COPIED, OFFSET
 from blockemu.images.qcow2.tables import run_starts
 
@@ -37,7 +41,9 @@ def begins(before: int, entry: int) -> bool:
     return entry != before + SIZE and not (entry == before and not entry & OFFSET)
 
 
-@given(entries())
-def test_runs_begin_where_an_entry_does_not_go_on(table: list[int]) -> None:
+@pytest.mark.parametrize("piece", [1, 3, tables.PIECE])
+@given(table=entries())
+def test_runs_begin_where_an_entry_does_not_go_on(piece: int, table: list[int]) -> None:
     expected = [0] + [i for i in range(1, len(table)) if begins(table[i - 1], table[i])]
-    assert run_starts(np.array(table, np.uint64), SIZE).tolist() == expected
+    with patch.object(tables, "PIECE", piece):
+        assert run_starts(np.array(table, np.uint64), SIZE).tolist() == expected
