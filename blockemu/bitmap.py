@@ -57,13 +57,12 @@ class Bitmap(Bits):
             return
         if not length:
             return
-        bits, at, mask = self.bits, first >> 3, MASK[first & 7]
-        old = bits[at]
-        if old & mask:
+        old = self.bits[first >> 3]
+        if old & MASK[first & 7]:
             return
         if first >= self.size:
             raise IndexError(offset)
-        bits[at] = old | mask
+        self.bits[first >> 3] = old | MASK[first & 7]
         self.count += 1
         if self._summary is not None:
             self._summary[first >> (self._page + 6)] = 1

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Words: TypeAlias = "NDArray[np.uint64]"
+Bytes: TypeAlias = "NDArray[np.uint8]"
 Positions: TypeAlias = "NDArray[np.int64]"
 
 STEP = 1 << 16  # words handled at a time, so that they and what is made of them stay in cache
 FULL = (1 << 64) - 1
 _UNSIGNED = {size: f"<u{size}" for size in (1, 2, 4, 8)}  # bytes: dtype
-_DENSE = 4  # more than one word in so many has a bit: looking at each bit is faster
+_SPARSE = 4  # one word in so many, or fewer, differs from the one before: only those are looked at
 
 
 def steps(first: int, end: int, step: int = STEP) -> Iterator[tuple[int, int]]:
@@ -69,18 +70,48 @@ def changes(words: Words, before: int) -> Positions:
 
     ``before`` is the bit before the first.
     """
+    differ = np.ones(words.size + 1, np.bool_)
+    np.not_equal(words[1:], words[:-1], out=differ[1:-1])
+    if np.count_nonzero(differ) * _SPARSE <= words.size:
+        where = np.flatnonzero(differ[:-1])  # each begins words that are alike
+        some = words[where]
+        mixed = where[some + np.uint64(1) > np.uint64(1)]  # neither all zeroes nor all ones
+        if differ[mixed + 1].all():  # no two of these are alike: within the others no bit differs
+            return _within(where, _of_bytes(_turned(some, before).view(np.uint8)), 6)
+    return _of_words(_turned(words, before))
+
+
+def _turned(words: Words, before: int) -> Words:
+    """Return which bits differ from the bit before them."""
     turned = words << np.uint64(1)
     turned[1:] |= words[:-1] >> np.uint64(63)
     turned[0] |= np.uint64(before)
     turned ^= words
-    where = np.flatnonzero(turned != 0)  # of words themselves it takes five times as long
-    if where.size * _DENSE > words.size:
-        return _positions(turned)
-    found = _positions(turned[where])
-    positions: Positions = (where[found >> 6] << 6) + (found & 63)
+    return turned
+
+
+def _of_words(words: Words) -> Positions:
+    """Return the positions of bits that are set."""
+    some = words != 0
+    if np.count_nonzero(some) * 4 > words.size * 3:
+        return _of_bytes(words.view(np.uint8))
+    where = np.flatnonzero(some)  # of words themselves it takes five times as long
+    return _within(where, _of_bytes(words[where].view(np.uint8)), 6)
+
+
+def _of_bytes(packed: Bytes) -> Positions:
+    some = packed != 0
+    if np.count_nonzero(some) * 2 > packed.size:
+        return _of_bits(packed)
+    where = np.flatnonzero(some)
+    return _within(where, _of_bits(packed[where]), 3)
+
+
+def _of_bits(packed: Bytes) -> Positions:
+    return np.flatnonzero(np.unpackbits(packed, bitorder="little").view(np.bool_))
+
+
+def _within(where: Positions, found: Positions, by: int) -> Positions:
+    """Turn positions in words or bytes, of ``1 << by`` bits, that lie at ``where`` into bits'."""
+    positions: Positions = (where[found >> by] << by) + (found & ((1 << by) - 1))
     return positions
-
-
-def _positions(words: Words) -> Positions:
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little")
-    return np.flatnonzero(bits.view(np.bool_))

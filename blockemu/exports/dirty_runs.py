@@ -50,6 +50,12 @@ class DirtyRuns:
         last = _RUN.pack(end - turns[high - 1], high & 1)
         return first + self._wire[low : high - 1].tobytes() + last
 
+    def trim(self) -> None:
+        """Forget what takes much room, since nobody asks just now."""
+        if len(self._turns) > _MANY:
+            self._state = (-1, -1)
+            self._turns, self._wire = memoryview(b"").cast("q"), self._wire[:0].copy()
+
     def _look(self, offset: int, end: int) -> None:
         """See that the runs of a range are known."""
         bits = self._bits

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Protocol
 
 from blockemu.backend import Backend
 from blockemu.dirty import ALLOW_READONLY, DirtyBitmap
 from blockemu.errors import QmpError
+from blockemu.exports.dirty_runs import DirtyRuns
 from blockemu.exports.requests import Requests
 from blockemu.find_bitmap import find_bitmap
 from blockemu.graph import Graph
@@ -68,6 +70,7 @@ class NbdExport:
         self.allocation_depth = bool(options.allocation_depth)
         self.size = backend.length // _SECTOR * _SECTOR
         self.bitmaps: list[DirtyBitmap] = []
+        self._runs: list[DirtyRuns] = []  # those of the client that came last
         self.multi_conn = True
         self.clients: set[Client] = set()
         self.user_owned = True
@@ -100,8 +103,9 @@ class NbdExport:
         return [bitmap.name or "" for bitmap in self.bitmaps]
 
     def requests(self, session: Session) -> Requests:
-        """Return what answers one client."""
-        return Requests(self.backend, session, self.bitmaps, size=self.size, writable=self.writable)
+        """Return what answers one client; it begins with what the one before knew of bitmaps."""
+        self._runs = [copy(each) for each in self._runs]
+        return Requests(self.backend, session, self._runs, size=self.size, writable=self.writable)
 
     def check_names(self) -> None:
         """Refuse what the protocol has no room for."""
@@ -121,6 +125,7 @@ class NbdExport:
             bitmap.check(ALLOW_READONLY)
             found.append(bitmap)
         self.bitmaps = found
+        self._runs = [DirtyRuns(bitmap) for bitmap in found]
         for bitmap in found:
             bitmap.busy = True
 
@@ -144,6 +149,9 @@ class NbdExport:
 
     def _left(self, client: Client) -> None:
         self.clients.discard(client)
+        if not self.clients:
+            for runs in self._runs:
+                runs.trim()
         if not self.user_owned and not self.clients:
             self.gone()
 

@@ -19,7 +19,6 @@ import numpy as np
 from blockemu.backend import Backend
 from blockemu.buffers import new_buffer
 from blockemu.copy_on_read import populate
-from blockemu.dirty import DirtyBitmap
 from blockemu.exports.depth import allocation_depth
 from blockemu.exports.dirty_runs import DirtyRuns
 from blockemu.extents import DATA, ZERO, Extents
@@ -96,13 +95,13 @@ def error_reply(cookie: int, error: int, text: str, *, structured: bool) -> byte
 
 
 class Requests:
-    """Answers one client's requests; ``bitmaps`` are the export's, by their index."""
+    """Answers one client's requests; ``runs`` are those of the export's bitmaps."""
 
     def __init__(
         self,
         backend: Backend,
         session: Session,
-        bitmaps: list[DirtyBitmap],
+        runs: list[DirtyRuns],
         *,
         size: int,
         writable: bool,
@@ -110,7 +109,7 @@ class Requests:
         self.backend = backend
         self.session = session
         self.structured = session.structured
-        self._runs = [DirtyRuns(bitmap) for bitmap in bitmaps]
+        self._runs = runs
         self._only_bitmaps = all(number >= FIRST_BITMAP_ID for number in session.contexts)
         self.size = size
         self.writable = writable

@@ -2,6 +2,7 @@
 
 import random
 import struct
+from copy import copy
 from itertools import groupby
 from types import SimpleNamespace
 from typing import cast
@@ -103,3 +104,17 @@ def test_a_large_bitmap_is_told_window_by_window(every: int) -> None:
             else:
                 told.append((length, state))
     assert told == whole
+
+
+def test_a_client_goes_on_from_what_another_knows_and_both_see_later_writes() -> None:
+    bits = Bitmap(512 * 200_000, 512)
+    for bit in range(0, 200_000, 2):
+        bits.mark(bit * 512, 512)
+    first = runs_of(bits)
+    first.body(0, bits.length, MANY)
+    second = copy(first)
+    first.trim()  # it is much
+    bits.mark(1000 * 512 + 512, 512)
+    for runs in (first, second, copy(first)):
+        body = runs.body(999 * 512, 512 * 5, MANY)
+        assert [*struct.iter_unpack(">II", body)] == [(512, 0), (512 * 3, 1), (512, 0)]
