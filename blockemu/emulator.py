@@ -122,7 +122,7 @@ class Emulator:
         """The machine's devices."""
         from blockemu.machine.devices import Devices
 
-        return Devices(self.graph, self.jobs, self.qom, self.emit)
+        return Devices(self.graph, self.jobs, self.qom, self.emit, lambda: self.networks)
 
     @cached_property
     def drives(self) -> "Drives":

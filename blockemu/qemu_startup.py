@@ -461,7 +461,9 @@ class MachineStartup(Startup):
             self._where = self._drives[emu.drives.homeless]
             raise self._refusal(e) from e
         for option in self._options:
-            if option.name == "device":
+            if option.name == "audiodev":
+                emu.devices.claims.add_audio(option.value)
+            elif option.name == "device":
                 await self._open(daemon, option)
         for name in virtio_drives(emu.drives):
             self._where = self._drives[name]
@@ -469,7 +471,9 @@ class MachineStartup(Startup):
                 await emu.devices.add({"driver": "virtio-blk", "drive": name})
             except QmpError as e:
                 raise self._refusal(e) from e
-        emu.devices.started = True
+        self._where = ""
+        for name in emu.devices.begin():
+            self._warn(f"nic {name} has no peer")
 
     def _serve_clients(self, daemon: "Daemon") -> None:
         for seat in self._seats:

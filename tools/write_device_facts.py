@@ -61,12 +61,16 @@ class Program:
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """Return the answer, None for an error.  Raises OSError, EOFError: it died."""
+        return self.reply(command, **arguments).get("return")
+
+    def reply(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Return an answer or an error."""
         assert self._process.stdin is not None
         said = {"execute": command, "arguments": arguments}
         self._process.stdin.write(json.dumps(said).encode() + b"\n")
         while "event" in (reply := json.loads(self._line())):
             pass
-        return reply.get("return")
+        return dict(reply)
 
     def human(self, line: str) -> str:
         """Return what the human monitor says."""
@@ -137,6 +141,24 @@ def plug(name: str, bus: str, machine: str) -> dict[str, Any]:
     return found
 
 
+def collect_fixed(names: list[str]) -> list[str]:
+    """Return the types whose devices cannot come while the machine is on."""
+    fixed = []
+    program = Program("-machine", "pc")
+    for name in names:
+        try:
+            said = program.reply("device_add", driver=name, id="x")
+            if "pluggable device type" in said.get("error", {}).get("desc", ""):
+                fixed.append(name)
+            elif "return" in said:
+                raise EOFError  # with another machine
+        except (EOFError, OSError):
+            program.close()
+            program = Program("-machine", "pc")
+    program.close()
+    return fixed
+
+
 def collect() -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, str, str]]]:
     """Ask for everything."""
     devices = list(listed())
@@ -147,7 +169,9 @@ def collect() -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, str, str]
                 plugged[f"{name}@{machine}"] = plug(name, bus, machine)
             except (EOFError, OSError) as e:
                 plugged[f"{name}@{machine}"] = {"rc": -1, "err": str(e)}
-    return collect_types(), plugged, devices
+    told = collect_types()
+    told["fixed"] = collect_fixed([name for name, _, _ in devices])
+    return told, plugged, devices
 
 
 class Shown:
@@ -293,7 +317,7 @@ def compose_devices(
     for name, bus, alias in devices:
         both = [plugged[f"{name}@{machine}"] for machine in ("pc", "q35")]
         one = next((each for each in both if each["rc"] == 0), None)
-        known = {"bus": bus, "alias": alias}
+        known = {"bus": bus, "alias": alias, "fixed": name in told["fixed"]}
         if one is None:
             known["refusal"] = both[0]["err"].split(f"{name},id=x: ")[-1].rstrip("\n")
         else:
@@ -312,11 +336,30 @@ def _look(told: dict[str, Any], name: str, one: dict[str, Any]) -> dict[str, Any
         "tail": [line for line in device.others if not line.startswith("gpio")],
         "buses": [each.removeprefix("x") for each in reversed(holder.buses) if each[0] == "x"],
         "pci": _pci(one["pci"]),
-        "fixed": not values["hotpluggable"],
         "settled": _settled(told, name, values, device.names),
+        "extra": _extra(one, "/machine/peripheral/x", device.names, set(inner)),
+        "inner_extra": _extra(one, "/machine/peripheral/x/virtio-backend", holder.names, set()),
         "inner": behind,
         "inner_settled": _settled(told, behind, inner, holder.names) if behind else {},
     }
+
+
+def _extra(one: dict[str, Any], path: str, shown_: list[str], others: set[str]) -> list[list[Any]]:
+    """Return what a device takes besides what its class says: name, type, value."""
+    rows = one["qom"].get(path, [])
+    told = set(shown_) | OF_ALL | OF_ONE | others | {name for name, _, _ in rows if _legacy(name)}
+    return [
+        [name, type_, value]
+        for name, type_, value in rows
+        if name not in told
+        and not name.startswith("bootindex")
+        and f"legacy-{name}" not in told
+        and re.fullmatch(r"bool|str|u?int\d*|guest statistics", type_)
+    ]
+
+
+def _legacy(name: str) -> bool:
+    return name.startswith("legacy-")
 
 
 def _settled(
@@ -328,6 +371,7 @@ def _settled(
         for key in shown_
         if key in begun
         and key not in OF_ONE
+        and f"{key}=" not in TOLD.get(name, "")
         and values[key] != begun[key]
         and not (begun[key] is None and values[key] == "")
     }
@@ -343,12 +387,17 @@ def _pci(buses: list[dict[str, Any]]) -> dict[str, Any] | None:
                 "id": [id_["vendor"], id_["device"]],
                 "sub": [id_.get("subsystem-vendor", 0), id_.get("subsystem", 0)],
                 "pin": each["irq_pin"],
+                "closed": bool(_base(each.get("pci_bridge"))),
                 "regions": [
                     [r["bar"], r["type"], r["size"], *(r.get(k, False) for k in _BITS)]
                     for r in each["regions"]
                 ],
             }
     return None
+
+
+def _base(bridge: dict[str, Any] | None) -> int:
+    return bridge["bus"]["io_range"]["base"] if bridge else 0
 
 
 _BITS = ("mem_type_64", "prefetch")

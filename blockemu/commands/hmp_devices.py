@@ -27,7 +27,8 @@ async def info_pci(context: Context, write: Write, values: Values) -> None:
 def _show_device(write: Write, device: PciDeviceInfo) -> None:
     id_ = device.id
     write(f"  Bus {device.bus:2}, device {device.slot:3}, function {device.function}:\n")
-    write(f"    {device.class_info.desc}: PCI device {id_.vendor:04x}:{id_.device:04x}\n")
+    kind = device.class_info.desc or f"Class {device.class_info.class_:04}"
+    write(f"    {kind}: PCI device {id_.vendor:04x}:{id_.device:04x}\n")
     if id_.subsystem is not None and id_.subsystem_vendor is not None:
         write(f"      PCI subsystem {id_.subsystem_vendor:04x}:{id_.subsystem:04x}\n")
     if device.irq is not None:

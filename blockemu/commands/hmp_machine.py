@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from blockemu.commands import machine, machine_facts
+from blockemu.commands import machine, machine_facts, networks
 from blockemu.commands.chardev import chardev_remove, chardev_send_break, query_chardev
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_displays import choose
@@ -71,7 +71,7 @@ async def nmi(context: Context, write: Write, values: Values) -> None:
 
 async def set_link(context: Context, write: Write, values: Values) -> None:
     """Plug a network cable in, or out."""
-    machine.set_link(context, name=str(values["name"]), up=values["up"] == "on")
+    networks.set_link(context, name=str(values["name"]), up=values["up"] == "on")
 
 
 async def watchdog_action(context: Context, write: Write, values: Values) -> None:

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from blockemu.chardevs import SocketChardev
 from blockemu.commands.context import Context
-from blockemu.errors import DeviceNotFound, QmpError
+from blockemu.errors import QmpError
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.machine_facts import (
     AnyYankInstance,
@@ -146,16 +146,6 @@ def balloon(context: Context, *, value: int) -> None:
     @value: bytes
     """
     raise NoBalloon
-
-
-@command(name="set_link", since="0.14")
-def set_link(context: Context, *, name: str, up: bool) -> None:
-    """Plug a network cable in, or out; there are none.
-
-    @name: the device
-    @up: whether it is in
-    """
-    raise DeviceNotFound(name)
 
 
 @command(since="2.2")

@@ -2,6 +2,7 @@
 
 from blockemu.commands.context import Context
 from blockemu.errors import QmpError
+from blockemu.machine.device import Device
 from blockemu.qmp_server.dispatch import Command, command
 from blockemu.schema.guest_stats import AnyFilter, StatsProvider, StatsResult, StatsSchema
 from blockemu.schema.machine_reports import (
@@ -13,7 +14,6 @@ from blockemu.schema.machine_reports import (
     CpuModelExpansionType,
     CpuModelInfo,
     HumanReadableText,
-    RxFilterInfo,
     VirtioInfo,
 )
 
@@ -22,12 +22,6 @@ class UnknownCpu(QmpError):
     """There are no types of CPUs: (name)."""
 
     template = "CPU model '{}' not found"
-
-
-class NoNetwork(QmpError):
-    """(name)."""
-
-    template = "invalid net client name: {}"
 
 
 class NoProfiler(QmpError):
@@ -82,17 +76,6 @@ def query_cpu_model_expansion(
     @model: the CPU
     """
     raise UnknownCpu(model.name)
-
-
-@command(since="1.6")
-def query_rx_filter(context: Context, *, name: str | None = None) -> list[RxFilterInfo]:
-    """Tell what network cards take; the cards that a machine may have take nothing.
-
-    @name: the card
-    """
-    if name is not None:
-        raise NoNetwork(name)
-    return []
 
 
 @command(since="4.0")
@@ -211,5 +194,17 @@ def x_query_profile(context: Context) -> HumanReadableText:
 
 @command(since="6.2", features=("unstable",))
 def x_query_usb(context: Context) -> HumanReadableText:
-    """List the USB devices: the machine cannot have any."""
-    raise NoUsb
+    """List the USB devices."""
+    buses = [bus for bus in context.emu.devices.buses if bus.kind == "usb-bus"]
+    if not buses:
+        raise NoUsb
+    rows = [_show_usb(device) for bus in buses for device in bus.devices if device.place]
+    return HumanReadableText(human_readable_text="".join(rows))
+
+
+def _show_usb(device: Device) -> str:
+    """Return the line of a device, whose bus says most of that (info_usb, hw/usb/bus.c)."""
+    place, _, name = device.tail.removesuffix(", attached").partition(", name ")
+    address, port, speed = (each.split(" ")[1] for each in place.split(", "))
+    id_ = f", ID: {device.id}" if device.id else ""
+    return f"  Device {address}, Port {port}, Speed {speed} Mb/s, Product {name}{id_}\n"

@@ -2,7 +2,7 @@
 
 from blockemu.commands.context import Context
 from blockemu.machine.device import Bus, Device
-from blockemu.machine.pci import CLASSES, FUNCTIONS, PciFacts, Region
+from blockemu.machine.pci import FUNCTIONS, PciFacts, Region, class_name
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.pci import (
     PciBridgeInfo,
@@ -28,7 +28,7 @@ def query_pci(context: Context) -> list[PciInfo]:
 def list_devices(bus: Bus) -> list[PciDeviceInfo]:
     """Describe what is on a bus, by slot and function."""
     found = sorted(bus.devices, key=lambda device: int(device.state["addr"]))
-    return [_describe(each, each.model.pci) for each in found if each.model.pci is not None]
+    return [_describe(each, facts) for each in found if (facts := each.pci) is not None]
 
 
 def _describe(device: Device, facts: PciFacts) -> PciDeviceInfo:
@@ -38,7 +38,7 @@ def _describe(device: Device, facts: PciFacts) -> PciDeviceInfo:
         bus=0,
         slot=slot,
         function=function,
-        class_info=PciDeviceClass(desc=CLASSES[facts.device_class], class_=facts.device_class),
+        class_info=PciDeviceClass(desc=class_name(facts.device_class), class_=facts.device_class),
         id=PciDeviceId(
             device=facts.device,
             vendor=facts.vendor,
@@ -46,22 +46,22 @@ def _describe(device: Device, facts: PciFacts) -> PciDeviceInfo:
             subsystem_vendor=None if bridge else facts.subvendor,
         ),
         irq=0 if facts.interrupts else None,
-        irq_pin=int(facts.interrupts),
+        irq_pin=facts.pin if facts.interrupts else 0,
         qdev_id=device.id,
-        pci_bridge=_unknown_buses() if bridge else None,
+        pci_bridge=_unknown_buses(facts.closed) if bridge else None,
         regions=[_describe_region(region) for region in facts.regions],
     )
 
 
-def _unknown_buses() -> PciBridgeInfo:
+def _unknown_buses(closed: bool) -> PciBridgeInfo:
     """Describe a bridge whose buses nobody has numbered yet."""
-    nothing = PciMemoryRange(base=0, limit=(1 << 20) - 1)
+    nothing = PciMemoryRange(base=0xFFF00000 if closed else 0, limit=(1 << 20) - 1)
     return PciBridgeInfo(
         bus=PciBusInfo(
             number=0,
             secondary=0,
             subordinate=0,
-            io_range=PciMemoryRange(base=0, limit=(1 << 12) - 1),
+            io_range=PciMemoryRange(base=0xF000 if closed else 0, limit=(1 << 12) - 1),
             memory_range=nothing,
             prefetchable_range=nothing,
         )

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from blockemu.backend import Backend
 from blockemu.graph import Graph
-from blockemu.machine.pci import show_address
+from blockemu.machine.pci import PciFacts, seen, show_address
 from blockemu.machine.properties import Level, Spec
 from blockemu.machine.refusals import BootIndexTaken, NotReadable, RealisedAlready
 from blockemu.machine.types import DeviceType
@@ -38,12 +38,18 @@ class Bus(Object):
         self.plain = plain  # its controller knows nothing of I/O threads
         self.devices: list[Device] = []
         self.owner: Part | None = None  # what it belongs to
+        self.number = 0  # among those of its kind
         self._links = 0  # to devices, ever
 
     @property
     def full(self) -> bool:
         """Whether it takes no more."""
         return bool(self.most) and len(self.devices) >= self.most
+
+    @property
+    def express(self) -> bool:
+        """Whether it is PCI express behind a port, not a root."""
+        return self.type == "PCIE" and self.owner is not None and self.owner.model.bus == "PCI"
 
     def attach(self, device: "Device") -> None:
         """Take a device, which gets a link of its own."""
@@ -77,6 +83,19 @@ class Part(Object):
         for name in model.boots:
             self.state[name] = -1
             self.add_property(_boot_property(name))
+        for spec in model.extra:
+            self.state[spec.name] = spec.default
+            self.add_property(_plain(spec))
+
+    @property
+    def pci(self) -> PciFacts | None:
+        """What it shows of itself on a PCI bus, if it is on one."""
+        return None
+
+    @property
+    def tail(self) -> str:
+        """What its bus has to say of it, in ``info qtree``."""
+        return ""
 
     @property
     def device(self) -> "Device":
@@ -121,6 +140,7 @@ class Device(Part):
         self.hotplugged = False
         self.fixed = False  # the machine's own
         self.boot_order: Callable[[], set[int]] = set  # the places that are taken
+        self.place: dict[str, Any] = {}  # on a bus that knows ports
         self.inner: Inner | None = None
         if model.inner:
             self.inner = _class_of(Inner, model.inner)(model.inner)
@@ -129,6 +149,8 @@ class Device(Part):
             self.inner_bus.add_link(self.inner)
             for spec in model.inner.specs:
                 self.add_property(_alias(_property(spec)))
+            for spec in model.inner.extra:
+                self.add_property(_alias(_plain(spec)))
             for name in model.inner.boots:
                 self.add_property(_alias(_boot_property(name)))
 
@@ -138,10 +160,19 @@ class Device(Part):
         return self.bus.path if self.bus.parent is not None else ""
 
     @property
-    def child_bus(self) -> Bus | None:
-        """The bus that other devices may sit on, if it brings one."""
-        buses = self.owner.child_buses or self.child_buses
-        return buses[0] if buses else None
+    def brought(self) -> list[Bus]:
+        """The buses that other devices may sit on."""
+        return self.owner.child_buses or self.child_buses
+
+    @property
+    def pci(self) -> PciFacts | None:
+        """What it shows of itself, as its properties and its place have it."""
+        return None if self.model.pci is None else seen(self.model.pci, self.state)
+
+    @property
+    def tail(self) -> str:
+        """What its bus has to say of it, in ``info qtree``."""
+        return self.model.tail.format(**self.state, **self.place)
 
     @property
     def owner(self) -> Part:
@@ -226,6 +257,19 @@ def _property(spec: Spec) -> Property:
         lambda part, value: _refuse(part, spec.name),
         spec.description,
         *(() if spec.default is None else (spec.default,)),
+    )
+
+
+def _plain(spec: Spec) -> Property:
+    """Return a property that may be set at any time, and means nothing."""
+
+    def write(part: Part, value: Any) -> None:
+        part.state[spec.name] = value
+
+    hint = type(spec.default)
+    simple = hint in (int, str, bool)
+    return Property(
+        spec.name, spec.type, hint, lambda part: read_spec(part, spec), write if simple else None
     )
 
 

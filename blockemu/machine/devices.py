@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from blockemu.backend import Backend, drained
 from blockemu.errors import (
@@ -30,7 +31,6 @@ from blockemu.machine.device_errors import (
     NoIothreads,
     NoSuchProperty,
     NotADevice,
-    UnknownDevice,
     UnplugPending,
     WrongBus,
 )
@@ -50,17 +50,30 @@ from blockemu.qom import Container, NoSuchObject, Object, Tree
 from blockemu.schema.devices import DeviceDeleted
 from blockemu.threads import IothreadFixed, roots_around
 
+if TYPE_CHECKING:
+    from blockemu.machine.claims import Claims
+    from blockemu.machine.networks import Networks
+
 _SPECIAL = ("driver", "id", "bus")
+_COLD = ("floppy-bus", "IDE", "HDA")  # kinds of buses that take devices at the start only
 
 
 class Devices:
     """The devices of a machine.  It has none, and no buses, until ``furnish`` gives it some."""
 
-    def __init__(self, graph: Graph, jobs: Jobs, qom: Tree, emit: Callable[[Struct], None]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        jobs: Jobs,
+        qom: Tree,
+        emit: Callable[[Struct], None],
+        networks: "Callable[[], Networks]",
+    ) -> None:
         self._graph = graph
         self._jobs = jobs
         self._qom = qom
         self._emit = emit
+        self._networks = networks
         self.buses: list[Bus] = []
         self.globals = Globals()
         self.started = False  # from then on devices are plugged in while the machine is on
@@ -90,6 +103,7 @@ class Devices:
         )
         if owner is not None:
             owner.add_bus(bus)
+        bus.number = sum(each.kind == bus.kind for each in self.buses)
         self.buses.append(bus)
         return bus
 
@@ -117,6 +131,21 @@ class Devices:
     def _latest(self, type_: str) -> Device:
         found = (d for bus in self.buses for d in reversed(bus.devices) if d.model.name == type_)
         return next(found)
+
+    @cached_property
+    def claims(self) -> "Claims":
+        """Who has what is for one device alone."""
+        from blockemu.machine.claims import Claims  # few machines have such devices
+
+        return Claims(self._qom, self._networks)
+
+    def begin(self) -> list[str]:
+        """Be on from now on; return the network cards that lead nowhere."""
+        self.started = True
+        return self.claims.unconnected() if "claims" in vars(self) else []
+
+    def _all(self) -> Iterator[Device]:
+        return (each for bus in self.buses for each in bus.devices)
 
     # Looking up
 
@@ -164,7 +193,7 @@ class Devices:
         at: Device | None = device
         while at is not None:
             bus, every = at.bus, (each for bus in self.buses for each in bus.devices)
-            at = next((each for each in every if each.child_bus is bus), None)
+            at = next((each for each in every if bus in each.brought), None)
             if at is not None and (thread := at.owner.state.get("iothread")):
                 return str(thread)
         return None
@@ -193,7 +222,9 @@ class Devices:
             raise MissingParameter("driver")
         model = BY_NAME.get(given)
         if model is None:
-            raise UnknownDevice(given)
+            from blockemu.machine.bystanders import find_type  # few machines have one
+
+            model = find_type(given, running=self.started)
         bus = self._bus(model, options.get("bus"))
         if self.started and not bus.hotplug:
             raise NoHotplug(bus.title)
@@ -203,6 +234,12 @@ class Devices:
         await self._start(device, options)
         if model.makes:
             self._bring_bus(device)
+        for end, type_ in model.buses if not device.state.get("masterbus") else ():
+            name = self._bus_name(device, type_, end)
+            kind = "PCI" if type_ == "PCIE" else type_
+            hotplug = type_ not in _COLD
+            units = 1 if type_ == "IDE" else 0
+            self._grow(BusPlan(name, kind, 0, hotplug, units, type_), device.owner)
         return device
 
     def _bring_bus(self, device: Device) -> None:
@@ -210,9 +247,8 @@ class Devices:
         kind = device.model.makes
         bridge = kind == "PCI"
         device.stays = bridge and not self.started
-        plan = BusPlan(
-            self._bus_name(device), kind, hotplug=kind != "floppy-bus", units=2 * (not bridge)
-        )
+        name = self._bus_name(device, kind, "" if bridge else ".0")
+        plan = BusPlan(name, kind, hotplug=kind not in _COLD, units=2 * (not bridge))
         bus = self._grow(plan, device.owner)
         bus.plain = "iothread" not in device.model.properties
         bus.standard = bridge and self.started
@@ -238,6 +274,8 @@ class Devices:
                 if name not in _SPECIAL:
                     self._set_property(device, name, options[name], device.id)
             await realise(device)
+            if device.model.does_nothing:
+                self.claims.finish(device, self._all())
             self._check_slot(device)
             device.bus.attach(device)
             self._check_iothread(device)
@@ -252,6 +290,8 @@ class Devices:
         return {part.state[name] for part in parts for name in part.model.boots}
 
     def _bus(self, model: DeviceType, name: str | None) -> Bus:
+        if name is None and not model.bus:
+            return Bus("", "", hotplug=False)
         if name is None:
             fits = (b for b in self._from_roots() if b.kind == model.bus and not b.full)
             found = next(fits, None)
@@ -262,7 +302,7 @@ class Devices:
         if found is None:
             raise BusNotFound(name)
         if found.kind != model.bus:
-            raise WrongBus(model.name, found.kind)
+            raise WrongBus(model.name, found.type)
         if found.full:
             raise BusFull(name)
         return found
@@ -273,10 +313,9 @@ class Devices:
             if bus.owner is None:
                 yield from _with_buses_behind(bus)
 
-    def _bus_name(self, device: Device) -> str:
-        kind = device.model.makes
+    def _bus_name(self, device: Device, kind: str, end: str) -> str:
         if device.id:
-            return device.id if kind == "PCI" else f"{device.id}.0"
+            return device.id + end
         taken = self._numbered[kind]
         self._numbered[kind] += 1
         return f"{kind.lower()}.{taken}"
@@ -302,15 +341,16 @@ class Devices:
         kind = device.model.properties.get(name)
         if kind is None:
             raise NoSuchProperty(device.model.name, name)
-        parsed = parse_value(device.model.name, name, kind, value)
+        part = device if name in device.state or device.inner is None else device.inner
+        parsed = parse_value(part.model.name, name, kind, value)
         if name in ("logical_block_size", "physical_block_size"):
             check_block_size(id_, name, parsed)
         if name == "drive" and value:
             if device.backend is not None:
                 self.globals.check_conflict(device, name, value)
             self._attach(device, value)
-        if name == "iothread" and value and self._qom.container("objects").child(value) is None:
-            raise DeviceNotFound(value)
+        if (spec := part.model.spec(name)) is not None and spec.refers:
+            self.claims.take(part, device, spec, value)
         self._graph.threads.used |= name == "iothread"
         device.values[name] = value
         device.keep(name, parsed)
@@ -350,7 +390,7 @@ class Devices:
             raise UnplugPending(device.id or name)
         if not device.bus.hotplug:
             raise NoHotplug(device.bus.title)
-        if device.fixed:
+        if device.fixed or not device.model.hotplug:
             raise NoDeviceHotplug(device.model.name)
         device.leaving = True
         if device.bus.kind == "PCI" and not device.bus.standard:
@@ -376,10 +416,10 @@ class Devices:
     async def _remove(self, device: Device) -> None:
         if device.parent is None:
             return
-        if device.child_bus is not None:
-            for each in list(device.child_bus.devices):
+        for bus in device.brought:
+            for each in list(bus.devices):
                 await self._remove(each)
-            self.buses.remove(device.child_bus)
+            self.buses.remove(bus)
         device.bus.detach(device)
         path, inner = device.path, device.inner
         inner_path = inner.path if inner is not None else ""
@@ -403,6 +443,8 @@ class Devices:
     async def _take_out(self, device: Device, *, drop: bool = False) -> None:
         """Detach from the tree and the drive; ``drop``: a drive goes with its device."""
         self._was_reset(device)
+        if device.model.does_nothing:
+            self.claims.release(device)
         backend, device.backend = device.backend, None
         if backend is not None:
             backend.device = backend.device_id = ""

@@ -76,6 +76,24 @@ class Network:
     text: str = ""
     hub: int | None = None
     peer: str = ""
+    card: Any = None  # the device that is on it
+    order: int = 0
+
+
+@record
+class Card:
+    """A network card: its name, its type and address, and where it leads."""
+
+    name: str
+    model: str
+    address: str
+    peer: Network | None = None
+    order: int = 0
+
+    @property
+    def text(self) -> str:
+        """What lists say of it."""
+        return f"index=0,type=nic,model={self.model},macaddr={self.address}"
 
 
 @record
@@ -84,6 +102,8 @@ class Networks:
 
     known: dict[str, Network] = field(default_factory=dict)
     hubs: list[int] = field(default_factory=list)  # that ever had a port
+    cards: dict[Any, Card] = field(default_factory=dict)  # by device
+    _made: int = 0
 
     def add(self, options: Netdev) -> None:
         """Make a network.
@@ -108,6 +128,25 @@ class Networks:
                 self.hubs.append(options.hubid)
         else:
             raise NotBuilt(options.tag)
+        self.known[name].order = self._next()
+
+    def _next(self) -> int:
+        self._made += 1
+        return self._made
+
+    def seat(self, device: Any, name: str, model: str, address: str) -> None:
+        """Take note of a card; one without a name is called by its type."""
+        peer = next((each for each in self.known.values() if each.card is device), None)
+        like = sum(each.model == model for each in self.cards.values())
+        name = name or f"{model}.{like}"
+        self.cards[device] = Card(name, model, address, peer, self._next())
+
+    def unseat(self, device: Any) -> None:
+        """Forget a card."""
+        self.cards.pop(device, None)
+        for network in self.known.values():
+            if network.card is device:
+                network.card = None
 
     def accept(self, options: Netdev) -> None:
         """Make a network that a machine begins with; what it would do does not matter.
@@ -121,7 +160,8 @@ class Networks:
         try:
             self.add(options)
         except NotBuilt:
-            self.known[options.id] = Network(options.id, f"index=0,type={options.tag}")
+            text = f"index=0,type={options.tag}"
+            self.known[options.id] = Network(options.id, text, order=self._next())
 
     def remove(self, name: str) -> None:
         """Take a network away.
@@ -155,11 +195,19 @@ class Networks:
             after = f": {_row(peer)}" if peer else "\n"
             ports[each.hub].insert(0, f" \\ {each.name}{after}")
         parts = [f"hub {number}\n{''.join(rows)}" for number, rows in reversed(ports.items())]
-        alone = (e for e in self.known.values() if e.hub is None and e.name not in shown)
-        return "".join([*parts, *map(_row, alone)])
+        alone: list[Network | Card] = [
+            e
+            for e in self.known.values()
+            if e.hub is None and e.name not in shown and e.card is None
+        ]
+        for each_one in sorted([*alone, *self.cards.values()], key=lambda one: one.order):
+            parts.append(_row(each_one))
+            if isinstance(each_one, Card) and each_one.peer is not None:
+                parts.append(f" \\ {_row(each_one.peer)}")
+        return "".join(parts)
 
 
-def _row(each: Network) -> str:
+def _row(each: Network | Card) -> str:
     return f"{each.name}: {each.text}\n"
 
 

@@ -1,19 +1,32 @@
 """What PCI devices show of themselves, and the slots that they sit in (after hw/pci/pci.c)."""
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
-CLASSES: Final = {
+_CLASSES: Final = {
     0x0100: "SCSI controller",
     0x0101: "IDE controller",
+    0x0104: "RAID controller",
     0x0106: "SATA controller",
     0x0200: "Ethernet controller",
+    0x0280: "Network controller",
     0x0300: "VGA controller",
+    0x0380: "Display controller",
+    0x0401: "Audio controller",
+    0x0403: "Audio controller",
     0x0600: "Host bridge",
     0x0601: "ISA bridge",
     0x0604: "PCI bridge",
     0x0680: "Bridge",
+    0x0700: "Serial port",
+    0x0900: "Keyboard",
+    0x0902: "Mouse",
+    0x0C03: "USB controller",
     0x0C05: "SMBus",
 }
+VIRTIO_NEW: Final = 0x1040  # devices of virtio's new kind are numbered from there
+_QUMRANET: Final = 0x1100
+_ROM: Final = 6  # the region of a device's firmware
 SLOTS: Final = 32
 FUNCTIONS: Final = 8
 
@@ -41,6 +54,31 @@ class PciFacts(NamedTuple):
     subdevice: int = 0
     interrupts: bool = True
     regions: tuple[Region, ...] = ()
+    pin: int = 1  # by which it interrupts
+    closed: bool = False  # a bridge whose windows are shut until firmware opens them
+
+
+def seen(facts: PciFacts, state: Mapping[str, Any]) -> PciFacts:
+    """Return what is seen of a device whose properties are set so.
+
+    One of virtio's new kind alone has another number, and no registers of the old kind; one without
+    firmware of its own has no room for it.
+    """
+    if state.get("disable-legacy") == "on" and facts.device < VIRTIO_NEW:
+        facts = facts._replace(
+            device=VIRTIO_NEW + facts.subdevice,
+            subvendor=facts.vendor,
+            subdevice=_QUMRANET,
+            regions=tuple(each for each in facts.regions if each.bar),
+        )
+    if not state.get("romfile") or not state.get("rombar"):
+        return facts._replace(regions=tuple(r for r in facts.regions if r.bar != _ROM))
+    return facts
+
+
+def class_name(number: int) -> str | None:
+    """Return what a class of devices is called, if it is known."""
+    return _CLASSES.get(number)
 
 
 def parse_address(text: str) -> int | None:

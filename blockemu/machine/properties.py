@@ -35,6 +35,7 @@ _DESCRIPTIONS: Final = {
     "FdcDriveType": "FDC drive type, 144/288/120/none/auto",
     "BiosAtaTranslation": "Logical CHS translation algorithm, auto/none/lba/large/rechs",
 }
+_REFERENCES: Final = frozenset({"netdev", "chardev", "macaddr", "audiodev"})
 UNSET: Final = 0xFFFFFFFF
 
 
@@ -49,6 +50,11 @@ class Spec(NamedTuple):
     def type(self) -> str:
         """The name of its type."""
         return _TYPES.get(self.kind, self.kind)
+
+    @property
+    def refers(self) -> bool:
+        """Whether its value names something that must be there, or must look like an address."""
+        return self.kind in _REFERENCES or self.kind.startswith("link<")
 
     @property
     def description(self) -> str | None:

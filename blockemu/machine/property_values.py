@@ -15,6 +15,11 @@ _VALUES: Final = {
     "OnOffAuto": ("on", "off", "auto"),
     "BlockdevOnError": POLICIES,
     "FdcDriveType": ("144", "288", "120", "none", "auto"),
+    "PCIELinkSpeed": ("2_5", "5", "8", "16"),
+    "PCIELinkWidth": ("1", "2", "4", "8", "12", "16", "32"),
+    "LostTickPolicy": ("discard", "delay", "slew"),
+    "OffAutoPCIBAR": ("off", "auto", "bar0", "bar1", "bar2", "bar3", "bar4", "bar5"),
+    "on|off|split": ("on", "off", "split"),
     "BiosAtaTranslation": ("auto", "none", "lba", "large", "rechs"),
 }
 _UNSIGNED: Final = {"uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}  # bits
@@ -46,6 +51,8 @@ def parse_value(owner: str, name: str, kind: str, value: str) -> Any:
         if found is None:
             raise BadPropertyValue(owner, name, value)
         return found
+    elif kind == "int64":
+        return _parsed(name, "integer", parse_signed, value)
     elif kind == "int32":
         number = _parsed(name, "integer", parse_signed, value)
         if number >> 31 not in (0, -1):

@@ -26,13 +26,16 @@ async def realise(device: Device) -> None:
         QmpError: something is wrong with it; the device is to be thrown away.
 
     """
+    if device.model.does_nothing:
+        from blockemu.machine.bystander_places import settle  # few machines have one
+
+        settle(device)
     check_index(device)
     check_modes(device)
     take_place(device)
     settle_controller(device)
     kind, backend = device.model.drive, device.backend
-    bridge = device.model.makes == "PCI"
-    if bridge and not device.state["chassis_nr"]:
+    if not device.state.get("chassis_nr", True):
         raise NoChassis
     if kind is Drive.NONE:
         return

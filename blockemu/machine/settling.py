@@ -11,7 +11,7 @@ from blockemu.backend import Backend
 from blockemu.machine import refusals
 from blockemu.machine.device import Device
 from blockemu.machine.geometry import SECTOR, drive_type, guess, translate
-from blockemu.machine.pci import FUNCTIONS, SLOTS
+from blockemu.machine.pci import FUNCTIONS, SLOTS, VIRTIO_NEW
 from blockemu.machine.properties import UNSET
 from blockemu.machine.types import Drive
 
@@ -117,6 +117,8 @@ def settle_controller(device: Device) -> None:
     state, inner = device.state, device.inner
     if inner is None:
         return
+    if device.model.does_nothing:
+        return
     queues = "num-queues" if "num-queues" in inner.state else "num_queues"
     if inner.state[queues] in (_AUTO_QUEUES, UNSET):
         inner.state[queues] = 1
@@ -133,7 +135,9 @@ def check_modes(device: Device) -> None:
     if mode is None:
         return
     if mode == "auto":
-        device.state["disable-legacy"] = mode = "off"
+        new = device.model.pci is not None and device.model.pci.device >= VIRTIO_NEW
+        mode = "on" if new or device.bus.express else "off"
+        device.state["disable-legacy"] = mode
     if mode == "on" and device.state["disable-modern"]:
         raise refusals.NoMode(hint="Set either disable-modern or disable-legacy to off\n")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from blockemu.machine.device import Bus, Device, Part, read_spec
-from blockemu.machine.pci import CLASSES, FUNCTIONS, PciFacts, show_address
+from blockemu.machine.pci import FUNCTIONS, PciFacts, class_name, show_address
 from blockemu.machine.properties import Spec
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -30,8 +30,10 @@ def _show_part(part: Part, indent: int) -> Iterator[str]:
     for spec in part.model.specs:
         if not spec.type.startswith("link<"):
             yield f"{'':{indent}}{spec.name} = {_show_value(part, spec)}"
-    if isinstance(part, Device) and part.model.pci is not None:
-        yield from (f"{'':{indent}}{line}" for line in _show_pci(part, part.model.pci))
+    if isinstance(part, Device) and (facts := part.pci) is not None:
+        yield from (f"{'':{indent}}{line}" for line in _show_pci(part, facts))
+    if tail := part.tail:
+        yield f"{'':{indent}}{tail}"
     if part.model.window:
         yield f"{'':{indent}}mmio {part.model.window}"
     if isinstance(part, Device) and part.inner is not None:
@@ -67,8 +69,9 @@ def show_size(value: int) -> str:
 def _show_pci(device: Device, facts: PciFacts) -> Iterator[str]:
     """Yield what a PCI device shows of itself (pcibus_dev_print); firmware has not run."""
     slot, function = divmod(device.state["addr"], FUNCTIONS)
+    kind = class_name(facts.device_class) or f"Class {facts.device_class:04x}"
     yield (
-        f"class {CLASSES[facts.device_class]}, addr {0:02x}:{slot:02x}.{function:x}, "
+        f"class {kind}, addr {0:02x}:{slot:02x}.{function:x}, "
         f"pci id {facts.vendor:04x}:{facts.device:04x} "
         f"(sub {facts.subvendor:04x}:{facts.subdevice:04x})"
     )

@@ -4,14 +4,14 @@ Read when somebody first asks, and of the properties only those that were asked 
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from blockemu.qmp_server.qapi import ABSENT
 
-_DATA: Final = Path(__file__).parent / "data"
+_DATA: Final = f"{os.path.dirname(__file__)}/data"  # noqa: PTH120 - start-up: no pathlib
 _NOT_TAKEN: Final = frozenset({"type", "parent_bus", "realized", "hotplugged", "hotpluggable"})
 
 
@@ -35,7 +35,8 @@ class Row(NamedTuple):
 
 
 def _read(name: str) -> str:
-    return (_DATA / f"{name}.txt").read_text(encoding="utf-8")
+    with open(f"{_DATA}/{name}.txt", encoding="utf-8") as file:  # noqa: PTH123
+        return file.read()
 
 
 @cache

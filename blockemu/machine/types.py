@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from blockemu.machine import properties as p
 from blockemu.machine.pci import PciFacts, Region
@@ -32,6 +32,11 @@ class DeviceType(NamedTuple):
     its properties that say when it is booted from.  ``wires`` and ``window`` are what ``info
     qtree`` says of a device's interrupts and of its place in memory.  ``told``: what lists of
     properties have besides: parts and wires of a device, none of which does anything.
+
+    Of devices that have nothing to do with disks (``does_nothing``): ``extra`` are properties that
+    no class has; ``buses`` what they bring, the end of the name and the type; ``settled`` what
+    they make of properties that nobody set; ``tail`` what ``info qtree`` says at last; ``refusal``
+    why there can be none here; ``hotplug`` whether one may come and go while the machine is on.
     """
 
     name: str
@@ -48,6 +53,13 @@ class DeviceType(NamedTuple):
     window: str = ""
     boots: tuple[str, ...] = ()
     told: tuple[Spec, ...] = ()
+    extra: tuple[Spec, ...] = ()
+    buses: tuple[tuple[str, ...], ...] = ()
+    settled: Mapping[str, Any] = {}
+    tail: str = ""
+    refusal: str = ""
+    hotplug: bool = True
+    does_nothing: bool = False
 
     @property
     def model(self) -> str:
@@ -59,10 +71,14 @@ class DeviceType(NamedTuple):
         """Its classes' properties, without those of a device behind it."""
         return tuple(spec for level in self.levels for spec in level.specs)
 
+    def spec(self, name: str) -> Spec | None:
+        """Return a property that it takes itself."""
+        return next((s for s in (*self.specs, *self.extra) if s.name == name), None)
+
     @property
     def properties(self) -> Mapping[str, str]:
         """The properties that it takes, with their types."""
-        own = {spec.name: spec.type for spec in self.specs}
+        own = {spec.name: spec.type for spec in (*self.specs, *self.extra)}
         own |= dict.fromkeys(self.boots, "int32")
         return own | dict(self.inner.properties) if self.inner else own
 
