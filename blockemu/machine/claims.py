@@ -71,10 +71,10 @@ class Claims:
 
     def add_audio(self, text: str) -> None:
         """Take note of what ``-audiodev`` says, which may be JSON."""
-        given = (
-            parse_json(text) if text.startswith("{") else parse_any(text, lambda _: None, "driver")
-        )
-        self.audiodevs.add(str(given.get("id", "")))
+        if text.startswith("{"):
+            self.audiodevs.add(str(parse_json(text).get("id", "")))
+        elif (found := re.search(r"(?:^|,)id=([^,]+)", text)) is not None:
+            self.audiodevs.add(found[1])
 
     def take(self, part: Part, device: Device, spec: Spec, value: str) -> None:
         """Look at what a property names, and take it if it is for one alone.
