@@ -2,7 +2,8 @@
 
 import errno
 import os
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.create_options import Creator, TextOption, Texts
@@ -16,8 +17,10 @@ from blockemu.optlist import size
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.probing import probe
 from blockemu.records import replace
-from blockemu.route import Placed, Plan, Ranges, Route, WritePlan
+from blockemu.route import Placed, Ranges, Route
 from blockemu.transaction import Transaction
+
+T = TypeVar("T")
 
 PROBED = SECTOR  # bytes at the beginning that must not turn into another format's magic
 SIZE_LIMIT = "a non-negative number below 2^64"
@@ -85,6 +88,7 @@ class Raw(Node[BlockdevOptionsRaw]):
 
     Options = BlockdevOptionsRaw
     is_format = True
+    plans_by_alignment = True
     text_options = (TextOption("size", "size", "Virtual disk size"),)
     reopen_options = frozenset({"offset", "size"})
     size_options = reopen_options
@@ -202,14 +206,22 @@ class Raw(Node[BlockdevOptionsRaw]):
         """Take the file's, moved."""
         route = self.file.route
         moved = route.shifted(self.offset) if self.offset else route
-        if self.size is None:
+        if self.size is None and not self.probed:
             return moved
         return replace(
             moved,
-            read=_within(self.size, moved.read),
-            write=_write_within(self.size, moved.write),
+            read=_only(self._may_read, moved.read),
+            write=_only(self._may_write, moved.write),
             linear=None,
         )
+
+    def _may_read(self, offset: int, length: int) -> bool:
+        """Tell whether there is a plan: within the window, and of whole blocks if it was probed."""
+        whole = not self.probed or not (offset | length) & (PROBED - 1)
+        return whole and (self.size is None or offset + length <= self.size)
+
+    def _may_write(self, offset: int, length: int) -> bool:
+        return self._may_read(offset, length) and not (self.probed and offset < PROBED)
 
     def _at(self, offset: int, length: int, code: int) -> int:
         """Return an offset in the file; raise ``code`` if the range leaves the window."""
@@ -287,15 +299,10 @@ class Raw(Node[BlockdevOptionsRaw]):
         return Extents(batch.start - by, status, batch.start, batch.end - by)
 
 
-def _within(size: int, plan: Plan | None) -> Plan | None:
-    """Return a plan that does not answer for what leaves the window."""
+def _only(
+    may: Callable[[int, int], bool], plan: Callable[[int, int], T] | None
+) -> Callable[[int, int], T | None] | None:
+    """Return a plan that does not answer for all requests."""
     if plan is None:
         return None
-    return lambda offset, length: plan(offset, length) if offset + length <= size else None
-
-
-def _write_within(size: int, plan: WritePlan | None) -> WritePlan | None:
-    """Return a plan for writing that does not answer for what leaves the window."""
-    if plan is None:
-        return None
-    return lambda offset, length: plan(offset, length) if offset + length <= size else None
+    return lambda offset, length: plan(offset, length) if may(offset, length) else None

@@ -134,6 +134,11 @@ class Vdi(Node[BlockdevOptionsVdi]):
         self._allocating = asyncio.Lock()
 
     @property
+    def has_zero_init(self) -> bool:
+        """Unless all blocks lie in the file from the beginning, which decides then."""
+        return self.header.image_type != vdi.STATIC or self.file.node.has_zero_init
+
+    @property
     def length(self) -> int:
         """The disk's size, in whole sectors."""
         return self.header.disk_size if "header" in vars(self) else 0

@@ -19,6 +19,16 @@ def is_zero(view: memoryview) -> bool:
     return not words[: SECTOR // 8].any() and not words.any()
 
 
+def all_data(view: memoryview, at: int, alignment: int) -> bool:
+    """Tell whether each block begins with data, as most that have some do.
+
+    Then ``pieces`` would yield but one, of data.
+    """
+    size = alignment * SECTOR
+    whole = at % alignment == 0 and len(view) % size == 0
+    return whole and bool(np.frombuffer(view, np.uint64)[:: size // 8].all())
+
+
 def pieces(
     view: memoryview, least: int, at: int, alignment: int
 ) -> Iterator[tuple[int, int, bool]]:

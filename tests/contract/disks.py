@@ -115,6 +115,7 @@ DISKS = [
     Disk("file", _file),
     Disk("file-direct", lambda f: _file(f, cache={"direct": True})),
     Disk("raw", lambda f: _raw(_file(f))),
+    Disk("raw-guessed", lambda f: {"discard": "unmap", "file": _file(f)}),
     Disk("raw-direct", lambda f: _raw(_file(f, cache={"direct": True}))),
     Disk("raw-window", lambda f: _raw(_file(f, 2 * SIZE), offset=4608, size=SIZE)),
     Disk("raw-null", lambda f: _raw(_null("null-co")), forgets=True),
