@@ -1,11 +1,13 @@
-"""Compressing and decompressing single clusters, byte for byte as QEMU does it.
+"""Compressing and decompressing single clusters, as QEMU does it.
 
+Byte for byte, too, unless zlib-ng is there: it finds other matches, in less than half the time.
 The functions are pure and let go of Python's lock while they work, so they are fit for threads.
 """
 
 import zlib
 from collections.abc import Callable
-from typing import Final, Protocol
+from functools import cache
+from typing import Any, Final, Protocol
 
 from blockemu.images.qcow2.constants import ZLIB, ZSTD
 
@@ -21,11 +23,26 @@ class Decompress(Protocol):
 
 _WINDOW: Final = -12  # bits of zlib's window; negative: no header and no checksum
 _MEMORY: Final = 9
+_LEVEL: Final = 6  # what is zlib's default level, by name: that of zlib-ng might be another
+
+
+@cache
+def _packer() -> Callable[..., Any]:
+    """Return what makes compressors, for raw deflate (``make bench``: compressed backup).
+
+    zlib-ng takes a quarter to a half of zlib's time for clusters that are 0 to 3 % longer.  It is
+    found by who first compresses, since it need not be installed.
+    """
+    try:
+        from zlib_ng import zlib_ng
+    except ImportError:
+        return zlib.compressobj
+    return zlib_ng.compressobj
 
 
 def deflate(data: memoryview) -> bytes | None:
     """Return a cluster compressed by zlib, None if that is not shorter."""
-    packer = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, _WINDOW, _MEMORY)
+    packer = _packer()(_LEVEL, zlib.DEFLATED, _WINDOW, _MEMORY)
     packed = packer.compress(data) + packer.flush()
     return packed if len(packed) < len(data) else None
 

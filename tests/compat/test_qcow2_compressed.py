@@ -73,8 +73,9 @@ async def test_ours_is_as_good_as_theirs(tmp_path, program, options):
     check(mine)
     run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", theirs, mine)
     assert await contents(theirs) == data == await contents(mine)
-    # Either packs in the order in which its threads are done.
-    assert abs(mine.stat().st_size - theirs.stat().st_size) <= 4 * node.cluster_size + 8192
+    # Either packs in the order in which its threads are done; zlib-ng may take 3 % more, or less.
+    size = theirs.stat().st_size
+    assert abs(mine.stat().st_size - size) <= size * 3 // 100 + 4 * node.cluster_size + 8192
 
 
 async def test_rewritten_and_dropped_clusters_leave_no_leak(tmp_path, program):

@@ -255,6 +255,7 @@ NEVER = lean.LATE - {"ctypes"} | {
     "structlog",
     "qemu",
     "zstandard",
+    "zlib_ng",
     "numpy.typing",
     "pathlib",
 }
