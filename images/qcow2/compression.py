@@ -37,7 +37,8 @@ def _packer() -> Callable[..., Any]:
         from zlib_ng import zlib_ng
     except ImportError:
         return zlib.compressobj
-    return zlib_ng.compressobj
+    compressor: Callable[..., Any] = zlib_ng.compressobj
+    return compressor
 
 
 def deflate(data: memoryview) -> bytes | None:
