@@ -311,6 +311,14 @@ _LATE: Final = {  # type: module, class; start-up: few need them
     "authz-list": ("blockemu.authz", "AuthzList"),
 }
 
+_OF_MACHINES: Final = {  # what only a machine can do with
+    "memory-backend-file": ("blockemu.memory_objects", "MemoryBackendFile"),
+    "memory-backend-memfd": ("blockemu.memory_objects", "MemoryBackendMemfd"),
+    "memory-backend-ram": ("blockemu.memory_objects", "MemoryBackendRam"),
+    "rng-builtin": ("blockemu.memory_objects", "RngBuiltin"),
+    "rng-random": ("blockemu.memory_objects", "RngRandom"),
+}
+
 
 class Objects:
     """The objects that were added, in ``/objects`` of a tree."""
@@ -325,15 +333,17 @@ class Objects:
     @classmethod
     def type_of(cls, name: str) -> type[UserObject] | None:
         """Return a type of objects by its name, if there is such a type."""
-        if name not in _LATE:
+        place = _LATE.get(name) or _OF_MACHINES.get(name)
+        if place is None:
             return cls._types.get(name)
-        module, found = _LATE[name]
+        module, found = place
         kind: type[UserObject] = getattr(import_module(module), found)
         return kind
 
     def __init__(self, tree: Tree, clock: Clock) -> None:
         self.tree = tree
         self.throttle_groups = ThrottleGroups(clock)
+        self.of_machine = False  # whether there is a machine that they are for
 
     def add(self, options: ObjectProperties) -> None:
         """Create an object (after user_creatable_add_type, qom/object_interfaces.c)."""
@@ -341,7 +351,7 @@ class Objects:
             raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
         assert options.tag is not None
         kind = self.type_of(options.tag)
-        if kind is None:
+        if kind is None or (options.tag in _OF_MACHINES and not self.of_machine):
             raise NoSuchType(options.tag)
         made = kind()
         given = _given(options)

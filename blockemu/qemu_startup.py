@@ -399,6 +399,7 @@ class MachineStartup(Startup):
         daemon.die = os._exit
         self._identity.give_to(daemon.emu.machine, self._model)
         daemon.emu.devices.globals.rows = self._globals
+        daemon.emu.objects.of_machine = True
         return daemon, clock
 
     async def _open_images(self, daemon: "Daemon") -> None:

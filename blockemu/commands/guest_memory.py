@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blockemu.commands.context import Context
 from blockemu.commands.machine_facts import FeatureDisabled
@@ -28,6 +28,9 @@ from blockemu.schema.guest_memory import (
     SGXInfo,
 )
 from blockemu.schema.run_state import RunState
+
+if TYPE_CHECKING:
+    from blockemu.memory_objects import MemoryBackend
 
 _CPU: Final = ("cpu-index", "a CPU number")
 
@@ -226,8 +229,27 @@ def pmemsave(context: Context, *, val: int, size: int, filename: str) -> None:
 
 @command(since="2.1", allow_preconfig=True)
 def query_memdev(context: Context) -> list[Memdev]:
-    """List memory for the guest: none."""
-    return []
+    """List what memory for the guest was made of."""
+    if not context.emu.objects.of_machine:
+        return []
+    from blockemu.memory_objects import MemoryBackend  # few machines have one
+
+    found = list(context.emu.qom.container("objects").children)
+    return [_describe_memory(each) for each in found[::-1] if isinstance(each, MemoryBackend)]
+
+
+def _describe_memory(each: "MemoryBackend") -> Memdev:
+    return Memdev(
+        id=each.name,
+        size=each.size,
+        merge=each.merge,
+        dump=each.dump,
+        prealloc=each.prealloc,
+        share=each.share,
+        reserve=each.reserve,
+        host_nodes=each.host_nodes,
+        policy=each.policy,
+    )
 
 
 @command(since="2.1")

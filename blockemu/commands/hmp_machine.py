@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from blockemu.commands import machine, machine_facts, networks
+from blockemu.commands import guest_memory, machine, machine_facts, networks
 from blockemu.commands.chardev import chardev_remove, chardev_send_break, query_chardev
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_displays import choose
@@ -79,6 +79,17 @@ async def watchdog_action(context: Context, write: Write, values: Values) -> Non
     machine.watchdog_set_action(context, action=choose(WatchdogAction, values["action"]))
 
 
+async def info_memdev(context: Context, write: Write, values: Values) -> None:
+    """Show what memory for the guest was made of (hmp_info_memdev, hw/core/machine-hmp-cmds.c)."""
+    for each in guest_memory.query_memdev(context):
+        write(f"memory backend: {each.id}\n  size:  {each.size}\n")
+        for name in ("merge", "dump", "prealloc", "share", "reserve"):
+            write(f"  {name}: {'true' if getattr(each, name) else 'false'}\n")
+        nodes = ",".join(map(str, each.host_nodes))
+        write(f"  policy: {each.policy.value}\n  host nodes: {nodes}\n")
+    write("\n")
+
+
 async def add_object(context: Context, write: Write, values: Values) -> None:
     """Create an object."""
     try:
@@ -147,7 +158,7 @@ INFO = (
     ),
     HmpCommand("numa", (), "", "show NUMA information", _says("0 nodes\n")),
     HmpCommand("cpus", (), "", "show infos for each CPU", _says("")),
-    HmpCommand("memdev", (), "", "show memory backends", _says("\n")),
+    HmpCommand("memdev", (), "", "show memory backends", info_memdev),
     HmpCommand("memory-devices", (), "", "show memory devices", _says("")),
     HmpCommand(
         "memory_size_summary",

@@ -10,6 +10,7 @@ from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import ABSENT, Since, Struct, visit
 from blockemu.qom import NoSuchClass, list_class_properties
 from blockemu.qom_types import TYPES, is_a
+from blockemu.schema import memory_objects  # noqa: F401 - declares their options
 from blockemu.schema.objects import ObjectOptions
 
 
