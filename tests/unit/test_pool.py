@@ -145,3 +145,27 @@ def test_threads_of_a_pool_that_nobody_closed_end() -> None:
     del pool
     gc.collect()
     assert not thread.is_alive()
+
+
+async def test_a_closed_pool_holds_no_descriptor_and_can_be_used_again(pool: Pool) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert await pool.map(abs, [-1, -2, -3]) == [1, 2, 3]
+        assert len(os.listdir("/proc/self/fd")) > before
+        pool.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_calls_begin_in_order_and_each_wakes_one_thread(pool: Pool) -> None:
+    begun: list[int] = []
+    gate = threading.Barrier(4)
+
+    def call(number: int) -> str:
+        begun.append(number)
+        if number < 4:
+            gate.wait(20)  # all four threads are needed for one to go on
+        return threading.current_thread().name
+
+    await pool.map(call, range(40))
+    assert sorted(begun[:4]) == [0, 1, 2, 3]
+    assert sorted(begun) == list(range(40))
