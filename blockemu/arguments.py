@@ -7,11 +7,15 @@ PROGRAM = "blockemu"
 
 
 class UsageError(Exception):
-    """The command line itself is wrong: why, and at which word."""
+    """The command line itself is wrong: why, and at which word.
 
-    def __init__(self, why: str, word: str = "") -> None:
+    ``last``: the last word that getopt is done with, as it has sorted them; "" if there is none.
+    """
+
+    def __init__(self, why: str, word: str = "", last: str | None = None) -> None:
         super().__init__(why)
         self.word = word
+        self.last = word if last is None else last
 
 
 class MissingArgument(UsageError):
@@ -39,14 +43,20 @@ def scan(
         UsageError: at the option that is wrong.
     """
     rest = iter(argv)
+    last = operand = ""
     for word in rest:
         if word == "--":
             return
         if word.startswith("--"):
-            yield _long(word, rest, long, whole)
+            option = _long(word, rest, long, whole)
+            yield option
+            last = option.where.removeprefix(f"{word} ")
         elif word.startswith("-") and word != "-":
-            yield from _short(word, rest, long, short)
+            for option in _short(word, rest, long, short, operand or last):
+                yield option
+                last = option.where.removeprefix(f"{word} ")
         else:
+            operand = word
             yield Option("", word, word)
 
 
@@ -81,12 +91,14 @@ def _complete(given: str, word: str, long: Mapping[str, bool], whole: frozenset[
 
 
 def _short(
-    word: str, rest: Iterator[str], long: Mapping[str, bool], short: Mapping[str, str]
+    word: str, rest: Iterator[str], long: Mapping[str, bool], short: Mapping[str, str], last: str
 ) -> Iterator[Option]:
+    """Yield a word's options; at a wrong one, unless it is the last, getopt is in the word yet."""
     for i, letter in enumerate(word[1:], 2):
         name = short.get(letter)
         if name is None:
-            raise UsageError(f"invalid option -- '{letter}'", word)
+            where = last if i < len(word) else word
+            raise UsageError(f"invalid option -- '{letter}'", word, where)
         if not long[name]:
             yield Option(name, "", word)
             continue

@@ -171,7 +171,7 @@ class Edge:
         if align > 1 and (offset | len(view)) & (align - 1):
             start, end = offset & -align, -(-(offset + len(view)) // align) * align
             bounce = memoryview(bytearray(end - start))
-            await self.pread(start, bounce)
+            await Edge.pread(self, start, bounce)  # for a root, it is let in already
             view[:] = bounce[offset - start :][: len(view)]
             return
         request = Request(offset, offset + len(view))

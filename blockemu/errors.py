@@ -72,6 +72,18 @@ class InvalidParameterValue(QmpError):
     template = "Parameter '{}' expects {}"
 
 
+class ValueOutOfRange(QmpError):
+    """A size is too large for 64 bits: (value, parameter)."""
+
+    template = "Value '{}' is out of range for parameter '{}'"
+
+
+class ValueTooLarge(QmpError):
+    """Likewise of a number: (value, parameter)."""
+
+    template = "Value '{}' is too large for parameter '{}'"
+
+
 class PermissionConflict(QmpError):
     """Two users of a node do not get along; ``earlier``: what QEMU said of that before 6.1."""
 

@@ -100,7 +100,7 @@ async def create_file(options: BlockdevCreateOptionsFile, creator: Creator) -> N
         else:
             os.close(fd)
     if warning:
-        services.warn(warning)
+        services.report(f"warning: {warning}")
 
 
 def remove_file(filename: str) -> None:

@@ -64,7 +64,7 @@ def run(name: str, argv: list[str]) -> int:
     except MissingArgument as e:
         return refuse(name, f"missing argument for option '{e.word}'")
     except UsageError as e:
-        return refuse(name, f"unrecognized option '{e.word}'")
+        return refuse(name, f"unrecognized option '{e.last or name}'")
     if command is None:
         return 0
     if command not in COMMANDS:

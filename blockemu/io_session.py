@@ -81,10 +81,14 @@ class Session:
             QmpError: it cannot be.
 
         """
-        from blockemu.object_options import parse_object  # start-up: few images need one
+        from blockemu.object_options import (  # start-up: few images need one
+            TOOLS_LACK,
+            parse_object,
+        )
 
         try:
-            self._emu.objects.add(parse_object(text, self._emu.profile))
+            options = parse_object(text, self._emu.profile, lacking=TOOLS_LACK)
+            self._emu.objects.add(options)
         except ProtocolError as e:
             raise QmpError(str(e)) from e
 

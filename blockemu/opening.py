@@ -165,7 +165,7 @@ class Opener:
         set_flags(flags, options)
         if "backing" in options and options["backing"] in (None, ""):
             if options["backing"] == "":
-                self.services.warn(f"warning: {EMPTY_BACKING}")
+                self.services.report(f"warning: {EMPTY_BACKING}")
             flags.no_backing = True
             explicit.pop("backing", None)
             del options["backing"]

@@ -5,8 +5,8 @@ After util/qemu-option.c.  Types are "string", "bool", "number" and "size".
 
 from collections.abc import Callable, Mapping
 
-from blockemu.errors import InvalidParameterValue, QmpError
-from blockemu.qmp_server.scalars import parse_size
+from blockemu.errors import InvalidParameterValue, QmpError, ValueOutOfRange, ValueTooLarge
+from blockemu.qmp_server.scalars import TooLarge, parse_size
 
 IDENTIFIER_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n"
 
@@ -18,7 +18,7 @@ class InvalidParameter(QmpError):
 
 
 class HelpWanted(Exception):
-    """``help`` was among the options."""
+    """``help`` was among the options, or another word for it, which is given."""
 
 
 def parse_options(
@@ -37,9 +37,9 @@ def parse_options(
     if name is not None and not is_identifier(name):
         raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
     for key, value, flag in pairs:
-        if flag and key in ("help", "?"):
-            raise HelpWanted
-        if flag and warn is not None:
+        if flag is not None and key in ("help", "?"):
+            raise HelpWanted(key)
+        if flag is not None and warn is not None:
             warn(f"short-form boolean option '{flag}' deprecated\nPlease use {key}={value} instead")
         found[key] = value
         if key != "id":
@@ -59,40 +59,62 @@ def parse_any(text: str, warn: Callable[[str], None], implied: str = "") -> dict
     for key, value, flag in _pairs(text, implied):
         if key == "id" and not is_identifier(value):
             raise InvalidParameterValue("id", "an identifier", hint=IDENTIFIER_HINT)
-        if flag and key not in ("help", "?"):
+        if flag is not None and key not in ("help", "?"):
             warn(f"short-form boolean option '{flag}' deprecated\nPlease use {key}={value} instead")
         found[key] = value
     return found
 
 
-def _pairs(text: str, implied: str) -> list[tuple[str, str, str]]:
-    """Return (key, value, flag as written) of each item; ``,,`` is a comma in a value."""
-    pairs = []
-    for i, item in enumerate(text.replace(",,", "\0").split(",") if text else ()):
-        key, equals, value = item.replace("\0", ",").partition("=")
-        if equals:
-            pairs.append((key, value, ""))
-        elif i == 0 and implied:
-            pairs.append((implied, key, ""))
-        elif key:
+def _pairs(text: str, implied: str) -> list[tuple[str, str, str | None]]:
+    """Return (key, value, flag as written) of each item; ``,,`` is a comma in a value.
+
+    In a flag it is none: there it ends the flag, and an empty one follows (get_opt_name_value,
+    util/qemu-option.c).
+    """
+    pairs: list[tuple[str, str, str | None]] = []
+    rest = text
+    while rest:
+        key = rest[: min((at for at in map(rest.find, "=,") if at >= 0), default=len(rest))]
+        if rest[len(key) :].startswith("="):
+            value, rest = _value(rest[len(key) + 1 :])
+            pairs.append((key, value, None))
+        elif implied and not pairs:
+            value, rest = _value(rest)
+            pairs.append((implied, value, None))
+        else:
             off = key.startswith("no")
             pairs.append((key[2:] if off else key, "off" if off else "on", key))
+            rest = rest[len(key) + 1 :]
     return pairs
+
+
+def _value(text: str) -> tuple[str, str]:
+    """Return a value and what follows on the comma behind it."""
+    value, _, rest = text.replace(",,", "\0").partition(",")
+    return value.replace("\0", ","), rest.replace("\0", ",,")
 
 
 def _check(key: str, value: str, kind: str) -> None:
     if kind == "bool":
         if value not in ("on", "off", "yes", "no", "y", "n", "true", "false"):
             raise InvalidParameterValue(key, "'on' or 'off'")
-    elif kind == "number" and number(value) is None:
-        raise InvalidParameterValue(key, "a number")
-    elif kind == "size" and size(value) is None:
-        raise InvalidParameterValue(
-            key,
-            "a non-negative number below 2^64",
-            hint="Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-            "and exabytes, respectively.\n",
-        )
+    elif kind == "number":
+        if (found := number(value)) is None:
+            raise InvalidParameterValue(key, "a number")
+        if abs(found) >= 1 << 64:
+            raise ValueTooLarge(value, key)
+    elif kind == "size":
+        try:
+            parse_size(value)
+        except TooLarge:
+            raise ValueOutOfRange(value, key) from None
+        except ValueError:
+            raise InvalidParameterValue(
+                key,
+                "a non-negative number below 2^64",
+                hint="Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+                "and exabytes, respectively.\n",
+            ) from None
 
 
 def is_on(value: str | None, *, default: bool = False) -> bool:

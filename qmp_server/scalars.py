@@ -78,8 +78,18 @@ def parse_bool(text: str) -> bool:
     return _BOOLEANS[text]
 
 
+class TooLarge(ValueError):
+    """A number that 64 bits do not hold."""
+
+
 def parse_size(text: str) -> int:
-    """Return a size in bytes: suffixes B K M G T P E (powers of 1024), fractions with a suffix."""
+    """Return a size in bytes: suffixes B K M G T P E (powers of 1024), fractions with a suffix.
+
+    Raises:
+        TooLarge: it is 2^64 or more.
+        ValueError: it is no size.
+
+    """
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(text)
@@ -87,15 +97,15 @@ def parse_size(text: str) -> int:
     if match["hex"]:
         value = int(match["hex"], 16)
         if value >= 1 << 64:
-            raise ValueError(text)
+            raise TooLarge(text)
         value <<= scale
     else:
         value = int(match["whole"])
         if value >= 1 << 64:
-            raise ValueError(text)
+            raise TooLarge(text)
         value = _with_fraction(value, match["part"] or "", scale, text)
     if value >= 1 << 64:
-        raise ValueError(text)
+        raise TooLarge(text)
     return value
 
 

@@ -25,7 +25,7 @@ class Syntax:
             self._long[name] = takes.get(meaning, meaning == ":")
         self._aliases = {name: letter for name, letter in long.items() if letter in takes}
 
-    def read(self, argv: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def read(self, command: str, argv: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield (letter or long name, argument) of each option; operands have an empty name.
 
         Raises:
@@ -40,6 +40,6 @@ class Syntax:
         except MissingArgument as e:
             raise MissingValue(e.word) from e
         except UsageError as e:
-            raise UnknownOption(e.word) from e
+            raise UnknownOption(e.last or command) from e
         for word in words:
             yield "", word

@@ -35,6 +35,9 @@ class BadNumber(Refusal):
     template = "Invalid {} specified"
 
 
+AIO = ("threads", "io_uring", "native")  # the last that is asked for counts
+
+
 class BadAio(Refusal):
     """(mode)."""
 
@@ -108,9 +111,10 @@ class Wanted:
                     raise BadMode
                 self.cache = CACHE_MODES[value]
             case "i" | "n":
-                self.aio = value if name == "i" else "native"
-                if self.aio not in ("threads", "native", "io_uring"):
+                wanted = value if name == "i" else "native"
+                if wanted not in AIO:
                     raise BadAio(value)
+                self.aio = max(self.aio, wanted, key=AIO.index)
             case "f":
                 self.fmt = value
             case _:
@@ -142,12 +146,14 @@ async def run(program: Program, argv: list[str]) -> int:
         raise FlushWithoutWrites
     if wanted.interval and wanted.interval < wanted.depth:
         raise FlushTooOften
+    as_options = "image-opts" in wanted.flags
+    has_file = not as_options or "file" in names[0]  # else there is none to have an option
     image = await program.open(
         names[0],
         wanted.fmt,
         Mode(write=wanted.write, cache=wanted.cache, force_share="U" in wanted.flags),
-        image_opts="image-opts" in wanted.flags,
-        options={} if wanted.aio == "threads" else {"file.aio": wanted.aio},
+        image_opts=as_options,
+        options={"file.aio": wanted.aio} if wanted.aio != "threads" and has_file else {},
     )
     step = wanted.step or wanted.size
     program.print(

@@ -13,12 +13,13 @@ from blockemu.backend import Backend
 from blockemu.buffers import new_buffer
 from blockemu.cache_modes import CACHE_MODES
 from blockemu.chain_map import Mapped, map_chain
+from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED, I64, NOWHERE, U8, ZERO
 from blockemu.images.distinct import distinct
 from blockemu.img.arguments import IMAGE, Syntax
 from blockemu.img.program import Mode, Program
 from blockemu.img.progress import Bar
-from blockemu.img.refusals import BadSourceCache, Refusal, TwoImagesExpected
+from blockemu.img.refusals import BadSourceCache, Misused, Refusal, TwoImagesExpected
 from blockemu.records import record
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Different(Exception):
 
 async def run(program: Program, argv: list[str]) -> int:
     """Compare two images, the longer one's end with zeroes."""
-    given, names = program.given(SYNTAX, argv)
+    given, names = _given(program, argv)
     program.quiet = "q" in given
     if len(names) != 2:
         raise TwoImagesExpected
@@ -100,6 +101,18 @@ async def run(program: Program, argv: list[str]) -> int:
         return await _compare(program, names, given, bar)
     finally:
         bar.end()
+
+
+def _given(program: Program, argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Read the command line; an object that cannot be made is an error of its own kind here."""
+    try:
+        return program.given(SYNTAX, argv)
+    except Misused:
+        raise
+    except QmpError as e:
+        refusal = Refusal(str(e), hint=e.hint)
+        refusal.status = ERROR
+        raise refusal from e
 
 
 async def _compare(program: Program, names: list[str], given: dict[str, str], bar: Bar) -> int:

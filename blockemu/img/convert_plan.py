@@ -175,7 +175,12 @@ class Planner:
 
 
 def _joined(starts: list[I64], kinds: list[U8], end: int) -> Plan:
-    """Return a plan in which runs are as the sources told of them: the progress shows that."""
+    """Return a plan in which runs are as the sources told of them: the progress shows that.
+
+    A sector is what it begins with: a file may end anywhere in one.
+    """
     if not starts:
         return Plan(np.zeros(0, np.int64), np.zeros(0, np.uint8), end)
-    return Plan(np.concatenate(starts), np.concatenate(kinds), end)
+    start = -(-np.concatenate(starts) // SECTOR) * SECTOR
+    some = np.append(start[1:], end) > start
+    return Plan(start[some], np.concatenate(kinds)[some], end)

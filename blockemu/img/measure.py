@@ -14,6 +14,7 @@ from blockemu.img.refusals import Misused, Refusal
 from blockemu.img.snapshots import SnapshotChoice
 from blockemu.img_cli import print_help
 from blockemu.measuring import Measured
+from blockemu.optlist import HelpWanted, InvalidParameter
 
 SYNTAX = Syntax("hf:O:o:l:U", IMAGE | {"output": ":", "size": ":", "force-share": "U"})
 
@@ -112,8 +113,8 @@ async def _measure(
     check_format(program, fmt)
     try:
         texts = own_and_file_options(program, fmt, options)
-    except QmpError as e:
-        program.report(e)
+    except (QmpError, HelpWanted) as e:  # this command has none
+        program.report(e if isinstance(e, QmpError) else InvalidParameter(*e.args))
         raise BadOptions(fmt) from e
     if size is not None:
         texts["size"] = str(size)

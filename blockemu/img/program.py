@@ -127,7 +127,7 @@ class Program:
 
     def options(self, syntax: Syntax, argv: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield the options as ``Syntax.read`` does; help and objects are seen to."""
-        for name, value in syntax.read(argv):
+        for name, value in syntax.read(self.command, argv):
             match name:
                 case "h":
                     print_help(self.name)
@@ -150,10 +150,15 @@ class Program:
 
     def add_object(self, text: str) -> None:
         """Add what ``--object`` describes."""
-        from blockemu.object_options import ObjectHelp, parse_object  # start-up: few need one
+        from blockemu.object_options import (  # start-up: few need one
+            TOOLS_LACK,
+            ObjectHelp,
+            parse_object,
+        )
 
         try:
-            self.emu.objects.add(parse_object(text, self.emu.profile))
+            options = parse_object(text, self.emu.profile, lacking=TOOLS_LACK)
+            self.emu.objects.add(options)
         except ObjectHelp as e:
             self.print(f"{e}\n")
             raise Leave from e

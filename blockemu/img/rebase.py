@@ -106,18 +106,20 @@ async def _rebase(program: Program, name: str, given: dict[str, str], bar: Bar) 
         work = _Rebase(program, image, top, bar)
         await work.open(base or "", fmt, CACHE_MODES[source_cache], share="U" in given)
         await work.run()
-    await _change(top, base or None, fmt if base else None)
-    bar.set(100)
+    try:
+        await _change(top, base, fmt if base else None)
+    finally:
+        bar.set(100)
 
 
 async def _change(node: Node[Any], base: str | None, fmt: str | None) -> None:
     """Name the backing file in the image's header (bdrv_change_backing_file, block.c)."""
-    code, shown = 0, "(null)" if base is None else base
+    code, shown, base = 0, "(null)" if base is None else base, base or None
     try:
-        if not node.supports_backing:
-            raise NotImplementedError
         if base is not None and fmt is None:
             code = errno.EINVAL
+        elif not node.supports_backing:
+            code = errno.ENOTSUP
         else:
             await node.change_backing_file(base, fmt)
     except NotImplementedError:

@@ -4,11 +4,11 @@ import errno
 import os
 
 from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED
-from blockemu.errors import InvalidParameterValue, QmpError
+from blockemu.errors import InvalidParameterValue, QmpError, ValueOutOfRange
 from blockemu.img.arguments import IMAGE, Syntax
 from blockemu.img.program import Mode, Program
 from blockemu.img.refusals import ImageAndSizeExpected, NotEnoughArguments, Refusal
-from blockemu.qmp_server.scalars import parse_size
+from blockemu.qmp_server.scalars import TooLarge, parse_size
 
 SYNTAX = Syntax("f:hq", IMAGE | {"preallocation": ":", "shrink": ""})
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
@@ -87,5 +87,7 @@ async def run(program: Program, argv: list[str]) -> int:
 def _size(text: str) -> int:
     try:
         return parse_size(text)
+    except TooLarge:
+        raise ValueOutOfRange(text, "size") from None
     except ValueError:
         raise InvalidParameterValue("size", SIZE_WANTED, hint=SIZE_HINT) from None

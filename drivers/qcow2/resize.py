@@ -177,7 +177,8 @@ class Resizer:
             await self._map_rows(first, last)
             await image.extend()
             return
-        host, end, count = 0, length, last - first
+        unit = 1 << geometry.subcluster_bits  # an allocation writes zeroes up to its end
+        host, end, count = 0, -(-length // unit) * unit, last - first
         tables = -(-count // geometry.l2_size) + 1
         if not geometry.data_file:
             await self.writeback.flush()
