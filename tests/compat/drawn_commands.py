@@ -19,6 +19,7 @@ Json = Any
 Said = tuple[list[str], dict[str, list[str]]]
 _TIME = re.compile(r'("(?:date|vm-clock)-n?sec": )\d+')
 _FILE_SIZE = re.compile(r'"virtual-size": \d+(, "filename": "[^"]*\.qcow2", "format": "file")')
+_RAW = re.compile(r'"data-file-raw": false, |(?:, )?"data-file-raw": false')
 MIB = 1 << 20
 NODES = ["raw", "q", "over", "null", "t", "x1", "x2", "x3", "x4", "x5"]
 STRANGE_NODES = ["", "9a", "none", "a b", "-", "x" * 32, "q\u00e4"]
@@ -209,11 +210,14 @@ def open_disks(daemon: Daemon) -> None:
 
 
 def said(transcript: list[tuple[str, Json]]) -> Said:
-    """Return replies and each job's events, without times and how far an image's file has grown."""
-    lines = [_TIME.sub(r"\g<1>0", line) for line in conversation(transcript)]
-    return [_FILE_SIZE.sub(r'"virtual-size": "int"\1', line) for line in lines], events_by_job(
-        transcript
-    )
+    """Return replies and each job's events, without times and how far an image's file has grown.
+
+    After a reopen that failed QEMU may take the file that it did not get for a data file.
+    """
+    lines = conversation(transcript)
+    for pattern, rest in (_TIME, r"\g<1>0"), (_FILE_SIZE, r'"virtual-size": "int"\1'), (_RAW, ""):
+        lines = [pattern.sub(rest, line) for line in lines]
+    return lines, events_by_job(transcript)
 
 
 class Dealer:
