@@ -7,8 +7,10 @@ type.  The same seed gives the same commands.
 
 from __future__ import annotations
 
+import os
 import random
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from compat.transcript import conversation, events_by_job
 
 Json = Any
 Said = tuple[list[str], dict[str, list[str]]]
+# A loopback address of this process's own: others are refused at 127.0.0.1:1 (make test is parallel).
+HOST = str(ip_address("127.64.0.0") + os.getpid())
 _TIME = re.compile(r'("(?:date|vm-clock)-n?sec": )\d+')
 _FILE_SIZE = re.compile(r'"virtual-size": \d+(, "filename": "[^"]*\.qcow2", "format": "file")')
 _RAW = re.compile(r'"data-file-raw": false, |(?:, )?"data-file-raw": false')
@@ -65,7 +69,7 @@ _WORDS: dict[str, list[str]] = {
     "throttle-group": GROUPS,
     "key-secret": ["sec0"],
     "path": ["nbd.sock", "none.sock"],
-    "host": ["127.0.0.1"],
+    "host": [HOST],
     "port": ["1"],
     "export": ["x"],
     "fmt": ["raw", "qcow2", "none"],
