@@ -5,7 +5,6 @@ After block/monitor/block-hmp-cmds.c.
 
 import errno
 import os
-import re
 from typing import Any
 
 from blockemu.chain import skip_implicit
@@ -14,7 +13,7 @@ from blockemu.commands.backup import drive_backup
 from blockemu.commands.blockdev import block_resize, blockdev_del
 from blockemu.commands.context import Context
 from blockemu.commands.devices import device_add, device_del, system_reset
-from blockemu.commands.hmp_line import Flag, HmpCommand, Rest, Values, Word, Write
+from blockemu.commands.hmp_line import Flag, HmpCommand, Size, Values, Word, Write
 from blockemu.commands.jobs import query_block_jobs
 from blockemu.commands.query import query_block, query_named_block_nodes
 from blockemu.errors import QmpError
@@ -24,7 +23,6 @@ from blockemu.jobs.commit_now import commit_all, commit_now
 from blockemu.machine.drives import NUMBERS
 from blockemu.node import Flags
 from blockemu.optlist import parse_any
-from blockemu.qmp_server.scalars import parse_size
 from blockemu.schema.backup import DriveBackup, MirrorSyncMode, NewImageMode
 from blockemu.schema.images import ImageInfo
 from blockemu.schema.nodes import BlockDeviceInfo, BlockInfo
@@ -148,21 +146,9 @@ async def info_version(context: Context, write: Write, values: Values) -> None:
     write(".".join(map(str, context.emu.profile.greeting_version)) + "\n")
 
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([bkmgtpe]?)", re.IGNORECASE)
-_HELP = 'Try "help block_resize" for more information\n'
-
-
 async def resize(context: Context, write: Write, values: Values) -> None:
-    """Change the size of a drive's image; a number without suffix counts MiB."""
-    text = str(values["size"]).strip()
-    match = _SIZE.match(text)
-    if match is None:
-        write(f"invalid size\n{_HELP}")
-    elif match.end() < len(text):
-        write(f"block_resize: extraneous characters at the end of line\n{_HELP}")
-    else:
-        size = parse_size(match[1] + (match[2] or "M"))
-        await block_resize(context, device=str(values["device"]), size=size)
+    """Change the size of a drive's image."""
+    await block_resize(context, device=str(values["device"]), size=int(values["size"]))
 
 
 async def commit(context: Context, write: Write, values: Values) -> None:
@@ -291,7 +277,11 @@ _DEVICE = Word("device", "block device name")
 INFO = (
     HmpCommand(
         "block",
-        (Flag("nodes", "n"), Flag("verbose", "v"), Rest("device")),
+        (
+            Flag("nodes", "n"),
+            Flag("verbose", "v"),
+            Word("device", "block device name", optional=True),
+        ),
         "[-n] [-v] [device]",
         "show info of one block device or all block devices "
         "(-n: show named nodes; -v: show details)",
@@ -307,7 +297,7 @@ INFO = (
 COMMANDS = (
     HmpCommand(
         "block_resize",
-        (_DEVICE, Rest("size")),
+        (_DEVICE, Size("size")),
         "device size",
         "resize a block image",
         resize,
@@ -317,7 +307,7 @@ COMMANDS = (
         "drive_backup",
         (
             *(Flag("reuse", "n"), Flag("full", "f"), Flag("compress", "c")),
-            *(_DEVICE, Word("target"), Rest("format")),
+            *(_DEVICE, Word("target"), Word("format", optional=True)),
         ),
         "[-n] [-f] [-c] device target [format]",
         "copy a drive as it is now to an image; -n: one that exists, -f: whole, -c: compressed",
@@ -341,7 +331,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "device_add",
-        (Word("device"),),
+        (Word("device", "", optional=True),),
         "driver[,prop=value][,...]",
         "add device, like -device",
         add_device,

@@ -365,7 +365,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "mce",
-        (Flag("broadcast", "b"), *(Number(key) for key in _MCE)),
+        (Flag("broadcast", "b"), *(Number(key, narrow=key in _MCE[:2]) for key in _MCE)),
         "[-b] cpu bank status mcgstatus addr misc",
         "tell CPUs that the hardware is broken",
         says(""),
@@ -408,7 +408,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "sum",
-        (Number("start"), Number("size", narrow=True)),
+        (Number("start", narrow=True), Number("size", narrow=True)),
         "addr size",
         "compute the checksum of a memory region",
         says("00000\n"),

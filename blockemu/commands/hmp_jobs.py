@@ -3,7 +3,6 @@
 After block/monitor/block-hmp-cmds.c.
 """
 
-import re
 from typing import Any
 
 from blockemu.commands.chain_jobs import block_stream
@@ -15,7 +14,7 @@ from blockemu.commands.exports import (
     start_server,
 )
 from blockemu.commands.external_snapshots import blockdev_snapshot_sync
-from blockemu.commands.hmp_line import Flag, HmpCommand, Values, Word, Write
+from blockemu.commands.hmp_line import Flag, HmpCommand, Size, Values, Word, Write
 from blockemu.commands.jobs import (
     block_job_cancel,
     block_job_complete,
@@ -31,14 +30,12 @@ from blockemu.commands.snapshots import (
 )
 from blockemu.errors import MissingParameter, QmpError
 from blockemu.qmp_server.qapi import visit
-from blockemu.qmp_server.scalars import parse_size
 from blockemu.schema.backup import MirrorSyncMode, NewImageMode
 from blockemu.schema.exports import BlockExportRemoveMode, NbdServerAddOptions, NbdServerOptions
 from blockemu.schema.mirror import DriveMirror
 from blockemu.schema.transactions import BlockdevSnapshotInternal, BlockdevSnapshotSync
 
 _DEVICE = Word("device", "block device name")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([bkmgtpe]?)", re.IGNORECASE)
 
 
 class WritableOfAll(QmpError):
@@ -53,36 +50,21 @@ class PortMissing(QmpError):
     template = "error parsing address '{}'"
 
 
-def _speed(write: Write, values: Values, name: str) -> int | None:
-    """Return a number of bytes, MiB if nothing else is said; None if that is none."""
-    match = _SIZE.fullmatch(str(values["speed"]))
-    if match is None:
-        write(f'invalid size\nTry "help {name}" for more information\n')
-        return None
-    return parse_size(match[1] + (match[2] or "M"))
-
-
 def _mode(values: Values) -> NewImageMode:
     return NewImageMode.EXISTING if values["reuse"] else NewImageMode.ABSOLUTE_PATHS
 
 
 async def stream(context: Context, write: Write, values: Values) -> None:
     """Copy what is below an image into it."""
-    speed: int | None = 0
-    if values["speed"]:
-        speed = _speed(write, values, "block_stream")
-        if speed is None:
-            return
     device = str(values["device"])
     base = str(values["base"]) or None
-    await block_stream(context, job_id=device, device=device, base=base, speed=speed or None)
+    speed = int(values["speed"] or 0) or None
+    await block_stream(context, job_id=device, device=device, base=base, speed=speed)
 
 
 async def set_speed(context: Context, write: Write, values: Values) -> None:
     """Limit a job's bytes a second."""
-    speed = _speed(write, values, "block_job_set_speed")
-    if speed is not None:
-        await block_job_set_speed(context, device=str(values["device"]), speed=speed)
+    await block_job_set_speed(context, device=str(values["device"]), speed=int(values["speed"]))
 
 
 async def cancel(context: Context, write: Write, values: Values) -> None:
@@ -196,14 +178,14 @@ _FORMAT = Word("format", optional=True)
 COMMANDS = (
     HmpCommand(
         "block_stream",
-        (_DEVICE, Word("speed", optional=True), Word("base", optional=True)),
+        (_DEVICE, Size("speed", optional=True), Word("base", optional=True)),
         "device [speed [base]]",
         "copy data from a backing file into a block device",
         stream,
     ),
     HmpCommand(
         "block_job_set_speed",
-        (_DEVICE, Word("speed")),
+        (_DEVICE, Size("speed")),
         "device speed",
         "set maximum speed for a background block operation",
         set_speed,

@@ -1,9 +1,14 @@
-"""Lines of the human monitor: a command's name, then its arguments by declared types."""
+"""Lines of the human monitor: a command's name, then its arguments by declared types.
 
+After monitor_parse_arguments, monitor/hmp.c.
+"""
+
+import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_expression import BadExpression, evaluate
+from blockemu.qmp_server.scalars import parse_size
 from blockemu.records import record
 
 SPACE = " \t\n\v\f\r"
@@ -11,6 +16,11 @@ DIGITS = "0123456789"
 SIZES = {"b": 1, "h": 2, "w": 4, "g": 8, "L": 8}
 LONGEST_STRING = 1023
 LONGEST_NAME = 255
+LARGEST_SIZE = (1 << 63) - 1
+SIZE = re.compile(
+    r"\+?(?P<number>0x[0-9a-f]+(?!\.)|[0-9]+(?:\.(?:[0-9]+(?!e[-+]?[0-9]))?)?)(?P<suffix>[bkmgtpe]?)",
+    re.IGNORECASE,
+)
 ESCAPES = {"n": "\n", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 
 
@@ -40,7 +50,10 @@ class Option:
 
 @record(frozen=True)
 class Word:
-    """A word, maybe in double quotes; ``what`` it is called if it lacks and is not optional."""
+    """A word, maybe in double quotes; ``what`` it is called where it lacks.
+
+    Of one that is called nothing it is not said that it lacks.
+    """
 
     key: str
     what: str = "string"
@@ -52,6 +65,7 @@ class Rest:
     """What is left of the line, if anything is."""
 
     key: str
+    optional: bool = True
 
 
 @record(frozen=True)
@@ -59,13 +73,29 @@ class Number:
     """An integer expression.
 
     ``optional``: absent at the end of the line; ``dotted``: there only behind a dot; ``narrow``: of
-    32 bits.
+    32 bits; ``mega``: not negative, it counts MiB.
     """
 
     key: str
     optional: bool = False
     dotted: bool = False
     narrow: bool = False
+    mega: bool = False
+
+
+@record(frozen=True)
+class Size:
+    """A number of bytes; of MiB if it has no suffix."""
+
+    key: str
+    optional: bool = False
+
+
+@record(frozen=True)
+class Switch:
+    """``on`` or ``off``."""
+
+    key: str
 
 
 class Format:
@@ -74,8 +104,10 @@ class Format:
     What is not said is as it was the last time.
     """
 
+    key = ""
 
-Argument = Flag | Option | Word | Rest | Number | Format
+
+Argument = Flag | Option | Word | Rest | Number | Size | Switch | Format
 Look = tuple[str, int]  # how numbers are shown, and of how many bytes they are
 Values = dict[str, str | bool | int]
 Write = Callable[[str], None]
@@ -118,28 +150,32 @@ class Line:
 
         """
         values: Values = {}
-        letters = {each.letter for each in declared if isinstance(each, Flag | Option)}
-        for argument in declared:
+        for i, argument in enumerate(declared):
             self.skip_space()
-            if isinstance(argument, Flag):
-                values[argument.key] = self._flag(name, argument, letters)
-            elif isinstance(argument, Option):
-                if self._flag(name, argument, letters):
-                    self.skip_space()
-                    values[argument.key] = self._word(
-                        f"{name}: value expected for -{argument.letter}\n"
-                    )
-            elif isinstance(argument, Word) and argument.optional and not self._peek():
-                values[argument.key] = ""
-            elif isinstance(argument, Word):
-                values[argument.key] = self._word(f"{name}: {argument.what} expected\n")
-            elif isinstance(argument, Number):
-                if self._has_number(argument):
-                    values[argument.key] = self._number(name, argument)
-            elif isinstance(argument, Format):
-                values |= self._format()
-            else:
-                values[argument.key], self.at = self.text[self.at :], len(self.text)
+            key = argument.key
+            match argument:
+                case Flag():
+                    values[key] = self._flag(name, argument, declared[i + 1 :])
+                case Option():
+                    if self._flag(name, argument, declared[i + 1 :]):
+                        self.skip_space()
+                        values[key] = self._word(f"{name}: value expected for -{argument.letter}\n")
+                case Number():
+                    if self._has_number(argument):
+                        values[key] = self._number(name, argument)
+                case Format():
+                    values |= self._format()
+                case Switch():
+                    values[key] = self._switch()
+                case _ if argument.optional and not self._peek():
+                    values[key] = ""
+                case Word():
+                    what = f"{name}: {argument.what} expected\n" if argument.what else ""
+                    values[key] = self._word(what)
+                case Size():
+                    values[key] = self._size()
+                case Rest():
+                    values[key] = self._rest(name)
         self.skip_space()
         if self._peek():
             raise BadLine(f"{name}: extraneous characters at the end of line\n")
@@ -158,20 +194,18 @@ class Line:
             self.at += 1
         return self.text[start : self.at]
 
-    def _flag(self, name: str, flag: Flag | Option, letters: set[str]) -> bool:
-        """Take a flag if it is there; another of the command's may be in its place."""
+    def _flag(self, name: str, flag: Flag | Option, after: Sequence[Argument]) -> bool:
+        """Take a flag if it is there; one that comes ``after`` it may be in its place."""
         if self._peek() != "-":
             return False
-        start = self.at
-        self.at += 1
-        letter = self._next()
-        if letter != flag.letter and letter in letters:
-            self.at = start
+        letter = self.text[self.at + 1 : self.at + 2]
+        if letter == flag.letter:
+            self.at += 2
+            return True
+        if letter in {each.letter for each in after if isinstance(each, Flag | Option)}:
             return False
-        if letter != flag.letter:
-            end = "\n" if letter else ""  # QEMU prints a NUL there, which ends the text
-            raise BadLine(f"{name}: unsupported option -{letter}{end}")
-        return True
+        end = "\n" if letter else ""  # QEMU prints a NUL there, which ends the text
+        raise BadLine(f"{name}: unsupported option -{letter}{end}")
 
     def _has_number(self, number: Number) -> bool:
         if number.dotted:
@@ -189,7 +223,33 @@ class Line:
             raise BadLine(f"{e}\n") from e
         if number.narrow and (value >> 32) & 0xFFFFFFFF:
             raise BadLine(f"'{name}' has failed: integer is for 32-bit values\n")
-        return value
+        if number.mega and value < 0:
+            raise BadLine("enter a positive value\n")
+        return value << 20 if number.mega else value
+
+    def _size(self) -> int:
+        """Take a size (do_strtosz, util/cutils.c)."""
+        found = SIZE.match(self.text, self.at)
+        try:
+            size = parse_size(found["number"] + (found["suffix"] or "M")) if found else -1
+        except ValueError:
+            size = -1
+        if found is None or not 0 <= size <= LARGEST_SIZE:
+            raise BadLine("invalid size\n")
+        self.at = found.end()
+        return size
+
+    def _switch(self) -> bool:
+        word = self._until(SPACE)
+        if word not in ("on", "off"):
+            raise BadLine("Expected 'on' or 'off'\n")
+        return word == "on"
+
+    def _rest(self, name: str) -> str:
+        if not self._peek():
+            raise BadLine(f"{name}: string expected\n")
+        rest, self.at = self.text[self.at :], len(self.text)
+        return rest
 
     def _format(self) -> Values:
         """Take ``/4xb`` and the like, if it is there (monitor_parse_arguments)."""

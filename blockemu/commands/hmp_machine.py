@@ -6,7 +6,7 @@ from blockemu.commands import guest_memory, machine, machine_facts, networks
 from blockemu.commands.chardev import chardev_remove, chardev_send_break, query_chardev
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_displays import choose
-from blockemu.commands.hmp_line import HmpCommand, Line, Rest, Values, Word, Write
+from blockemu.commands.hmp_line import HmpCommand, Number, Rest, Switch, Values, Word, Write
 from blockemu.commands.objects import object_del
 from blockemu.errors import QmpError
 from blockemu.object_options import ObjectHelp, parse_object
@@ -71,7 +71,7 @@ async def nmi(context: Context, write: Write, values: Values) -> None:
 
 async def set_link(context: Context, write: Write, values: Values) -> None:
     """Plug a network cable in, or out."""
-    networks.set_link(context, name=str(values["name"]), up=values["up"] == "on")
+    networks.set_link(context, name=str(values["name"]), up=bool(values["up"]))
 
 
 async def watchdog_action(context: Context, write: Write, values: Values) -> None:
@@ -121,7 +121,7 @@ async def trace_event(context: Context, write: Write, values: Values) -> None:
     """Trace events, or do not."""
     try:
         machine.trace_event_set_state(
-            context, name=str(values["name"]), enable=values["option"] == "on"
+            context, name=str(values["name"]), enable=bool(values["option"])
         )
     except QmpError as e:
         write(f"{e}\n")
@@ -129,9 +129,8 @@ async def trace_event(context: Context, write: Write, values: Values) -> None:
 
 async def info_trace_events(context: Context, write: Write, values: Values) -> None:
     """Tell which events are traced."""
-    name = Line(str(values["rest"])).name()
     try:
-        machine.trace_event_get_state(context, name=name or "*")
+        machine.trace_event_get_state(context, name=str(values["name"]) or "*")
     except QmpError as e:
         write(f"{e}\n")
 
@@ -188,7 +187,7 @@ INFO = (
     HmpCommand("roms", (), "", "show roms", _says("")),
     HmpCommand(
         "trace-events",
-        (Rest("rest"),),
+        (Word("name", optional=True), Number("vcpu", optional=True, narrow=True)),
         "[name] [vcpu]",
         "show available trace-events & their state (name: event name pattern; vcpu: "
         "vCPU to query, default is any)",
@@ -201,14 +200,14 @@ COMMANDS = (
     HmpCommand("nmi", (), "", "inject an NMI", nmi),
     HmpCommand(
         "set_link",
-        (Word("name"), Word("up")),
+        (Word("name"), Switch("up")),
         "name on|off",
         "change the link status of a network adapter",
         set_link,
     ),
     HmpCommand(
         "object_add",
-        (Word("object"),),
+        (Rest("object", optional=False),),
         "[qom-type=]type,id=str[,prop=value][,...]",
         "create QOM object",
         add_object,
@@ -225,7 +224,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "trace-event",
-        (Word("name"), Word("option"), Word("vcpu", optional=True)),
+        (Word("name"), Switch("option"), Number("vcpu", optional=True, narrow=True)),
         "name on|off [vcpu]",
         "changes status of a specific trace event (vcpu: vCPU to set, default is all)",
         trace_event,

@@ -7,7 +7,7 @@ from typing import Any, Final
 from blockemu import snapshots
 from blockemu.activation import tops
 from blockemu.commands.context import Context
-from blockemu.commands.hmp_line import Flag, HmpCommand, Values, Word, Write
+from blockemu.commands.hmp_line import Flag, HmpCommand, Switch, Values, Word, Write
 from blockemu.commands.machine_snapshots import go_back
 from blockemu.commands.migration import (
     migrate,
@@ -110,16 +110,12 @@ async def start_postcopy(context: Context, write: Write, values: Values) -> None
 
 async def set_capability(context: Context, write: Write, values: Values) -> None:
     """Switch one on or off."""
-    text, state = str(values["capability"]), str(values["state"])
-    if state not in ("on", "off"):
-        write("Expected 'on' or 'off'\n")
-        write('Try "help migrate_set_capability" for more information\n')
-        return
+    text = str(values["capability"])
     try:
         capability = MigrationCapability(text)
     except ValueError:
         raise UnknownValue(text) from None
-    wanted = MigrationCapabilityStatus(capability=capability, state=state == "on")
+    wanted = MigrationCapabilityStatus(capability=capability, state=bool(values["state"]))
     context.emu.migration.set_capabilities([wanted])
 
 
@@ -339,7 +335,7 @@ COMMANDS = (
     HmpCommand("migrate_pause", (), "", "pause an ongoing postcopy migration", pause),
     HmpCommand(
         "migrate_set_capability",
-        (Word("capability"), Word("state")),
+        (Word("capability"), Switch("state")),
         "capability state",
         "switch a capability on or off",
         set_capability,

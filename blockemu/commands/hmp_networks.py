@@ -256,7 +256,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "netdev_add",
-        (Word("netdev"),),
+        (Word("netdev", "", optional=True),),
         "[user|tap|socket|stream|dgram|vde|bridge|hubport|netmap|vhost-user],"
         "id=str[,prop=value][,...]",
         "add host network device",

@@ -15,7 +15,7 @@ from blockemu.qmp_server.errors import ProtocolError
 from blockemu.qmp_server.keyval import parse_json
 from blockemu.qmp_server.qdict import encode, prettify
 from blockemu.qmp_server.scalars import parse_bool, parse_signed
-from blockemu.qom import NoSuchObject, Object
+from blockemu.qom import NoSuchObject, Object, Property
 
 
 async def list_properties(context: Context, write: Write, values: Values) -> None:
@@ -38,15 +38,17 @@ async def set_property(context: Context, write: Write, values: Values) -> None:
     """Set a property, to a text or to JSON."""
     path, name, text = (str(values[key]) for key in ("path", "property", "value"))
     writable = context.emu.qom.resolve(path).writable(name)
-    value = parse_json(text) if values["json"] else _read(name, writable.type, text)
+    fixed = writable.hint is Any  # refused, whatever the text says
+    value = parse_json(text) if values["json"] else text if fixed else _read(writable, text)
     try:
         await qom_set(context, path=path, property=name, value=value)
     except ProtocolError as e:
         write(f"Error: {e}\n")
 
 
-def _read(name: str, kind: str, text: str) -> Any:
+def _read(writable: Property, text: str) -> Any:
     """Return what a text stands for (qapi/string-input-visitor.c)."""
+    name, kind = writable.name, writable.type
     if kind == "bool":
         try:
             return parse_bool(text)
@@ -145,7 +147,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "qom-set",
-        (Flag("json", "j"), Word("path"), Word("property"), Rest("value")),
+        (Flag("json", "j"), Word("path"), Word("property"), Rest("value", optional=False)),
         "[-j] path property value",
         "set QOM property.\n\t\t\t-j: the value is specified in json format.",
         set_property,

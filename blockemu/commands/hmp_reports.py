@@ -160,10 +160,10 @@ COMMANDS = (
     HmpCommand(
         "dump-guest-memory",
         (
-            *(Flag(letter, letter) for letter in "pdzlsw"),
+            *(Flag(letter, letter) for letter in "pdwzls"),
             Word("filename", "filename"),
-            Word("begin", optional=True),
-            Word("length", optional=True),
+            Number("begin", optional=True),
+            Number("length", optional=True),
         ),
         "[-p] [-d] [-z|-l|-s|-w] filename [begin length]",
         "dump guest memory into file 'filename'.\n\t\t\t"
@@ -187,7 +187,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "sendkey",
-        (Word("keys"), Word("hold-time", optional=True)),
+        (Word("keys"), Number("hold-time", optional=True, narrow=True)),
         "keys [hold_ms]",
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
         send_key,
@@ -201,7 +201,7 @@ COMMANDS = (
     ),
     HmpCommand(
         "balloon",
-        (Number("value"),),
+        (Number("value", mega=True),),
         "target",
         "request VM to change its memory allocation (in MB)",
         _does(machine.balloon),
