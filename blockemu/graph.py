@@ -72,7 +72,7 @@ class Graph:
 
     def __init__(self, seed: int = 0) -> None:
         self.nodes: dict[str, Node[Any]] = {}
-        self.backends: dict[str, Backend] = {}  # by title
+        self.backends: dict[str, Backend] = {}  # by title, or by the path of their device
         self._roots: dict[Backend, None] = {}  # those on nodes, the oldest first
         self.plans = True  # whether backends may answer at once (--no-plan)
         self.incoming = False  # another machine has the images still, and this is to take them over
@@ -122,7 +122,7 @@ class Graph:
 
     def lookup_either(self, device: str | None, node_name: str | None) -> Node[Any]:
         """Look a node up by the name of a backend, or of a node (bdrv_lookup_bs, block.c)."""
-        backend = self.backends.get(device) if device is not None else None
+        backend = self.named(device)
         if backend is not None:
             if backend.inserted is None:
                 raise NoMedium(device)
@@ -130,6 +130,11 @@ class Graph:
         if node_name is not None and node_name in self.nodes:
             return self.nodes[node_name]
         raise NodeNotFound(device or "", node_name or "")
+
+    def named(self, title: str | None) -> Backend | None:
+        """Return the backend with a name; no path of a device is one (blk_by_name)."""
+        backend = self.backends.get(title) if title is not None else None
+        return backend if backend is not None and backend.title else None
 
     def root_node(self, name: str) -> Node[Any]:
         """Look up a node that no other node nor a job stands on (qmp_get_root_bs, blockdev.c)."""

@@ -17,7 +17,7 @@ def find_backend(emu: Emulator, device: str | None, id: str | None) -> Backend:
         raise DeviceOrId
     if id is not None:
         return backend_of_device(emu, id)
-    backend = emu.graph.backends.get(device or "")
+    backend = emu.graph.named(device)
     if backend is None:
         raise DeviceNotFound(device)
     return backend

@@ -99,7 +99,7 @@ async def nbd_server_add(context: Context, options: NbdServerAddOptions) -> None
             bitmaps=[options.bitmap] if options.bitmap is not None else None,
         )
     )
-    backend = emu.graph.backends.get(options.device)
+    backend = emu.graph.named(options.device)
     if backend is not None:
         backend.removed_hooks.append(export.shut_down)
 

@@ -96,7 +96,7 @@ async def qemu_io(context: Context, write: Write, values: Values) -> None:
     """
     emu, name = context.emu, str(values["device"])
     output = Output(out=emu.stdout, err=emu.warn, report=write)
-    backend = backend_of_device(emu, name) if values["qdev"] else emu.graph.backends.get(name)
+    backend = backend_of_device(emu, name) if values["qdev"] else emu.graph.named(name)
     temporary = backend is None
     if backend is None:
         backend = on_node(emu, emu.graph.lookup_either("", name))

@@ -16,11 +16,11 @@ from blockemu.commands.devices import device_add, device_del, system_reset
 from blockemu.commands.hmp_line import Flag, HmpCommand, Size, Values, Word, Write
 from blockemu.commands.jobs import query_block_jobs
 from blockemu.commands.query import query_block, query_named_block_nodes
-from blockemu.errors import QmpError
+from blockemu.errors import MissingParameter, QmpError
 from blockemu.filenames import nest
 from blockemu.image_info import image_text
 from blockemu.jobs.commit_now import commit_all, commit_now
-from blockemu.machine.drives import NUMBERS
+from blockemu.machine.drives import NUMBERS, DuplicateDrive
 from blockemu.node import Flags
 from blockemu.optlist import parse_any
 from blockemu.schema.backup import DriveBackup, MirrorSyncMode, NewImageMode
@@ -156,15 +156,15 @@ async def commit(context: Context, write: Write, values: Values) -> None:
     emu, name = context.emu, str(values["device"])
     try:
         if name == "all":
-            await commit_all(emu)
+            await commit_all(emu, write)
             return
-        backend = emu.graph.backends.get(name)
-        if backend is None or not backend.title:
+        backend = emu.graph.named(name)
+        if backend is None:
             write(f"Device '{name}' not found\n")
         elif backend.inserted is None or backend.tray_open:
             write(f"Device '{name}' has no medium\n")
         else:
-            await commit_now(emu, skip_implicit(backend.inserted))
+            await commit_now(emu, skip_implicit(backend.inserted), write)
     except OSError as e:
         write(f"'commit' error for '{name}': {os.strerror(e.errno or errno.EIO)}\n")
 
@@ -209,6 +209,8 @@ class NoNodeName(QmpError):
 
 async def _add_node(context: Context, text: str) -> None:
     options = parse_any(text, lambda warning: None)
+    if options.get("id") in context.emu.graph.backends:
+        raise DuplicateDrive(options["id"])
     if "node-name" not in options:
         raise NoNodeName
     common = {"cache.direct": "off", "cache.no-flush": "off", "read-only": "off"}
@@ -220,11 +222,11 @@ async def _add_node(context: Context, text: str) -> None:
 async def drive_del(context: Context, write: Write, values: Values) -> None:
     """Delete a node, or take a drive from its device and delete it."""
     name, emu = str(values["id"]), context.emu
-    backend = emu.graph.backends.get(name)
+    backend = emu.graph.named(name)
     try:
         if name in emu.graph.nodes:
             await blockdev_del(context, node_name=name)
-        elif backend is None or not backend.title:
+        elif backend is None:
             write(f"Device '{name}' not found\n")
         else:
             if backend.inserted is not None:
@@ -236,6 +238,8 @@ async def drive_del(context: Context, write: Write, values: Values) -> None:
 
 async def add_device(context: Context, write: Write, values: Values) -> None:
     """Plug a device in."""
+    if not values["device"]:
+        raise MissingParameter("driver")
     given: Any = parse_options_of_device(str(values["device"]))
     await device_add(context, given)
 

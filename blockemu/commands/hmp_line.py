@@ -18,7 +18,7 @@ LONGEST_STRING = 1023
 LONGEST_NAME = 255
 LARGEST_SIZE = (1 << 63) - 1
 SIZE = re.compile(
-    r"\+?(?P<number>0x[0-9a-f]+(?!\.)|[0-9]+(?:\.(?:[0-9]+(?!e[-+]?[0-9]))?)?)(?P<suffix>[bkmgtpe]?)",
+    r"\+?(?P<number>0x[0-9a-f]+(?![0-9a-f.])|(?!0x[0-9a-f])[0-9]+(?:\.(?:[0-9]+(?!e[-+]?[0-9]))?)?)(?P<suffix>[bkmgtpe]?)",
     re.IGNORECASE,
 )
 ESCAPES = {"n": "\n", "r": "\r", "\\": "\\", "'": "'", '"': '"'}

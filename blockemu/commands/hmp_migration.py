@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from blockemu import snapshots
 from blockemu.activation import tops
+from blockemu.blockdev_options import size_option
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import Flag, HmpCommand, Switch, Values, Word, Write
 from blockemu.commands.machine_snapshots import go_back
@@ -119,6 +120,15 @@ async def set_capability(context: Context, write: Write, values: Values) -> None
     context.emu.migration.set_capabilities([wanted])
 
 
+_SIZES: Final = (
+    "announce-initial",
+    "announce-max",
+    "announce-rounds",
+    "announce-step",
+    "downtime-limit",
+)
+
+
 async def set_parameter(context: Context, write: Write, values: Values) -> None:
     """Change one."""
     name, text = str(values["parameter"]), str(values["value"])
@@ -131,6 +141,8 @@ async def set_parameter(context: Context, write: Write, values: Values) -> None:
     if name == "max-bandwidth":  # in MiB, unless it says otherwise
         value = _mebibytes(text)
     try:
+        if name in _SIZES:
+            value = str(size_option(name, text))
         wanted = visit(MigrateSetParameters, {name: value}, keyval=True)
     except InvalidInput as e:
         raise QmpError(str(e)) from e

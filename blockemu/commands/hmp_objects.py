@@ -1,15 +1,17 @@
 """The human monitor's commands about objects, chardevs and descriptors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from blockemu.chardev_options import make_chardev, parse_chardev
+from blockemu.chardev_options import OPTIONS, make_chardev, parse_chardev
 from blockemu.commands.chardev import NoHotswap, NothingToChange, ringbuf_read, ringbuf_write
 from blockemu.commands.context import Context
 from blockemu.commands.fds import closefd, getfd
 from blockemu.commands.hmp_line import Flag, HmpCommand, Number, Rest, Values, Word, Write
 from blockemu.commands.objects import qom_list, qom_set
+from blockemu.errors import QmpError
 from blockemu.machine.device_errors import Expects
+from blockemu.optlist import parse_options
 from blockemu.qmp_server.dump import dump
 from blockemu.qmp_server.errors import ProtocolError
 from blockemu.qmp_server.keyval import parse_json
@@ -79,9 +81,24 @@ def _show(found: Object, indent: int) -> Iterator[str]:
         yield from _show(child, indent + 2)
 
 
+class NotParsed(QmpError):
+    """What is wrong was said before."""
+
+    template = "Parsing chardev args failed"
+
+
+def _parse_chardev(text: str, write: Write) -> tuple[str, str, Mapping[str, str]]:
+    try:
+        parse_options(text, "backend", OPTIONS, lambda text: None)
+    except QmpError as e:
+        write(f"{e}\n{e.hint}")
+        raise NotParsed from e
+    return parse_chardev(text, lambda text: None)
+
+
 async def add_chardev(context: Context, write: Write, values: Values) -> None:
     """Add a chardev."""
-    name, backend, options = parse_chardev(str(values["args"]), lambda text: None)
+    name, backend, options = _parse_chardev(str(values["args"]), write)
     context.chardevs.add(name, make_chardev(backend, options, lambda text: None))
 
 
@@ -89,7 +106,7 @@ async def change_chardev(context: Context, write: Write, values: Values) -> None
     """Put another chardev in the place of one that nobody uses."""
     name = str(values["id"])
     text = f"{values['args']},id={name}"
-    _, backend, options = parse_chardev(text, lambda text: None)
+    _, backend, options = _parse_chardev(text, write)
     old = context.chardevs.find(name)
     if old is None:
         raise NothingToChange(name)

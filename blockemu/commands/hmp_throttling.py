@@ -10,7 +10,7 @@ _LIMITS = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 async def set_limits(context: Context, write: Write, values: Values) -> None:
     """Change the limits of a drive, or of a device's if no drive has the name."""
     name = str(values["device"])
-    by = "device" if name in context.emu.graph.backends else "id"
+    by = "id" if context.emu.graph.named(name) is None else "device"
     limits = {limit: int(values[limit]) for limit in _LIMITS}
     await block_set_io_throttle(context, **{by: name}, **limits)
 

@@ -15,7 +15,7 @@ from blockemu.dirty import DirtyBitmap
 from blockemu.drivers.copy_before_write import CopyBeforeWrite
 from blockemu.errors import QmpError
 from blockemu.graph import Graph
-from blockemu.jobs.block_job import BlockJob
+from blockemu.jobs.block_job import MAIN_NODE, BlockJob
 from blockemu.jobs.group import Group
 from blockemu.node import Node, Write
 from blockemu.perm import Perm
@@ -303,7 +303,7 @@ def _make_job(
     job = BackupJob(emu, settings, filter_node, group)
     emu.jobs.add(job)
     try:
-        job.add_node("main node", filter_node, Perm.NONE, Perm.ALL)
+        job.add_node(MAIN_NODE, filter_node, Perm.NONE, Perm.ALL)
         filter_node.copier.copy_range = settings.use_copy_range
         filter_node.copier.write_flags |= Write.COMPRESSED if settings.compress else 0
         job.set_speed(settings.speed)

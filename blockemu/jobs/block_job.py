@@ -29,6 +29,7 @@ from blockemu.schema.jobs import (
 )
 from blockemu.transaction import Transaction
 
+MAIN_NODE = "main node"  # what a job calls the node that it is about
 _OUT_OF_SPACE = frozenset({BlockdevOnError.ENOSPC, BlockdevOnError.AUTO})
 
 
@@ -98,7 +99,8 @@ class BlockJob(Job):
             self.graph.attach(edge, node, transaction)
             refresh(node, transaction=transaction)
         self.nodes.insert(0, edge)
-        block(node, Blocker(self._reason))
+        threads = {"dataplane"} if name == MAIN_NODE else set()
+        block(node, Blocker(self._reason, frozenset(threads)))
 
     def uses(self, node: Node[Any]) -> bool:
         """Tell whether a node is among those claimed (block_job_has_bdrv)."""

@@ -27,7 +27,7 @@ from blockemu.copy_calls import ReadFailed
 from blockemu.edge import Edge
 from blockemu.errors import QmpError
 from blockemu.graph import inherits_from
-from blockemu.jobs.block_job import BlockJob
+from blockemu.jobs.block_job import MAIN_NODE, BlockJob
 from blockemu.jobs.chain_settings import AHEAD, STEP, ChainSettings
 from blockemu.jobs.tops import CommitTop, new_top
 from blockemu.node import Node
@@ -271,7 +271,7 @@ async def start_commit(
     emu.jobs.add(job)
     base.holds += 1
     try:
-        job.add_node("main node", device, Perm.NONE, Perm.ALL)
+        job.add_node(MAIN_NODE, device, Perm.NONE, Perm.ALL)
         if settings.speed:
             job.set_speed(settings.speed)
         perm = Perm.CONSISTENT_READ | Perm.WRITE

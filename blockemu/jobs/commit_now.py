@@ -5,6 +5,7 @@ What HMP's ``commit`` does; after bdrv_commit, block/commit.c.
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,21 +28,21 @@ if TYPE_CHECKING:
 STEP: Final = 64 << 10  # bytes read or written at once, where that can be seen
 
 
-async def commit_all(emu: "Emulator") -> None:
+async def commit_all(emu: "Emulator", tell: Callable[[str], None]) -> None:
     """Commit each drive that stands on a backing file; the first error ends it."""
     for backend in list(emu.graph.backends.values()):
         if backend.inserted is None:
             continue
         node = skip_filters(backend.inserted)
         if cow_child(node) is not None:
-            await commit_now(emu, node)
+            await commit_now(emu, node, tell)
 
 
-async def commit_now(emu: "Emulator", node: Node[Any]) -> None:
+async def commit_now(emu: "Emulator", node: Node[Any], tell: Callable[[str], None]) -> None:
     """Merge what an image has into its backing file, and empty it.
 
     Raises:
-        OSError: with the errno that QEMU has for it; what it prints besides is printed.
+        OSError: with the errno that QEMU has for it; ``tell`` hears what it says besides.
 
     """
     graph = emu.graph
@@ -63,7 +64,7 @@ async def commit_now(emu: "Emulator", node: Node[Any]) -> None:
     try:
         await _commit(emu, node, base)
     except QmpError as e:
-        emu.warn(str(e))
+        tell(f"{e}\n")
         code = e.errno if isinstance(e, OSError) else None
         raise OSError(code or errno.EPERM, os.strerror(code or errno.EPERM)) from e
     finally:

@@ -7,6 +7,7 @@ from blockemu.backend import Backend, drained
 from blockemu.chain import cow_child, find_overlay, freeze, in_chain, next_below, skip_filters
 from blockemu.dirty import bitmaps_of, default_granularity
 from blockemu.errors import QmpError
+from blockemu.jobs.block_job import MAIN_NODE
 from blockemu.jobs.mirror import ActiveCommitJob, MirrorJob, MirrorSettings
 from blockemu.jobs.mirror_copy import MAX_IN_FLIGHT, MAX_REQUEST, MirrorCopy
 from blockemu.jobs.tops import MirrorTop, new_top
@@ -115,7 +116,7 @@ def _make(
 def _claim(job: MirrorJob, source: Node[Any], target: Node[Any]) -> None:
     """Take the target and the nodes that must not be used otherwise meanwhile."""
     settings, graph, top = job.settings, job.graph, job.top
-    job.add_node("main node", top, Perm.CONSISTENT_READ, _USERS)
+    job.add_node(MAIN_NODE, top, Perm.CONSISTENT_READ, _USERS)
     if settings.speed:
         job.set_speed(settings.speed)
     perm, shared = Perm.WRITE, Perm.WRITE_UNCHANGED

@@ -17,7 +17,7 @@ from blockemu.chain import (
 )
 from blockemu.drivers.copy_on_read import CopyOnRead
 from blockemu.errors import QmpError
-from blockemu.jobs.block_job import BlockJob
+from blockemu.jobs.block_job import MAIN_NODE, BlockJob
 from blockemu.jobs.chain_settings import AHEAD, STEP, ChainSettings
 from blockemu.node import Node
 from blockemu.perm import Perm
@@ -280,7 +280,7 @@ def _make(
     job = StreamJob(emu, job_id, settings, target, above, overlay)
     emu.jobs.add(job)
     try:
-        job.add_node("main node", node, Perm.NONE, Perm.ALL)
+        job.add_node(MAIN_NODE, node, Perm.NONE, Perm.ALL)
         if settings.speed:
             job.set_speed(settings.speed)
         job.backend = Backend(perm=Perm.CONSISTENT_READ, shared=_SHARED | Perm.WRITE)

@@ -199,9 +199,17 @@ class Devices:
         return None
 
     def _check_iothread(self, device: Device) -> None:
-        """Refuse a disk whose other users are in another thread (virtio_scsi_hotplug)."""
+        """Refuse a disk whose other users are in another thread (virtio_scsi_hotplug).
+
+        A controller that listens to events may always be given a thread, in QEMU's opinion.
+        """
         backend, threads = device.backend, self._graph.threads
-        if not threads.used or backend is None or backend.inserted is None:
+        if backend is None or backend.inserted is None:
+            return
+        controller = device.bus.owner
+        if controller is not None and controller.device.state.get("ioeventfd"):
+            self._graph.check_unblocked(backend.inserted, "dataplane")
+        if not threads.used:
             return
         rest = [edge for edge in roots_around(backend.inserted) if edge is not backend]
         if {threads.pinned(edge) for edge in rest} <= {self._iothread_above(device) or "", None}:
@@ -357,7 +365,7 @@ class Devices:
 
     def _attach(self, device: Device, name: str) -> None:
         """Give a device its backend: a drive's, or a new one on a node (set_drive_helper)."""
-        backend = self._graph.backends.get(name)
+        backend = self._graph.named(name)
         if backend is not None and backend.device:
             raise (DriveAutomatic if backend in self.automatic else DriveTaken)(name)
         if backend is None:

@@ -83,7 +83,7 @@ class ComingBlocks:
     # Disks
 
     def _find(self, name: str) -> Backend | None:
-        backend = self._graph.backends.get(name)
+        backend = self._graph.named(name)
         if backend is None:
             self._warn(f"Error unknown block device {name}")
         elif backend.inserted is None or not backend.node.length:
