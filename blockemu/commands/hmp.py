@@ -1,5 +1,6 @@
 """The human monitor: its commands, and how a line of it is run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from blockemu.backend import Backend
@@ -32,14 +33,15 @@ async def run_line(context: Context, text: str, write: Write) -> None:
     """Run a line; what goes wrong is written too (after handle_hmp_command, monitor/hmp.c)."""
     machine = context.emu.machine
     line = Line(text, machine.look)
-    name = line.name()
-    if not name:
+    if line.ended:
         return
-    entry = find(name)
-    if entry is None:
-        write(f"unknown command: '{text[: line.at]}'\n")
-        return
+    entry = find(line.name())
+    while entry is not None and entry.parts and not line.ended:
+        entry = find(line.name(), entry.parts)
     called = text[: line.at]
+    if entry is None:
+        write(f"unknown command: '{called}'\n")
+        return
     try:
         values = line.arguments(entry.name, entry.arguments)
         machine.look = line.look
@@ -53,9 +55,9 @@ async def run_line(context: Context, text: str, write: Write) -> None:
         write(f"Error: {e}\n{e.hint}")
 
 
-def find(name: str) -> HmpCommand | None:
+def find(name: str, table: Sequence[HmpCommand] | None = None) -> HmpCommand | None:
     """Look a command up by one of its names."""
-    return next((entry for entry in COMMANDS if name in entry.name.split("|")), None)
+    return next((entry for entry in table or COMMANDS if entry.called(name)), None)
 
 
 async def help_(context: Context, write: Write, values: Values) -> None:
@@ -65,7 +67,7 @@ async def help_(context: Context, write: Write, values: Values) -> None:
     if first == "log" and not second:
         write(LOG_ITEMS)
     elif first == "info":
-        one = hmp_info.find(second) if second else None
+        one = find(second, hmp_info.INFO) if second else None
         if second and one is None:
             write(f"unknown command: 'info {second}'\n")
             return
@@ -95,7 +97,7 @@ async def qemu_io(context: Context, write: Write, values: Values) -> None:
     own keeps the permissions that the command needed.
     """
     emu, name = context.emu, str(values["device"])
-    output = Output(out=emu.stdout, err=emu.warn, report=write)
+    output = Output(out=emu.stdout, err=emu.warn, report=write, tell=write)
     backend = backend_of_device(emu, name) if values["qdev"] else emu.graph.named(name)
     temporary = backend is None
     if backend is None:

@@ -21,6 +21,7 @@ from blockemu.filenames import nest
 from blockemu.image_info import image_text
 from blockemu.jobs.commit_now import commit_all, commit_now
 from blockemu.machine.drives import NUMBERS, DuplicateDrive
+from blockemu.machine.questions import of_device
 from blockemu.node import Flags
 from blockemu.optlist import parse_any
 from blockemu.schema.backup import DriveBackup, MirrorSyncMode, NewImageMode
@@ -124,7 +125,7 @@ async def info_block_jobs(context: Context, write: Write, values: Values) -> Non
     if not found:
         write("No active jobs\n")
     for job in found:
-        kind = job.type.value
+        kind = job.type
         what = "Streaming device" if kind == "stream" else f"Type {kind}, device"
         write(
             f"{what} {job.device}: Completed {job.offset} of {job.len} bytes, "
@@ -238,9 +239,14 @@ async def drive_del(context: Context, write: Write, values: Values) -> None:
 
 async def add_device(context: Context, write: Write, values: Values) -> None:
     """Plug a device in."""
-    if not values["device"]:
+    text = str(values["device"])
+    if not text:
         raise MissingParameter("driver")
-    given: Any = parse_options_of_device(str(values["device"]))
+    answer = of_device(text)
+    if answer is not None:
+        write(answer.text or f"{answer.error}\n")
+        return
+    given: Any = parse_options_of_device(text)
     await device_add(context, given)
 
 

@@ -10,7 +10,7 @@ from blockemu.commands import (
     hmp_reports,
 )
 from blockemu.commands.context import Context
-from blockemu.commands.hmp_line import BadLine, HmpCommand, Line, Rest, Values, Write
+from blockemu.commands.hmp_line import HmpCommand, Values, Write
 
 INFO = (
     *hmp_block.INFO,
@@ -23,26 +23,9 @@ INFO = (
 )
 
 
-def find(name: str) -> HmpCommand | None:
-    """Look an ``info`` command up."""
-    return next((each for each in INFO if each.name == name), None)
-
-
 async def info(context: Context, write: Write, values: Values) -> None:
-    """Run one of the ``info`` commands."""
-    line = Line(str(values["rest"]))
-    name = line.name()
-    entry = find(name)
-    if entry is None:
-        write(f"unknown command: 'info {line.text[: line.at]}'\n" if name else list_info())
-        return
-    try:
-        given = line.arguments(name, entry.arguments)
-    except BadLine as e:
-        context.emu.stdout(e.printed)
-        write(f'{e}Try "help info {name}" for more information\n')
-        return
-    await entry.run(context, write, given)
+    """List the ``info`` commands."""
+    write(list_info())
 
 
 def list_info() -> str:
@@ -54,9 +37,10 @@ def list_info() -> str:
 COMMANDS = (
     HmpCommand(
         "info",
-        (Rest("rest"),),
+        (),
         "[subcommand]",
         "show various information about the system state",
         info,
+        INFO,
     ),
 )

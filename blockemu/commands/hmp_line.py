@@ -115,13 +115,21 @@ Write = Callable[[str], None]
 
 @record(frozen=True)
 class HmpCommand:
-    """A command: ``name`` and maybe another after a bar; ``run`` writes its answer."""
+    """A command: ``name`` and maybe another after a bar; ``run`` writes its answer.
+
+    One of ``parts`` runs instead if something follows.
+    """
 
     name: str
     arguments: tuple[Argument, ...]
     usage: str
     help: str
     run: Callable[[Context, Write, Values], Awaitable[None]]
+    parts: "tuple[HmpCommand, ...]" = ()
+
+    def called(self, name: str) -> bool:
+        """Tell whether this is one of its names."""
+        return name in self.name.split("|")
 
 
 class Line:
@@ -136,6 +144,11 @@ class Line:
         """Go on to the next word, or to the end."""
         while self._peek() and self._peek() in SPACE:
             self.at += 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left but space."""
+        return not self.text[self.at :].strip(SPACE)
 
     def name(self) -> str:
         """Take the name of a command; empty if there is none."""

@@ -107,7 +107,8 @@ def _of_machine(value: str) -> Answer | None:
     return None
 
 
-def _of_device(value: str) -> Answer | None:
+def of_device(value: str) -> Answer | None:
+    """Return what a device type that is asked for help is told; None if it is not."""
     from blockemu.machine.listing import describe_devices
     from blockemu.machine.types import BY_NAME
 
@@ -144,7 +145,7 @@ _ANSWERS: Final[Mapping[str, Callable[[str], Answer | None]]] = {
     "M": _of_machine,
     "accel": _list("Accelerators supported in QEMU binary:", ("qtest", "tcg")),
     "cpu": _list("Available CPUs:", ()),
-    "device": _of_device,
+    "device": of_device,
     "drive": _of_drive,
     "netdev": _list("Available netdev backend types:", ("hubport", "user")),
     "display": _list("Available display backend types:", ("none",)),

@@ -155,7 +155,8 @@ async def info(io: "Interpreter", options: Options) -> int:
     io.print(f"vm state offset: {size_text(node.vm_state_offset)}\n")
     specific = node.specific_info()
     if specific is not None:
-        io.print("Format specific information:\n" + outline(dump(specific)["data"]))
+        io.print("Format specific information:\n")
+        io.tell(outline(dump(specific)["data"]))
     return 0
 
 

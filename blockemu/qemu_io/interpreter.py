@@ -25,12 +25,16 @@ from blockemu.records import record
 
 @record(frozen=True)
 class Output:
-    """Where text goes: standard output, standard error, and error reports (whole lines each)."""
+    """Where text goes: standard output, standard error, and error reports (whole lines each).
+
+    ``tell`` is for what a monitor is told, where there is one, and not standard output.
+    """
 
     out: Callable[[str], None]
     err: Callable[[str], None]
     report: Callable[[str], None]
     flush: Callable[[], None] = lambda: None  # if standard output is held back
+    tell: Callable[[str], None] | None = None
 
 
 class Interpreter:
@@ -120,6 +124,10 @@ class Interpreter:
     def print(self, text: str) -> None:
         """Write to standard output."""
         self.output.out(text)
+
+    def tell(self, text: str) -> None:
+        """Print to the monitor, if there is one (qemu_printf)."""
+        (self.output.tell or self.output.out)(text)
 
     def warn(self, text: str) -> None:
         """Report a warning, one line without its end."""
