@@ -44,11 +44,12 @@ async def run_line(context: Context, text: str, write: Write) -> None:
         return
     try:
         values = line.arguments(entry.name, entry.arguments)
-        machine.look = line.look
     except BadLine as e:
         context.emu.stdout(e.printed)
         write(f'{e}Try "help {called}" for more information\n')
         return
+    finally:
+        machine.look = line.look
     try:
         await entry.run(context, write, values)
     except QmpError as e:

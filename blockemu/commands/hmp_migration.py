@@ -21,7 +21,7 @@ from blockemu.commands.migration import (
 from blockemu.errors import QmpError
 from blockemu.image_info import SNAPSHOT_TITLES, snapshot_row
 from blockemu.images.qcow2.snapshots import Snapshot
-from blockemu.migration.savevm import NoPlace
+from blockemu.migration.savevm import MachineSnapshots, NoPlace, NotChecked
 from blockemu.qmp_server.qapi import ABSENT, InvalidInput, dump, fields, visit
 from blockemu.qmp_server.scalars import parse_size
 from blockemu.schema.migration import (
@@ -302,7 +302,7 @@ async def info_snapshots(context: Context, write: Write, values: Values) -> None
     if not any(lists.values()):
         write("There is no snapshot available.\n")
         return
-    whole = [each for each in snapshots.listed(node) if taken.everywhere(each.name)]
+    whole = [each for each in snapshots.listed(node) if _everywhere(taken, each.name)]
     write("List of snapshots present on all disks:\n" + (_rows(whole, "--") or "None\n"))
     names = {each.name for each in whole}
     for each, found in lists.items():
@@ -310,6 +310,13 @@ async def info_snapshots(context: Context, write: Write, values: Values) -> None
         if partial:
             title = graph.device_name(each)
             write(f"\nList of partial (non-loadable) snapshots on '{title}':\n{_rows(partial)}")
+
+
+def _everywhere(taken: MachineSnapshots, name: str) -> bool:
+    try:
+        return taken.everywhere(name)
+    except NotChecked:  # a disk that can have none
+        return False
 
 
 def _rows(found: list[Snapshot], ident: str | None = None) -> str:
