@@ -73,18 +73,22 @@ class Opener:
         filename: str | None = None,
         defaults: Options | None = None,
         flags: Flags | None = None,
+        protocol: bool = False,
     ) -> Node[Any]:
         """Open a node that has no parent; the caller must take it at once, or release it.
 
         ``defaults`` hold where neither ``options`` nor a ``json:`` name say otherwise, and do not
         count as given (a program's flags; after update_options_from_flags, block.c).  ``flags``
-        are what no option says.
+        are what no option says.  Without a driver ``protocol`` has no format looked for
+        (BDRV_O_PROTOCOL).
 
         Raises:
             QmpError: in QEMU's words; nothing is left open.
 
         """
-        return await self._open(filename, defaults or {}, dict(options), None, Role.NONE, flags)
+        return await self._open(
+            filename, defaults or {}, dict(options), None, Role.NONE, flags, protocol=protocol
+        )
 
     async def open_filter(self, options: Options, file: Node[Any]) -> Node[Any]:
         """Open a filter on a node, on which no root comes and goes (bdrv_new_open_driver_opts)."""
@@ -149,12 +153,14 @@ class Opener:
         parent: Parent | None,
         role: Role,
         given: Flags | None = None,
+        *,
+        protocol: bool = False,
     ) -> Node[Any]:
         if filename is not None and filename.startswith("json:"):
             options = merged(filenames.parse_json(filename), options)
             filename = None
         explicit = dict(options)
-        flags, protocol = replace(given) if given is not None else Flags(), False
+        flags = replace(given) if given is not None else Flags()
         if defaults:
             options = defaults | options
             fill_cache(options, defaults.get("cache", {}))

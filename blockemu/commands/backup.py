@@ -174,7 +174,9 @@ class BackupToFile(BackupAction):
         defaults = flags_of(source) | {"read-only": False}
         if sync is MirrorSyncMode.NONE:
             defaults["backing"] = None
-        return await self.emu.opener.open(options, filename=wanted.target, defaults=defaults)
+        return await self.emu.opener.open(
+            options, filename=wanted.target, defaults=defaults, protocol=source.is_protocol
+        )
 
 
 async def make_job(

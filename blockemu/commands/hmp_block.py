@@ -32,19 +32,19 @@ from blockemu.schema.run_state import RunState
 
 async def info_block(context: Context, write: Write, values: Values) -> None:
     """Describe devices, or nodes."""
-    wanted, verbose = str(values["device"]), bool(values["verbose"])
+    wanted, verbose = values.text("device"), bool(values["verbose"])
     printed = False
     if not values["nodes"]:
         for i, device in enumerate(await query_block(context)):
-            if wanted and device.device != wanted:
+            if wanted is not None and device.device != wanted:
                 continue
             write("\n" * bool(i))
             _print_device(context, write, device, device.inserted, verbose)
             printed = True
-        if printed or not wanted:
+        if printed or wanted is None:
             return
     for i, node in enumerate(await query_named_block_nodes(context)):
-        if wanted and node.node_name != wanted:
+        if wanted is not None and node.node_name != wanted:
             continue
         write("\n" * bool(i))
         _print_device(context, write, None, node, verbose)
@@ -175,7 +175,7 @@ async def backup_drive(context: Context, write: Write, values: Values) -> None:
     options = DriveBackup(
         device=str(values["device"]),
         target=str(values["target"]),
-        format=str(values["format"]).strip() or None,
+        format=values.text("format"),
         sync=MirrorSyncMode.FULL if values["full"] else MirrorSyncMode.TOP,
         mode=NewImageMode.EXISTING if values["reuse"] else NewImageMode.ABSOLUTE_PATHS,
         compress=bool(values["compress"]) or None,

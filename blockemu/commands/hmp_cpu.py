@@ -54,16 +54,17 @@ async def print_value(context: Context, write: Write, values: Values) -> None:
         "x": f"{bits:#x}" if bits else "0",
         "o": f"0{bits:o}" if bits else "0",
         "u": str(bits),
-        "c": f"'{_letter(bits & 0xFF)}'",
+        "c": f"'{_letter(bits & 0xFFFFFFFF)}'",
     }
     write(f"{shown.get(str(values['format']), str(value))}\n")
 
 
 def _letter(code: int) -> str:
-    letter = chr(code)
+    """Return a letter, or the 32 bits that are none (memory_dump's monitor_printc)."""
+    letter = chr(code) if code <= 126 else ""
     if letter in _LETTERS:
         return _LETTERS[letter]
-    return letter if 32 <= code <= 126 else f"\\x{code:02x}"
+    return letter if letter >= " " else f"\\x{code:02x}"
 
 
 async def read_port(context: Context, write: Write, values: Values) -> None:

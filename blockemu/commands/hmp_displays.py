@@ -76,7 +76,7 @@ async def screendump(context: Context, write: Write, values: Values) -> None:
     displays.screendump(
         context,
         filename=str(values["filename"]),
-        device=str(values["device"]) or None,
+        device=values.text("device"),
         head=int(values["head"]) if "head" in values else None,
         format=format_,
     )
@@ -90,7 +90,7 @@ async def tell_clients(context: Context, write: Write, values: Values) -> None:
         hostname=str(values["hostname"]),
         port=int(values["port"]) if "port" in values else None,
         tls_port=int(values["tls_port"]) if "tls_port" in values else None,
-        cert_subject=str(values["cert_subject"]) or None,
+        cert_subject=values.text("cert_subject"),
     )
 
 

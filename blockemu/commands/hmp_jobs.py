@@ -57,7 +57,7 @@ def _mode(values: Values) -> NewImageMode:
 async def stream(context: Context, write: Write, values: Values) -> None:
     """Copy what is below an image into it."""
     device = str(values["device"])
-    base = str(values["base"]) or None
+    base = values.text("base")
     speed = int(values["speed"] or 0) or None
     await block_stream(context, job_id=device, device=device, base=base, speed=speed)
 
@@ -84,7 +84,7 @@ async def mirror(context: Context, write: Write, values: Values) -> None:
     options = DriveMirror(
         device=str(values["device"]),
         target=str(values["target"]),
-        format=str(values["format"]) or None,
+        format=values.text("format"),
         sync=MirrorSyncMode.FULL if values["full"] else MirrorSyncMode.TOP,
         mode=_mode(values),
         unmap=True,
@@ -99,7 +99,7 @@ async def snapshot(context: Context, write: Write, values: Values) -> None:
     options = BlockdevSnapshotSync(
         device=str(values["device"]),
         snapshot_file=str(values["file"]),
-        format=str(values["format"]) or None,
+        format=values.text("format"),
         mode=_mode(values),
     )
     await blockdev_snapshot_sync(context, options)
@@ -117,7 +117,7 @@ async def delete_snapshot(context: Context, write: Write, values: Values) -> Non
         context,
         device=str(values["device"]),
         name=str(values["name"]),
-        id=str(values["id"]) or None,
+        id=values.text("id"),
     )
 
 
@@ -156,7 +156,7 @@ async def add_nbd(context: Context, write: Write, values: Values) -> None:
     """Export a drive by NBD."""
     options = NbdServerAddOptions(
         device=str(values["device"]),
-        name=str(values["name"]) or None,
+        name=values.text("name"),
         writable=bool(values["writable"]),
     )
     await nbd_server_add(context, options)

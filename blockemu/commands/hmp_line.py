@@ -109,8 +109,18 @@ class Format:
 
 Argument = Flag | Option | Word | Rest | Number | Size | Switch | Format
 Look = tuple[str, int]  # how numbers are shown, and of how many bytes they are
-Values = dict[str, str | bool | int]
 Write = Callable[[str], None]
+
+
+class Values(dict[str, str | bool | int]):
+    """The arguments of a line by their keys; words that are not there read as empty."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+    def text(self, key: str) -> str | None:
+        """Return a word, None if it is not there."""
+        return str(self[key]) if key in self else None
 
 
 @record(frozen=True)
@@ -162,7 +172,7 @@ class Line:
             BadLine: something is missing or too much.
 
         """
-        values: Values = {}
+        values = Values()
         for i, argument in enumerate(declared):
             self.skip_space()
             key = argument.key
@@ -181,7 +191,7 @@ class Line:
                 case Switch():
                     values[key] = self._switch()
                 case _ if argument.optional and not self._peek():
-                    values[key] = ""
+                    pass
                 case Word():
                     what = f"{name}: {argument.what} expected\n" if argument.what else ""
                     values[key] = self._word(what)
@@ -268,7 +278,7 @@ class Line:
         """Take ``/4xb`` and the like, if it is there (monitor_parse_arguments)."""
         format_, size = self.look
         if self._peek() != "/":
-            return {"count": 1, "format": format_, "size": size if format_ != "i" else -1}
+            return Values(count=1, format=format_, size=size if format_ != "i" else -1)
         self.at += 1
         digits = self._while(DIGITS)
         letters = self._while("oduxicbhwgL")
@@ -280,7 +290,7 @@ class Line:
             size = (sizes or [size])[-1]
         self.look = format_, size
         shown = size if format_ != "i" else (sizes or [-1])[-1]
-        return {"count": int(digits or 1), "format": format_, "size": shown}
+        return Values(count=int(digits or 1), format=format_, size=shown)
 
     def _while(self, taken: str) -> str:
         start = self.at

@@ -26,14 +26,14 @@ async def change(context: Context, write: Write, values: Values) -> None:
     if values["device"] == "vnc":
         _refuse_vnc(write, values)
         return
-    mode = str(values["mode"]) or None
+    mode = values.text("mode")
     if mode is not None and mode not in BlockdevChangeReadOnlyMode.__members__.values():
         raise NoSuchMode(mode)
     await blockdev_change_medium(
         context,
         device=str(values["device"]),
         filename=str(values["target"]),
-        format=str(values["arg"]) or None,
+        format=values.text("arg"),
         force=bool(values["force"]),
         read_only_mode=BlockdevChangeReadOnlyMode(mode) if mode is not None else None,
     )

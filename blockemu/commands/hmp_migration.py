@@ -144,8 +144,8 @@ async def set_parameter(context: Context, write: Write, values: Values) -> None:
         if name in _SIZES:
             value = str(size_option(name, text))
         wanted = visit(MigrateSetParameters, {name: value}, keyval=True)
-    except InvalidInput as e:
-        raise QmpError(str(e)) from e
+    except InvalidInput as e:  # read by string-input-visitor.c, which has another word for it
+        raise QmpError(str(e).replace("expects integer", "expects uint64")) from e
     context.emu.migration.set_parameters(wanted)
 
 
@@ -276,7 +276,7 @@ def _mapped(node: BitmapMigrationNodeAlias) -> str:
 
 async def savevm(context: Context, write: Write, values: Values) -> None:
     """Take one, in place of one of that name."""
-    await context.emu.migration.snapshots.save(str(values["name"]) or None, overwrite=True)
+    await context.emu.migration.snapshots.save(values.text("name"), overwrite=True)
 
 
 async def loadvm(context: Context, write: Write, values: Values) -> None:

@@ -219,4 +219,6 @@ async def _open_target(
     if fmt is not None:
         opening["driver"] = fmt
     defaults = flags_of(source) | {"read-only": False, "backing": None}
-    return await emu.opener.open(opening, filename=options.target, defaults=defaults)
+    return await emu.opener.open(
+        opening, filename=options.target, defaults=defaults, protocol=source.is_protocol
+    )

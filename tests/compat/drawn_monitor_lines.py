@@ -10,8 +10,39 @@ import random
 import re
 
 WORDS = {
-    "DEVICE": ["hd", "cd", "vb", "dr", "dr", "dr", "q", "over", "raw", "null", "t", "none", "ide0-cd0", "floppy0", "j", "/machine/peripheral/hd", '""', '""'],
-    "FILE": ['n.qcow2', 'a.raw', 'a.qcow2', 'b.raw', 'none.qcow2', '/dev/null', 'n2.raw', 'nbd:x:1', 'json:{}', '"a', 'b"'],
+    "DEVICE": [
+        "hd",
+        "cd",
+        "vb",
+        "dr",
+        "dr",
+        "dr",
+        "q",
+        "over",
+        "raw",
+        "null",
+        "t",
+        "none",
+        "ide0-cd0",
+        "floppy0",
+        "j",
+        "/machine/peripheral/hd",
+        '""',
+        '""',
+    ],
+    "FILE": [
+        "n.qcow2",
+        "a.raw",
+        "a.qcow2",
+        "b.raw",
+        "none.qcow2",
+        "/dev/null",
+        "n2.raw",
+        "nbd:x:1",
+        "json:{}",
+        '"a',
+        'b"',
+    ],
     "FORMAT": ["raw", "qcow2", "bad", ""],
     "SIZE": [
         *(
