@@ -15,6 +15,7 @@ from blockemu.errors import (
 )
 from blockemu.graph import Graph
 from blockemu.jobs.registry import Jobs
+from blockemu.machine.dataplane import check_threads, thread_above
 from blockemu.machine.device import Bus, Device, Part, bus_class, class_of
 from blockemu.machine.device_errors import (
     BadSlot,
@@ -28,7 +29,6 @@ from blockemu.machine.device_errors import (
     NoBus,
     NoDeviceHotplug,
     NoHotplug,
-    NoIothreads,
     NoSuchProperty,
     NotADevice,
     UnplugPending,
@@ -48,7 +48,6 @@ from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import Struct
 from blockemu.qom import Container, NoSuchObject, Object, Tree
 from blockemu.schema.devices import DeviceDeleted
-from blockemu.threads import IothreadFixed, roots_around
 
 if TYPE_CHECKING:
     from blockemu.machine.claims import Claims
@@ -187,34 +186,7 @@ class Devices:
         A virtio-blk disk's own thread takes over when the guest runs, which it never does.
         """
         device = self.of_backend(backend)
-        return self._iothread_above(device) if device is not None else None
-
-    def _iothread_above(self, device: Device) -> str | None:
-        at: Device | None = device
-        while at is not None:
-            bus, every = at.bus, (each for bus in self.buses for each in bus.devices)
-            at = next((each for each in every if bus in each.brought), None)
-            if at is not None and (thread := at.owner.state.get("iothread")):
-                return str(thread)
-        return None
-
-    def _check_iothread(self, device: Device) -> None:
-        """Refuse a disk whose other users are in another thread (virtio_scsi_hotplug).
-
-        A controller that listens to events may always be given a thread, in QEMU's opinion.
-        """
-        backend, threads = device.backend, self._graph.threads
-        if backend is None or backend.inserted is None:
-            return
-        controller = device.bus.owner
-        if controller is not None and controller.device.state.get("ioeventfd"):
-            self._graph.check_unblocked(backend.inserted, "dataplane")
-        if not threads.used:
-            return
-        rest = [edge for edge in roots_around(backend.inserted) if edge is not backend]
-        if {threads.pinned(edge) for edge in rest} <= {self._iothread_above(device) or "", None}:
-            return
-        raise NoIothreads if device.bus.kind == "SCSI" and device.bus.plain else IothreadFixed
+        return thread_above(device, self.buses) if device is not None else None
 
     # Plugging in
 
@@ -286,7 +258,7 @@ class Devices:
                 self.claims.finish(device, self._all())
             self._check_slot(device)
             device.bus.attach(device)
-            self._check_iothread(device)
+            check_threads(device, self.buses)
             device.come_to_life()
         except BaseException:
             device.bus.detach(device)

@@ -58,7 +58,7 @@ def test_a_line_that_does_not_parse_is_refused_in_qemus_words(text, error, print
 
 
 def test_the_rest_of_a_line_may_be_empty():
-    assert parsed("help", (Rest("name"),)) == ("help", {"name": ""})
+    assert parsed("help", (Rest("name"),)) == ("help", {})
     assert parsed("help a b", (Rest("name"),)) == ("help", {"name": "a b"})
 
 
