@@ -2,16 +2,9 @@
 
 from typing import Annotated
 
-from blockemu.errors import InvalidParameterValue
 from blockemu.qmp_server.qapi import Alternate, QEnum, Since, Struct, Union
-from blockemu.qmp_server.scalars import parse_size
 
 BLOCKDEV = Union("BlockdevOptions", "driver")
-SIZE_WANTED = "a non-negative number below 2^64"
-SIZE_HINT = (
-    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-    "and exabytes, respectively.\n"
-)
 
 
 class BlockdevDiscardOptions(QEnum):
@@ -67,11 +60,3 @@ BlockdevRef = Annotated[str | NodeOptions, Alternate("BlockdevRef", (BLOCKDEV, s
 BlockdevRefOrNull = Annotated[
     str | NodeOptions | None, Alternate("BlockdevRefOrNull", (BLOCKDEV, str, None))
 ]
-
-
-def size_option(name: str, text: str) -> int:
-    """Return the bytes that an option says as text; raises InvalidParameterValue."""
-    try:
-        return parse_size(text)
-    except ValueError:
-        raise InvalidParameterValue(name, SIZE_WANTED, hint=SIZE_HINT) from None

@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, get_origin
 
-from blockemu.blockdev_options import NodeOptions, size_option
+from blockemu.blockdev_options import NodeOptions
 from blockemu.create_options import Creatable
 from blockemu.extents import ALLOCATED, DATA, Extents
+from blockemu.optlist import read_size
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.qmp_server.qapi import members
 from blockemu.records import record
@@ -187,7 +188,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
         for name in cls.size_options:
             text = options.get(name)
             if isinstance(text, str):
-                options[name] = size_option(name, text)
+                options[name] = read_size(name, text)
 
     @classmethod
     def join_options(cls, options: dict[str, Any], old: dict[str, Any]) -> None:

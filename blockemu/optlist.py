@@ -8,6 +8,11 @@ from collections.abc import Callable, Mapping
 from blockemu.errors import InvalidParameterValue, QmpError, ValueOutOfRange, ValueTooLarge
 from blockemu.qmp_server.scalars import TooLarge, parse_size
 
+SIZE_WANTED = "a non-negative number below 2^64"
+SIZE_HINT = (
+    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+    "and exabytes, respectively.\n"
+)
 IDENTIFIER_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n"
 
 
@@ -104,17 +109,23 @@ def _check(key: str, value: str, kind: str) -> None:
         if abs(found) >= 1 << 64:
             raise ValueTooLarge(value, key)
     elif kind == "size":
-        try:
-            parse_size(value)
-        except TooLarge:
-            raise ValueOutOfRange(value, key) from None
-        except ValueError:
-            raise InvalidParameterValue(
-                key,
-                "a non-negative number below 2^64",
-                hint="Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-                "and exabytes, respectively.\n",
-            ) from None
+        read_size(key, value)
+
+
+def read_size(key: str, value: str) -> int:
+    """Return the bytes that an option says as text (parse_option_size).
+
+    Raises:
+        InvalidParameterValue: it is no size.
+        ValueOutOfRange: it is 2^64 or more.
+
+    """
+    try:
+        return parse_size(value)
+    except TooLarge:
+        raise ValueOutOfRange(value, key) from None
+    except ValueError:
+        raise InvalidParameterValue(key, SIZE_WANTED, hint=SIZE_HINT) from None
 
 
 def is_on(value: str | None, *, default: bool = False) -> bool:

@@ -7,10 +7,9 @@ from blockemu.blockdev_options import NodeOptions
 from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, ZERO, Extents
 from blockemu.node import Node
+from blockemu.optlist import SIZE_WANTED
 from blockemu.qmp_server.qapi import U64
 from blockemu.route import NO_ROUTE, Commit, Leaf, Placed, Ranges, Route, Segments
-
-SIZE_LIMIT = "a non-negative number below 2^64"
 
 
 class OnlyName(QmpError):
@@ -75,7 +74,7 @@ class Null(Node[BlockdevOptionsNull]):
         self.size = 1 << 30 if self.options.size is None else self.options.size
         self.latency = self.options.latency_ns or 0
         if self.size < 0:
-            raise InvalidParameterValue("size", SIZE_LIMIT)
+            raise InvalidParameterValue("size", SIZE_WANTED)
         if self.latency >= 1 << 63:
             raise BadLatency
 

@@ -9,11 +9,12 @@ import errno
 import os
 from typing import Annotated
 
-from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED, BlockdevRef, NodeOptions
+from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.edge import SECTOR, Edge
 from blockemu.errors import HostError, InvalidParameterValue, QmpError
 from blockemu.filter import Filter, shrink
 from blockemu.node import Flags, Write
+from blockemu.optlist import SIZE_HINT, SIZE_WANTED
 from blockemu.perm import Perm, Role
 from blockemu.route import Placed, Ranges, Route
 from blockemu.transaction import Transaction

@@ -13,7 +13,7 @@ from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.filter import shrink
 from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
-from blockemu.optlist import size
+from blockemu.optlist import SIZE_WANTED, size
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.probing import probe
 from blockemu.records import replace
@@ -23,7 +23,6 @@ from blockemu.transaction import Transaction
 T = TypeVar("T")
 
 PROBED = SECTOR  # bytes at the beginning that must not turn into another format's magic
-SIZE_LIMIT = "a non-negative number below 2^64"
 
 
 class OffsetBeyondEnd(QmpError):
@@ -131,7 +130,7 @@ class Raw(Node[BlockdevOptionsRaw]):
         offset, size = options.offset or 0, options.size
         for name, value in (("offset", offset), ("size", size or 0)):
             if value < 0:
-                raise InvalidParameterValue(name, SIZE_LIMIT)
+                raise InvalidParameterValue(name, SIZE_WANTED)
         real = self.file.fresh_length()
         if offset > real:
             raise OffsetBeyondEnd(offset, real)

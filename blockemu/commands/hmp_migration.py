@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from blockemu import snapshots
 from blockemu.activation import tops
-from blockemu.blockdev_options import size_option
 from blockemu.commands.context import Context
 from blockemu.commands.hmp_line import Flag, HmpCommand, Switch, Values, Word, Write
 from blockemu.commands.machine_snapshots import go_back
@@ -22,6 +21,7 @@ from blockemu.errors import QmpError
 from blockemu.image_info import SNAPSHOT_TITLES, snapshot_row
 from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.migration.savevm import MachineSnapshots, NoPlace, NotChecked
+from blockemu.optlist import read_size
 from blockemu.qmp_server.qapi import ABSENT, InvalidInput, dump, fields, visit
 from blockemu.qmp_server.scalars import parse_size
 from blockemu.schema.migration import (
@@ -142,7 +142,7 @@ async def set_parameter(context: Context, write: Write, values: Values) -> None:
         value = _mebibytes(text)
     try:
         if name in _SIZES:
-            value = str(size_option(name, text))
+            value = str(read_size(name, text))
         wanted = visit(MigrateSetParameters, {name: value}, keyval=True)
     except InvalidInput as e:  # read by string-input-visitor.c, which has another word for it
         raise QmpError(str(e).replace("expects integer", "expects uint64")) from e

@@ -3,12 +3,11 @@
 import errno
 import os
 
-from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED
-from blockemu.errors import InvalidParameterValue, QmpError, ValueOutOfRange
+from blockemu.errors import QmpError
 from blockemu.img.arguments import IMAGE, Syntax
 from blockemu.img.program import Mode, Program
 from blockemu.img.refusals import ImageAndSizeExpected, NotEnoughArguments, Refusal
-from blockemu.qmp_server.scalars import TooLarge, parse_size
+from blockemu.optlist import read_size
 
 SYNTAX = Syntax("f:hq", IMAGE | {"preallocation": ":", "shrink": ""})
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
@@ -60,7 +59,7 @@ async def run(program: Program, argv: list[str]) -> int:
         raise ImageAndSizeExpected
     program.quiet = "q" in given
     sign = {"+": 1, "-": -1}.get(size[:1], 0)
-    amount = _size(size[1:] if sign else size)
+    amount = read_size("size", size[1:] if sign else size)
     image = await program.open(
         names[0], given.get("f"), Mode(write=True, resize=True), image_opts="image-opts" in given
     )
@@ -82,12 +81,3 @@ async def run(program: Program, argv: list[str]) -> int:
         raise Refusal(os.strerror(e.errno or errno.EIO)) from e
     program.tell("Image resized.\n")
     return 0
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except TooLarge:
-        raise ValueOutOfRange(text, "size") from None
-    except ValueError:
-        raise InvalidParameterValue("size", SIZE_WANTED, hint=SIZE_HINT) from None

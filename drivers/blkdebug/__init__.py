@@ -13,7 +13,6 @@ import errno
 import os
 from typing import Any, ClassVar
 
-from blockemu.blockdev_options import SIZE_HINT, SIZE_WANTED
 from blockemu.drivers.blkdebug import config
 from blockemu.drivers.blkdebug.options import BlockdevOptionsBlkdebug
 from blockemu.drivers.blkdebug.rules import Breakpoint, Rules
@@ -21,6 +20,7 @@ from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.extents import Extents
 from blockemu.filter import Filter
 from blockemu.node import Flags, Limits
+from blockemu.optlist import SIZE_HINT, SIZE_WANTED
 from blockemu.perm import Perm, Role, api_perm_names
 from blockemu.qmp_server.qapi import dump
 from blockemu.route import NO_ROUTE, Placed, Ranges, Route

@@ -40,8 +40,7 @@ WORDS = {
         "n2.raw",
         "nbd:x:1",
         "json:{}",
-        '"a',
-        'b"',
+        '"a b"',
     ],
     "FORMAT": ["raw", "qcow2", "bad", ""],
     "SIZE": [

@@ -341,3 +341,9 @@ def test_a_data_file_that_cannot_be_flushed_does_not_lose_the_tables(
         subprocess.run([*create, "split.qcow2", "1M"], cwd=folder, check=True)
     pair.same("-t", "writeback", "-c", "write -P 7 0 512", "-c", "flush", DATA_WITHOUT_FLUSH)
     pair.same("-f", "qcow2", "-c", "map", "-c", "read -P 7 0 512", "split.qcow2")
+
+
+@pytest.mark.parametrize("size", ["16E", "99999999999999999999999", "1Q", "x", "-1", "0x10000"])
+def test_sizes_of_drivers_options_are_read_or_refused_alike(pair: Pair, size: str):
+    options = f"driver=raw,size={size},file.driver=file,file.filename=raw"
+    pair.same("--image-opts", "-c", "length", options)
