@@ -180,7 +180,15 @@ def parse_chardev(text: str, warn: Tell) -> tuple[str, str, Options]:
         HelpWanted: the user asks which options there are.
         QmpError: it cannot be.
     """
-    options = parse_options(text, "backend", OPTIONS, warn)
+    return check_chardev(parse_options(text, "backend", OPTIONS, warn))
+
+
+def check_chardev(options: Options) -> tuple[str, str, Options]:
+    """Return name, backend and options of a chardev, of options that were read.
+
+    Raises:
+        QmpError: it cannot be.
+    """
     name = options.get("id")
     if name is None:
         raise NoId

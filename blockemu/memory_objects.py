@@ -9,6 +9,7 @@ import stat
 from typing import Any, ClassVar, Final
 
 from blockemu.errors import MissingParameter, QmpError
+from blockemu.hostpath import open_path
 from blockemu.qom import Property, attribute
 from blockemu.schema import memory_objects  # noqa: F401 - declares their options
 from blockemu.schema.guest_memory import HostMemPolicy
@@ -54,12 +55,6 @@ class BadAlignment(QmpError):
     """(alignment, page size, in hexadecimal)."""
 
     template = "alignment {} must be multiples of page size {}"
-
-
-class NotOpened(QmpError):
-    """(file, why)."""
-
-    template = "Could not open '{}': {}"
 
 
 def _positive(name: str, type_: str = "int") -> Property:
@@ -143,10 +138,10 @@ class MemoryBackendFile(MemoryBackend):
         """Make the file as large as the memory, unless it is so already (file_ram_open)."""
         flags = os.O_RDONLY if self.readonly else os.O_RDWR
         try:
-            if not self.readonly and not os.path.isdir(self.mem_path):  # noqa: PTH112 - start-up
-                flags |= os.O_CREAT
-            elif os.path.isdir(self.mem_path):  # noqa: PTH112
+            if os.path.isdir(self.mem_path):  # noqa: PTH112 - start-up
                 flags |= os.O_TMPFILE
+            elif not self.readonly:
+                flags |= os.O_CREAT
             fd = os.open(self.mem_path, flags | os.O_CLOEXEC, 0o644)
         except OSError as e:
             raise NoStore(self.mem_path, e.strerror) from e
@@ -214,8 +209,5 @@ class RngRandom(Rng):
 
     def complete(self, objects: Known) -> None:
         """See whether the file can be read."""
-        try:
-            os.close(os.open(self.filename, os.O_RDONLY | os.O_NONBLOCK))
-        except OSError as e:
-            raise NotOpened(self.filename, e.strerror) from e
+        os.close(open_path(self.filename, os.O_RDONLY | os.O_NONBLOCK))
         super().complete(objects)

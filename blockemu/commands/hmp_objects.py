@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from blockemu.chardev_options import OPTIONS, make_chardev, parse_chardev
+from blockemu.chardev_options import OPTIONS, check_chardev, make_chardev
 from blockemu.commands.chardev import NoHotswap, NothingToChange, ringbuf_read, ringbuf_write
 from blockemu.commands.context import Context
 from blockemu.commands.fds import closefd, getfd
@@ -89,11 +89,11 @@ class NotParsed(QmpError):
 
 def _parse_chardev(text: str, write: Write) -> tuple[str, str, Mapping[str, str]]:
     try:
-        parse_options(text, "backend", OPTIONS, lambda text: None)
+        options = parse_options(text, "backend", OPTIONS, lambda text: None)
     except QmpError as e:
         write(f"{e}\n{e.hint}")
         raise NotParsed from e
-    return parse_chardev(text, lambda text: None)
+    return check_chardev(options)
 
 
 async def add_chardev(context: Context, write: Write, values: Values) -> None:
