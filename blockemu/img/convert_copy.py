@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Coroutine, Iterator
+from contextlib import closing
 from itertools import chain
 from threading import Event
 from typing import Any
@@ -179,15 +180,14 @@ class Copier:
             await self._target.pwrite(0, b"", self._flags)  # the file is to end with a sector
 
     async def _work(self, rows: Iterator[list[Chunk]], buffer: memoryview) -> None:
-        thread = Pool(1)
-        for row in rows:
-            if self._turns.failed:
-                break
-            for chunk in row:
-                self._begin(chunk)
-            load = _Load(row, buffer[: sum(c.length for c in row if self._is_copied(c))], thread)
-            await self._carry(load)
-        thread.close()
+        with closing(Pool(1)) as thread:
+            for row in rows:
+                if self._turns.failed:
+                    break
+                for chunk in row:
+                    self._begin(chunk)
+                size = sum(chunk.length for chunk in row if self._is_copied(chunk))
+                await self._carry(_Load(row, buffer[:size], thread))
 
     def _begin(self, chunk: Chunk) -> None:
         self._warn_again(chunk)
@@ -412,18 +412,20 @@ def _write_after(before: _Write | None, write: _Write, segments: Segments, load:
 
     Linux lets only one write to a file, anyway, and has others spin (``make bench``: convert).
     """
-    if before is not None:
-        before.over.wait()
-        if not before.good:
-            return
-    for leaf, host, length in segments:
-        assert leaf is not None
-        for at in range(0, length, STEP):
-            part = load.view[load.written :][: min(STEP, length - at)]
-            leaf.write_now(host + at, part)
-            load.written += len(part)
-    write.good = True
-    write.over.set()
+    try:
+        if before is not None:
+            before.over.wait()
+            if not before.good:
+                return
+        for leaf, host, length in segments:
+            assert leaf is not None
+            for at in range(0, length, STEP):
+                part = load.view[load.written :][: min(STEP, length - at)]
+                leaf.write_now(host + at, part)
+                load.written += len(part)
+        write.good = True
+    finally:
+        write.over.set()  # here, since the loop's thread may be waiting for the next one's
 
 
 def _in_rows(chunks: Iterator[Chunk], most: int) -> Iterator[list[Chunk]]:
