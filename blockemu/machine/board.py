@@ -9,7 +9,7 @@ from typing import Any, Final
 from blockemu.machine import properties as p
 from blockemu.machine.pci import PciFacts, Region
 from blockemu.machine.properties import Level, Spec, specs
-from blockemu.machine.types import BLK_INNER, ISA_FDC, SCSI_INNER, TYPES, DeviceType
+from blockemu.machine.types import ISA_FDC, DeviceType
 
 _INTEL: Final = 0x8086
 _QEMU: Final = 0x1234
@@ -317,8 +317,3 @@ BOARD: Final = {
     each.name: each._replace(told=specs(_TOLD[each.name])) if each.name in _TOLD else each
     for each in _TYPES
 }
-# All types of devices, and the classes that have no devices of their own.
-KNOWN: Final = {each.name: each for each in (*TYPES, BLK_INNER, SCSI_INNER)} | BOARD
-ABSTRACT: Final = frozenset(
-    level.name for each in KNOWN.values() for level in each.levels if level.abstract
-) | {"device"}

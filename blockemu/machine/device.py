@@ -328,7 +328,6 @@ _DEVICE: Final = (
     Property("hotplugged", "bool", bool, lambda part: part.device.hotplugged),
     Property("parent_bus", "link<bus>", str, lambda part: part.bus_path),
 )
-LATE: Final = frozenset(p.name for p in _DEVICE) | {"type"}  # not told of a type
 
 
 def _hotpluggable(part: Part) -> bool:

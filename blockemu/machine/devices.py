@@ -178,7 +178,7 @@ class Devices:
 
     def of_backend(self, backend: Backend) -> Device | None:
         """Return the device that uses a backend."""
-        return next((d for bus in self.buses for d in bus.devices if d.backend is backend), None)
+        return next((d for d in self._all() if d.backend is backend), None)
 
     def iothread_of(self, backend: Backend) -> str | None:
         """Return the I/O thread of the controller of the device that uses a backend.
@@ -266,7 +266,7 @@ class Devices:
             raise
 
     def _boot_order(self) -> set[int]:
-        parts = (d.owner for bus in self.buses for d in bus.devices)
+        parts = (device.owner for device in self._all())
         return {part.state[name] for part in parts for name in part.model.boots}
 
     def _bus(self, model: DeviceType, name: str | None) -> Bus:
