@@ -58,6 +58,9 @@ class Outgoing:
             self._lent.pop(id(piece), None)
         del self._out[count:]
 
+    # Each packs for itself: by one method for any layout it takes 415 ns and not 233, of the 8 us
+    # of a small request (``make bench``: NBD, null-co).
+
     def done(self, cookie: int) -> None:
         """Queue the reply to what is done, and has nothing to tell."""
         at = self.used
