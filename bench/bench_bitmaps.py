@@ -17,7 +17,7 @@ from programs import FOLDER, KIB, ONE_CPU, cpu, need, on, timed
 from qmp import Session
 from report import OURS, REAL, Goal, Measure, Report, Sample
 
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.dirty import bitmaps_of
 from blockemu.emulator import Emulator
 from blockemu.images.qcow2 import new_image

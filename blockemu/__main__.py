@@ -2,13 +2,13 @@
 
 import sys
 
-from blockemu.process import prepare
+from blockemu.programs.process import prepare
 
 
 def main() -> int:
     """Run the program; return its exit status."""
     prepare()
-    from blockemu.cli import main as run  # what it imports is executed when it is used
+    from blockemu.programs.cli import main as run  # what it imports is executed when it is used
 
     return run()
 

@@ -16,7 +16,7 @@ from blockemu.stats import Stats
 from blockemu.waiting import wake
 
 if TYPE_CHECKING:
-    from blockemu.throttle_group import Member, ThrottleGroup
+    from blockemu.throttling.group import Member, ThrottleGroup
 
 
 class Backend(Edge):
@@ -144,7 +144,7 @@ class Backend(Edge):
 
     async def limit(self, group: "ThrottleGroup | None") -> None:
         """Keep to a group's limits from now on, to none if None."""
-        from blockemu.throttle_group import Member  # start-up: few have limits
+        from blockemu.throttling.group import Member  # start-up: few have limits
 
         if self.throttle is not None and self.throttle.group is group:
             return

@@ -17,8 +17,8 @@ from blockemu.chardevs import (
     check_socket,
 )
 from blockemu.errors import QmpError
+from blockemu.host.sockets import Address, FdAddress, InetAddress, NotANumber, UnixAddress
 from blockemu.optlist import is_on, number, parse_options, size
-from blockemu.sockets import Address, FdAddress, InetAddress, NotANumber, UnixAddress
 
 _KINDS: Final = (  # in QEMU's order
     ("string", "backend path host port fd localaddr localport"),

@@ -12,8 +12,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple
 
 from blockemu.errors import QmpError
-from blockemu.qom import Container, DuplicateChild, Object, Property
-from blockemu.sockets import (
+from blockemu.host.sockets import (
     Address,
     FdAddress,
     UnixAddress,
@@ -23,6 +22,7 @@ from blockemu.sockets import (
     describe_local,
     listen,
 )
+from blockemu.objects.qom import Container, DuplicateChild, Object, Property
 
 RING_SIZE = 65536
 

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from blockemu import sockets
 from blockemu.errors import QmpError
-from blockemu.pool import Pool
+from blockemu.host import sockets
+from blockemu.host.pool import Pool
+from blockemu.host.streams import ready
 from blockemu.schema.sockets import (
     InetSocketAddress,
     SocketAddress,
@@ -25,7 +26,6 @@ from blockemu.schema.sockets import (
     UnixSocketAddress,
     VsockSocketAddress,
 )
-from blockemu.streams import ready
 
 _take: ContextVar[Callable[[str], str] | None] = ContextVar("take", default=None)
 NO_NAME = bytes(sockets.PATH_MOST + 1)  # where the kernel has nobody listening

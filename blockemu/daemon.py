@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from blockemu.chardevs import Chardev, Chardevs, Plug, SocketChardev
+from blockemu.host.sockets import InetAddress, UnixAddress
 from blockemu.logs import Log
 from blockemu.qmp_server.address import Address
 from blockemu.qmp_server.profile import ALL, Profile
 from blockemu.qmp_server.transport import Connection, Monitor, Server, make_dispatcher
-from blockemu.sockets import InetAddress, UnixAddress
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

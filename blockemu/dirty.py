@@ -1,4 +1,4 @@
-"""Dirty bitmaps on nodes: names and states around the engine of ``blockemu.bitmap``.
+"""Dirty bitmaps on nodes: names and states around the engine of ``blockemu.bitmaps.bitmap``.
 
 A bitmap that a job works on has a *successor*: an unnamed bitmap beside it, which records writes in
 its place.  When the job is done, the successor either takes its place (``abdicate``) or is merged
@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol, runtime_checkable
 
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.errors import QmpError
 from blockemu.records import record
 from blockemu.route import Marks

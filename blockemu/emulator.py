@@ -18,28 +18,28 @@ from blockemu.clocks import Clocks
 from blockemu.drivers import load_drivers
 from blockemu.edge import Edge
 from blockemu.graph import Graph
+from blockemu.host.pool import Pool
 from blockemu.node import Node
 from blockemu.opening import Opener
 from blockemu.perm import Role
-from blockemu.pool import Pool
 from blockemu.qmp_server.qapi import ALL, Profile, Struct
 from blockemu.transaction import Transaction
 
 if TYPE_CHECKING:
     from blockemu.crash_points import CrashPoints
     from blockemu.exports.registry import Exports
-    from blockemu.fdsets import FdSets
+    from blockemu.host.fdsets import FdSets
     from blockemu.jobs.registry import Jobs
     from blockemu.machine.devices import Devices
     from blockemu.machine.drives import Drives
     from blockemu.machine.guest import Guest
     from blockemu.machine.networks import Networks
     from blockemu.migration.manager import Manager
-    from blockemu.objects import Objects
-    from blockemu.qom import Tree
+    from blockemu.objects.object_add import Objects
+    from blockemu.objects.qom import Tree
     from blockemu.runstate import Machine
     from blockemu.schema.run_state import RunState
-    from blockemu.throttle_group import ThrottleGroups
+    from blockemu.throttling.group import ThrottleGroups
 
 Listener = Callable[[Struct], None]
 
@@ -78,14 +78,14 @@ class Emulator:
     @cached_property
     def qom(self) -> "Tree":
         """What has a path and properties."""
-        from blockemu.qom import Tree
+        from blockemu.objects.qom import Tree
 
         return Tree()
 
     @cached_property
     def objects(self) -> "Objects":
         """What users made by ``object-add``."""
-        from blockemu.objects import Objects
+        from blockemu.objects.object_add import Objects
 
         return Objects(self.qom, self.clocks.virtual)
 
@@ -148,7 +148,7 @@ class Emulator:
     @cached_property
     def fdsets(self) -> "FdSets":
         """Descriptors that clients handed over."""
-        from blockemu.fdsets import FdSets
+        from blockemu.host.fdsets import FdSets
 
         return FdSets(lambda: not self.machine.running)
 

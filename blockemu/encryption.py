@@ -35,7 +35,7 @@ from blockemu.images.luks.keyslots import (
     set_digest,
 )
 from blockemu.images.luks.sectors import SectorCipher, sector_cipher
-from blockemu.objects import secret_text
+from blockemu.objects.object_add import secret_text
 from blockemu.route import NO_ROUTE, Leaf, LeafAbove, Route, Segments
 from blockemu.schema.crypto import (
     QCryptoBlockCreateOptionsLUKS,

@@ -10,12 +10,12 @@ from typing import Final
 
 from blockemu.errors import QmpError
 from blockemu.file_creation import FDSET
-from blockemu.file_errors import NotWritable
-from blockemu.hostpath import open_path
-from blockemu.locking import ImageLock, Opened
+from blockemu.host.file_errors import NotWritable
+from blockemu.host.hostpath import open_path
+from blockemu.host.locking import ImageLock, Opened
+from blockemu.host.sysfile import device_is_read_only, direct_alignment
 from blockemu.perm import Perm
 from blockemu.services import Services
-from blockemu.sysfile import device_is_read_only, direct_alignment
 from blockemu.transaction import Transaction
 
 

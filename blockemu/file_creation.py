@@ -14,7 +14,7 @@ from blockemu.create_options import (
     UnknownValue,
 )
 from blockemu.errors import QmpError
-from blockemu.hostpath import create_path, make_image
+from blockemu.host.hostpath import create_path, make_image
 from blockemu.optlist import is_on, size
 from blockemu.qmp_server.qapi import Since, Size
 

@@ -10,8 +10,8 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from blockemu.host.sysfile import KEEP_SIZE, PUNCH_HOLE, data_runs, fallocate
 from blockemu.records import field, record
-from blockemu.sysfile import KEEP_SIZE, PUNCH_HOLE, data_runs, fallocate
 
 _PIECE: Final = 1 << 20  # bytes that are zeroed in one go where holes cannot be punched
 _ALL: Final = 1 << 62  # runs of data

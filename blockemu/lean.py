@@ -9,7 +9,7 @@ as a whole for anything else; what its core says of its functions to who reads d
 short.
 
 A module that is otherwise in another version of Python or numpy is imported as ever: at worst this
-saves nothing.  Only our programs do so, first of all (``process.prepare``); who imports
+saves nothing.  Only our programs do so, first of all (``programs.process.prepare``); who imports
 ``blockemu`` keeps the imports they have.  ``make bench`` measures it: start-up, images.
 """
 

@@ -6,7 +6,6 @@ The order is that of QEMU's own table, which is a hash table of all its types, o
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from blockemu.authz import Authz, AuthzList, AuthzSimple
 from blockemu.chardevs import (
     Chardev,
     FileChardev,
@@ -17,12 +16,13 @@ from blockemu.chardevs import (
     SocketChardev,
     StdioChardev,
 )
-from blockemu.keyring import SecretKeyring
-from blockemu.objects import EventLoop, IoThread, Secret, SecretCommon
-from blockemu.qom import Container, Object
-from blockemu.throttle_group import ThrottleGroup
+from blockemu.objects.authz import Authz, AuthzList, AuthzSimple
+from blockemu.objects.keyring import SecretKeyring
+from blockemu.objects.object_add import EventLoop, IoThread, Secret, SecretCommon
+from blockemu.objects.qom import Container, Object
+from blockemu.objects.user_object import UserObject
+from blockemu.throttling.group import ThrottleGroup
 from blockemu.tls.credentials import TlsCreds, TlsCredsAnon, TlsCredsPsk, TlsCredsX509
-from blockemu.user_object import UserObject
 
 
 class Type(NamedTuple):

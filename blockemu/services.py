@@ -9,11 +9,11 @@ from blockemu.qmp_server.qapi import Struct
 if TYPE_CHECKING:
     from blockemu.clocks import Clocks
     from blockemu.edge import Edge
-    from blockemu.fdsets import FdSets
+    from blockemu.host.fdsets import FdSets
+    from blockemu.host.pool import Pool
     from blockemu.node import Node
-    from blockemu.pool import Pool
     from blockemu.qmp_server.qapi import Profile
-    from blockemu.throttle_group import ThrottleGroups
+    from blockemu.throttling.group import ThrottleGroups
 
 
 class Services(Protocol):

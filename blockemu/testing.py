@@ -29,13 +29,13 @@ from blockemu.crash_points import STATUS as CRASHED
 from blockemu.crashes import crashes_of_all
 from blockemu.daemon import Daemon
 from blockemu.emulator import Emulator
+from blockemu.host.sockets import FdAddress
 from blockemu.machine.building import build
 from blockemu.machine.guest import GuestDisk
 from blockemu.machine.models import model
 from blockemu.perm import Perm
 from blockemu.qmp_server.profile import ALL, Profile
 from blockemu.records import record
-from blockemu.sockets import FdAddress
 
 Accept = Callable[[Mapping[str, Any]], bool]
 Event = dict[str, Any]

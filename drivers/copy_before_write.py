@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from blockemu.block_copy import DEFAULT_CLUSTER, BlockCopy
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
-from blockemu.copy_calls import Call
+from blockemu.copying.block_copy import DEFAULT_CLUSTER, BlockCopy
+from blockemu.copying.copy_calls import Call
 from blockemu.dirty import DirtyBitmap, bitmaps_of
 from blockemu.edge import Edge
 from blockemu.errors import MissingParameter, QmpError, Wrapped

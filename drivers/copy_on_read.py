@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.chain import freeze, unfreeze
-from blockemu.copy_on_read import populate
+from blockemu.copying.copy_on_read import populate
 from blockemu.edge import Edge
 from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED

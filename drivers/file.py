@@ -17,8 +17,10 @@ from blockemu.file_creation import (
     options_of,
     remove_file,
 )
-from blockemu.file_errors import NativeNeedsDirect, NoReservations, NotRegular
-from blockemu.hostspace import DeviceSpace, FileSpace, drop_pages, status_of
+from blockemu.host.file_errors import NativeNeedsDirect, NoReservations, NotRegular
+from blockemu.host.hostspace import DeviceSpace, FileSpace, drop_pages, status_of
+from blockemu.host.sysfile import DirectLeaf, FileLeaf
+from blockemu.host.unwatched import UNWATCHED, Watcher
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
@@ -26,9 +28,7 @@ from blockemu.qmp_server.qapi import Features, QEnum, Since, values
 from blockemu.records import replace
 from blockemu.route import NO_ROUTE, Placed, Ranges, Route, linear
 from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificFile
-from blockemu.sysfile import DirectLeaf, FileLeaf
 from blockemu.transaction import Transaction
-from blockemu.unwatched import UNWATCHED, Watcher
 
 MOST_RUNS = 1024  # described in one go, about 1 us each
 QUICK = 4 << 20  # bytes in memory that are dropped in about 1 ms

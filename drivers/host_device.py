@@ -8,9 +8,9 @@ from blockemu.blockdev_options import NodeOptions
 from blockemu.drivers.file import BlockdevOptionsFile, HostFile
 from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED, DATA, Extents
-from blockemu.hostspace import DeviceSpace
+from blockemu.host.hostspace import DeviceSpace
+from blockemu.host.sysfile import is_cdrom
 from blockemu.schema.stats import BlockStatsSpecific, BlockStatsSpecificHostDevice
-from blockemu.sysfile import is_cdrom
 
 
 class NotDevice(QmpError):

@@ -8,7 +8,7 @@ from blockemu.filter import Filter
 from blockemu.node import Flags, Write
 from blockemu.perm import Role
 from blockemu.route import NO_ROUTE, Placed, Ranges, Route
-from blockemu.throttle_group import Member, ThrottleGroup
+from blockemu.throttling.group import Member, ThrottleGroup
 from blockemu.transaction import Transaction
 
 

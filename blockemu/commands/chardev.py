@@ -22,7 +22,8 @@ from blockemu.chardevs import (
 )
 from blockemu.commands.context import Context
 from blockemu.errors import QmpError, Wrapped
-from blockemu.objects import decode_base64
+from blockemu.host.sockets import Address, FdAddress, InetAddress, UnixAddress, VsockAddress
+from blockemu.objects.object_add import decode_base64
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.chardevs import (
     AnyChardevBackend,
@@ -40,7 +41,6 @@ from blockemu.schema.sockets import (
     UnixSocketAddress,
     VsockSocketAddress,
 )
-from blockemu.sockets import Address, FdAddress, InetAddress, UnixAddress, VsockAddress
 
 
 class NothingToChange(QmpError):

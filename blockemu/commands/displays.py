@@ -5,8 +5,8 @@ import os
 from blockemu.commands.context import Context
 from blockemu.commands.fds import NoNamedFd
 from blockemu.errors import DeviceNotFound, InvalidParameterValue, QmpError
+from blockemu.objects.qom import Object
 from blockemu.qmp_server.dispatch import command
-from blockemu.qom import Object
 from blockemu.schema.displays import (
     AnyDisplay,
     AnyExpirePassword,

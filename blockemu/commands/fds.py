@@ -5,10 +5,10 @@ import stat
 
 from blockemu.commands.context import Context
 from blockemu.errors import InvalidParameterValue, QmpError
-from blockemu.fdsets import FdNotFound
+from blockemu.host.fdsets import FdNotFound
+from blockemu.host.sockets import NotASocket
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import Struct
-from blockemu.sockets import NotASocket
 
 
 class NoFd(QmpError):

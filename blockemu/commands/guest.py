@@ -8,7 +8,7 @@ from typing import Final
 from blockemu.commands.context import Context
 from blockemu.errors import InvalidParameterValue, MissingParameter
 from blockemu.machine.guest import GuestDisk
-from blockemu.objects import decode_base64
+from blockemu.objects.object_add import decode_base64
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import NO_QEMU, U8, U64
 from blockemu.schema.guest import XEmuGuestIo, XEmuGuestOperation, XEmuGuestRequest

@@ -30,7 +30,7 @@ from blockemu.schema.guest_memory import (
 from blockemu.schema.run_state import RunState
 
 if TYPE_CHECKING:
-    from blockemu.memory_objects import MemoryBackend
+    from blockemu.objects.memory import MemoryBackend
 
 _CPU: Final = ("cpu-index", "a CPU number")
 
@@ -232,7 +232,7 @@ def query_memdev(context: Context) -> list[Memdev]:
     """List what memory for the guest was made of."""
     if not context.emu.objects.of_machine:
         return []
-    from blockemu.memory_objects import MemoryBackend  # few machines have one
+    from blockemu.objects.memory import MemoryBackend  # few machines have one
 
     found = list(context.emu.qom.container("objects").children)
     return [_describe_memory(each) for each in found[::-1] if isinstance(each, MemoryBackend)]

@@ -9,7 +9,7 @@ from blockemu.commands.hmp_displays import choose
 from blockemu.commands.hmp_line import HmpCommand, Number, Rest, Switch, Values, Word, Write
 from blockemu.commands.objects import object_del
 from blockemu.errors import QmpError
-from blockemu.object_options import ObjectHelp, parse_object
+from blockemu.objects.object_options import ObjectHelp, parse_object
 from blockemu.qmp_server.errors import ProtocolError
 from blockemu.schema.run_state import WatchdogAction
 

@@ -11,13 +11,13 @@ from blockemu.commands.hmp_line import Flag, HmpCommand, Number, Rest, Values, W
 from blockemu.commands.objects import qom_list, qom_set
 from blockemu.errors import QmpError
 from blockemu.machine.device_errors import Expects
+from blockemu.objects.qom import NoSuchObject, Object, Property
 from blockemu.optlist import parse_options
 from blockemu.qmp_server.dump import dump
 from blockemu.qmp_server.errors import ProtocolError
 from blockemu.qmp_server.keyval import parse_json
 from blockemu.qmp_server.qdict import encode, prettify
 from blockemu.qmp_server.scalars import parse_bool, parse_signed
-from blockemu.qom import NoSuchObject, Object, Property
 
 
 async def list_properties(context: Context, write: Write, values: Values) -> None:

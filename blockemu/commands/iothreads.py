@@ -6,9 +6,9 @@ All runs in one loop here, so nothing moves; what QEMU would refuse is refused.
 from blockemu.backend import Backend
 from blockemu.commands.context import Context
 from blockemu.errors import NoSuchNode, QmpError
-from blockemu.objects import IoThread
+from blockemu.objects.object_add import IoThread
+from blockemu.objects.qom import NoSuchObject
 from blockemu.qmp_server.dispatch import command
-from blockemu.qom import NoSuchObject
 from blockemu.schema.alternates import StrOrNull
 
 

@@ -6,7 +6,7 @@ from blockemu.commands.context import Context
 from blockemu.commands.machine import NoBalloon
 from blockemu.errors import QmpError
 from blockemu.machine.models import machines
-from blockemu.objects import IoThread
+from blockemu.objects.object_add import IoThread
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.machine_facts import (
     ACPIOSTInfo,

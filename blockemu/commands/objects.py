@@ -6,9 +6,9 @@ from blockemu.commands.context import Context
 from blockemu.errors import DeviceNotFound, InvalidParameterValue
 from blockemu.machine import type_facts
 from blockemu.machine.type_facts import known_types
+from blockemu.objects.qom import NoSuchClass, list_class_properties
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import ABSENT, Since, Struct, visit
-from blockemu.qom import NoSuchClass, list_class_properties
 from blockemu.qom_types import TYPES, is_a
 from blockemu.schema import memory_objects  # noqa: F401 - declares their options
 from blockemu.schema.objects import ObjectOptions

@@ -28,7 +28,7 @@ from blockemu.schema.nodes import (
     XDbgBlockGraphNode,
     XDbgBlockGraphNodeType,
 )
-from blockemu.throttling import ThrottleConfig
+from blockemu.throttling.limits import ThrottleConfig
 
 
 @command(since="2.0")

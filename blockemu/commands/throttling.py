@@ -9,7 +9,7 @@ from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import Deprecated, Wire
-from blockemu.throttling import LIMITS, ThrottleConfig
+from blockemu.throttling.limits import LIMITS, ThrottleConfig
 
 
 class NoMedium(QmpError):

@@ -17,11 +17,11 @@ from blockemu.eager import start
 from blockemu.exports.holes import with_holes
 from blockemu.exports.outgoing import ARENA, FULL, SMALL, Outgoing
 from blockemu.exports.requests import Request, Requests, error_reply
-from blockemu.loop import watch
+from blockemu.host.loop import watch
+from blockemu.host.pool import Pool
+from blockemu.host.streams import Stream
 from blockemu.nbd import wire
-from blockemu.pool import Pool
 from blockemu.route import NO_ROUTE, Commit, Leaf, Route, Segments
-from blockemu.streams import Stream
 
 WINDOW: Final = 256 << 10  # bytes received at once
 MOST_TASKS: Final = 16  # requests of a client that wait for something (MAX_NBD_REQUESTS)

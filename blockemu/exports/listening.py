@@ -3,9 +3,9 @@
 import socket
 from typing import Any, Final
 
-from blockemu import sockets
 from blockemu.connecting import family_of
 from blockemu.errors import QmpError
+from blockemu.host import sockets
 from blockemu.schema.sockets import (
     InetSocketAddress,
     InetSocketAddressWrapper,

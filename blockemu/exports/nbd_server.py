@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from blockemu.clocks import Clock
 from blockemu.errors import QmpError
 from blockemu.exports.connection import Connection
+from blockemu.host.pool import Pool
+from blockemu.host.sockets import describe_peer
+from blockemu.host.streams import PlainStream, Stream, receive, send_all, shut
 from blockemu.nbd.client_errors import ReadFailed
 from blockemu.nbd.lost import Lost
 from blockemu.nbd.server import Exports as Offered
 from blockemu.nbd.server import Left, Negotiation, Refused, Session
 from blockemu.nbd.steps import Receive, Send
-from blockemu.pool import Pool
-from blockemu.sockets import describe_peer
-from blockemu.streams import PlainStream, Stream, receive, send_all, shut
 
 if TYPE_CHECKING:
     from blockemu.exports.export import NbdExport

@@ -10,9 +10,9 @@ from typing import Final
 
 from blockemu.backend import Backend
 from blockemu.buffers import lazy_buffer, new_buffer
+from blockemu.host.streams import Stream
 from blockemu.nbd import wire
 from blockemu.route import Leaf
-from blockemu.streams import Stream
 
 ARENA: Final = 1 << 20  # bytes: small replies of a batch are put together here
 SMALL: Final = 32 << 10  # payload up to this is copied to the arena

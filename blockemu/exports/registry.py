@@ -13,7 +13,7 @@ from blockemu.exports.export import NbdExport
 from blockemu.exports.nbd_server import NbdServer
 from blockemu.graph import Graph
 from blockemu.node import Node
-from blockemu.objects import IoThread
+from blockemu.objects.object_add import IoThread
 from blockemu.optlist import is_identifier
 from blockemu.perm import Perm
 from blockemu.permissions import try_set_perm

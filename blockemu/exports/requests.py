@@ -18,7 +18,7 @@ import numpy as np
 
 from blockemu.backend import Backend
 from blockemu.buffers import new_buffer
-from blockemu.copy_on_read import populate
+from blockemu.copying.copy_on_read import populate
 from blockemu.exports.depth import allocation_depth
 from blockemu.exports.dirty_runs import DirtyRuns
 from blockemu.extents import DATA, ZERO, Extents

@@ -9,8 +9,8 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from blockemu.block_copy import BlockCopy
-from blockemu.copy_calls import Call
+from blockemu.copying.block_copy import BlockCopy
+from blockemu.copying.copy_calls import Call
 from blockemu.dirty import DirtyBitmap
 from blockemu.drivers.copy_before_write import CopyBeforeWrite
 from blockemu.errors import QmpError

@@ -12,7 +12,6 @@ from blockemu.jobs.registry import Jobs
 from blockemu.node import Blocker, Node
 from blockemu.perm import Perm, Role
 from blockemu.permissions import refresh
-from blockemu.ratelimit import RateLimit
 from blockemu.schema.jobs import (
     BlockDeviceIoStatus,
     BlockdevOnError,
@@ -27,6 +26,7 @@ from blockemu.schema.jobs import (
     JobStatus,
     JobVerb,
 )
+from blockemu.throttling.ratelimit import RateLimit
 from blockemu.transaction import Transaction
 
 MAIN_NODE = "main node"  # what a job calls the node that it is about

@@ -23,17 +23,17 @@ from blockemu.chain import (
     skip_implicit,
     unfreeze,
 )
-from blockemu.copy_calls import ReadFailed
+from blockemu.copying.copy_calls import ReadFailed
+from blockemu.copying.offload import CannotOffload, offload
 from blockemu.edge import Edge
 from blockemu.errors import QmpError
 from blockemu.graph import inherits_from
+from blockemu.host.pool import Pool
 from blockemu.jobs.block_job import MAIN_NODE, BlockJob
 from blockemu.jobs.chain_settings import AHEAD, STEP, ChainSettings
 from blockemu.jobs.tops import CommitTop, new_top
 from blockemu.node import Node
-from blockemu.offload import CannotOffload, offload
 from blockemu.perm import Perm, Role
-from blockemu.pool import Pool
 from blockemu.reopen import set_read_only, subtree
 from blockemu.schema.jobs import BlockErrorAction, JobType
 from blockemu.waiting import breathe

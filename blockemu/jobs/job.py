@@ -12,12 +12,12 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from blockemu.clocks import Cancel
+from blockemu.copying.progress import Progress
 from blockemu.eager import Routine
 from blockemu.errors import QmpError
 from blockemu.jobs.group import Group
 from blockemu.jobs.states import TRANSITIONS, VERBS
 from blockemu.node import Node
-from blockemu.progress import Progress
 from blockemu.schema.jobs import JobInfo, JobStatus, JobStatusChange, JobType, JobVerb
 
 if TYPE_CHECKING:

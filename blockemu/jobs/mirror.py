@@ -20,7 +20,6 @@ from blockemu.jobs.mirror_copy import MirrorCopy, mark_allocated, unmaps_zeroes
 from blockemu.jobs.tops import MirrorTop
 from blockemu.node import Blocker, Node
 from blockemu.permissions import refresh
-from blockemu.ratelimit import SLICE
 from blockemu.records import record
 from blockemu.reopen import set_read_only
 from blockemu.schema.jobs import (
@@ -31,6 +30,7 @@ from blockemu.schema.jobs import (
     JobType,
 )
 from blockemu.schema.mirror import MirrorCopyMode
+from blockemu.throttling.ratelimit import SLICE
 from blockemu.transaction import Transaction
 from blockemu.walk import allocated_above
 

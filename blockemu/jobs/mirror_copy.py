@@ -13,16 +13,16 @@ from typing import Any, Final
 import numpy as np
 
 from blockemu.backend import Backend
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.buffers import new_buffer
-from blockemu.copy_calls import ReadFailed
+from blockemu.copying.copy_calls import ReadFailed
+from blockemu.copying.offload import CannotOffload, offload, unseen
+from blockemu.copying.progress import Progress
 from blockemu.eager import Routine
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
+from blockemu.host.pool import Pool
 from blockemu.node import Node, Write
-from blockemu.offload import CannotOffload, offload, unseen
-from blockemu.pool import Pool
-from blockemu.progress import Progress
 from blockemu.records import field, record
 from blockemu.waiting import BREATH_BYTES, asleep, breathe, wake
 from blockemu.walk import status_above

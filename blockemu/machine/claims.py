@@ -13,8 +13,8 @@ from blockemu.machine.device import Device, Part
 from blockemu.machine.properties import Spec
 from blockemu.machine.refusals import BadPropertyValue
 from blockemu.machine.type_facts import is_a
+from blockemu.objects.qom import Object, Tree
 from blockemu.qmp_server.keyval import parse_json
-from blockemu.qom import Object, Tree
 
 if TYPE_CHECKING:
     from blockemu.machine.networks import Networks

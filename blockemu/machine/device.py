@@ -9,7 +9,7 @@ from blockemu.machine.pci import PciFacts, seen, show_address
 from blockemu.machine.properties import Level, Spec
 from blockemu.machine.refusals import BootIndexTaken, NotReadable, RealisedAlready
 from blockemu.machine.types import DeviceType
-from blockemu.qom import Object, Property
+from blockemu.objects.qom import Object, Property
 
 
 class Bus(Object):

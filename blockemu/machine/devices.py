@@ -41,12 +41,12 @@ from blockemu.machine.property_values import check_block_size, parse_value
 from blockemu.machine.realising import realise
 from blockemu.machine.settling import take_place
 from blockemu.machine.types import BY_NAME, DeviceType
+from blockemu.objects.qom import Container, NoSuchObject, Object, Tree
 from blockemu.optlist import IDENTIFIER_HINT, is_identifier
 from blockemu.perm import Perm
 from blockemu.permissions import want
 from blockemu.qmp_server.order import in_order
 from blockemu.qmp_server.qapi import Struct
-from blockemu.qom import Container, NoSuchObject, Object, Tree
 from blockemu.schema.devices import DeviceDeleted
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from blockemu.opening import Opener
 from blockemu.optlist import is_on, number, parse_any
 from blockemu.perm import Perm
 from blockemu.records import record
-from blockemu.throttle_group import ThrottleGroups
-from blockemu.throttling import ThrottleConfig
+from blockemu.throttling.group import ThrottleGroups
+from blockemu.throttling.limits import ThrottleConfig
 
 _RENAMED: Final = {  # in the order in which they are looked at
     **{

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from blockemu.machine.models import machines, model
-from blockemu.qom import Object, Property
+from blockemu.objects.qom import Object, Property
 
 _DRIVE: Final = "Node name or ID of a block device to use as a backend"
 _TABLE: Final = (

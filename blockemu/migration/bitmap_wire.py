@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.migration.wire import Input, Pull, counted
 
 END: Final = 0x01

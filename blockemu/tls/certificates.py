@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from blockemu.errors import QmpError
-from blockemu.glib_files import UnreadableFile, read_file
+from blockemu.host.glib_files import UnreadableFile, read_file
 from blockemu.tls.words import (
     INSECURE,
     NO_HEADER,

@@ -6,7 +6,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from blockemu.errors import QmpError
-from blockemu.glib_files import UnreadableFile, read_file
+from blockemu.host.glib_files import UnreadableFile, read_file
 from blockemu.tls.words import NO_HEADER, NOT_BASE64, NOT_DER, UNREADABLE
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from os import strerror
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from blockemu.errors import QmpError
-from blockemu.glib_files import UnreadableFile, read_file
-from blockemu.qom import Object, Property, attribute
+from blockemu.host.glib_files import UnreadableFile, read_file
+from blockemu.objects.qom import Object, Property, attribute
+from blockemu.objects.user_object import Known, UserObject
 from blockemu.schema.tls import QCryptoTLSCredsEndpoint as Endpoint
-from blockemu.user_object import Known, UserObject
 
 if TYPE_CHECKING:
     import ssl

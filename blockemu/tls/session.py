@@ -9,8 +9,8 @@ import ssl
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from blockemu.authz import is_allowed
 from blockemu.errors import QmpError
+from blockemu.objects.authz import is_allowed
 from blockemu.tls.credentials import Find, TlsCreds, TlsCredsX509
 from blockemu.tls.stream import Records, TlsStream
 from blockemu.tls.words import INSECURE, NOT_TRUSTED, REVOKED, UNKNOWN_ISSUER

@@ -4,7 +4,7 @@ import ssl
 from binascii import Error, unhexlify
 from typing import Any, Final
 
-from blockemu.glib_files import UnreadableFile, read_file
+from blockemu.host.glib_files import UnreadableFile, read_file
 
 SUPPORTED: Final = hasattr(ssl.SSLContext, "set_psk_server_callback")
 NO_KEY: Final = b""  # then the handshake fails

@@ -8,7 +8,7 @@ import ssl
 from contextlib import suppress
 from typing import Final
 
-from blockemu.streams import shut
+from blockemu.host.streams import shut
 
 RECORD: Final = 1 << 16  # bytes taken from the network, or encrypted, at once
 

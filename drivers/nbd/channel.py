@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
+from blockemu.host.streams import Stream, receive, send_all
 from blockemu.nbd import wire
 from blockemu.nbd.client import ExportInfo
 from blockemu.nbd.steps import Handshake, Receive, Send
@@ -16,7 +17,6 @@ from blockemu.nbd.transmission import (
     Transmission,
     WrongReply,
 )
-from blockemu.streams import Stream, receive, send_all
 
 T = TypeVar("T")
 Encrypt = Callable[[], Awaitable[Stream]]

@@ -2,9 +2,9 @@
 
 from blockemu.connecting import connect
 from blockemu.drivers.nbd.channel import Channel
-from blockemu.pool import Pool
+from blockemu.host.pool import Pool
+from blockemu.host.streams import PlainStream, Stream
 from blockemu.schema.sockets import SocketAddress, SocketAddressInet
-from blockemu.streams import PlainStream, Stream
 from blockemu.tls.credentials import TlsCreds
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.drivers.qcow2 import bitmap_errors as wrong
 from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image

@@ -25,10 +25,10 @@ from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.refcount_blocks import Unaligned
 from blockemu.errors import QmpError
+from blockemu.host.sysfile import FileLeaf, fallocate
 from blockemu.images.qcow2.constants import DIRTY, OFFSET
 from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
 from blockemu.images.qcow2.refcount import pack_counts
-from blockemu.sysfile import FileLeaf, fallocate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

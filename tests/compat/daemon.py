@@ -395,7 +395,7 @@ class BlockemuMachine(Blockemu):
     kind = "blockemu-qemu"
 
     def program(self) -> list[str]:
-        return [sys.executable, "-m", "blockemu.qemu_main", *MACHINE]
+        return [sys.executable, "-m", "blockemu.programs.qemu_main", *MACHINE]
 
     def monitor(self, number: int) -> list[str]:
         return ["-chardev", f"socket,id=compat,fd={number}", "-mon", "chardev=compat,mode=control"]

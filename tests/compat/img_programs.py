@@ -15,7 +15,7 @@ from compat.programs import Ran
 # Imports once, then forks for each run: starting anew takes ten times longer.
 SERVER = """
 import json, os, sys, traceback
-import blockemu.block_copy, blockemu.img.program, blockemu.img_cli
+import blockemu.copying.block_copy, blockemu.programs.img.program, blockemu.programs.img_cli
 from blockemu.drivers import import_all
 import_all()
 for line in sys.stdin:
@@ -28,7 +28,7 @@ for line in sys.stdin:
             for fd, name in ((1, request["output"]), (2, request["errors"])):
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
             sys.argv = request["argv"]
-            status = blockemu.img_cli.main()
+            status = blockemu.programs.img_cli.main()
         except SystemExit as e:
             status = e.code or 0
         except BaseException:

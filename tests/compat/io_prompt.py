@@ -9,7 +9,7 @@ from pathlib import Path
 
 PATIENCE = 30.0  # seconds; a hang is a failure
 PROMPT = b"qemu-io> "
-OURS = [sys.executable, "-c", "from blockemu.io_cli import main; main()"]
+OURS = [sys.executable, "-c", "from blockemu.programs.io_cli import main; main()"]
 PROGRAMS = (["qemu-io"], OURS)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from compat.daemon import DEADLINE, StorageDaemon
 
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 
 MIB = 1 << 20
 SIZES = (512, 64 * 65536, 64 * 65536 + 512, 10 * MIB + 1536, 40 << 30)

@@ -126,7 +126,7 @@ def test_states_change_alike(both: Both) -> None:
 
 @pytest.mark.parametrize(("driver", "filename"), [("raw", "raw.img"), ("qcow2", "q.img")])
 def test_requests_are_held_and_resumed_alike(tmp_path: Path, driver: str, filename: str) -> None:
-    run = "import sys; from blockemu.io_cli import main; sys.exit(main())"
+    run = "import sys; from blockemu.programs.io_cli import main; sys.exit(main())"
     told = []
     for name, program in (("real", ["qemu-io"]), ("ours", [sys.executable, "-c", run])):
         folder = tmp_path / name
@@ -161,7 +161,7 @@ GROWTH = {  # what is written so that tables grow, and at which events
 def test_an_error_while_tables_grow_is_met_alike(
     tmp_path: Path, line: str, event: str, *, once: bool
 ) -> None:
-    run = "import sys; from blockemu.io_cli import main; sys.exit(main())"
+    run = "import sys; from blockemu.programs.io_cli import main; sys.exit(main())"
     told = []
     for name, program in (("real", ["qemu-io"]), ("ours", [sys.executable, "-c", run])):
         folder = tmp_path / name

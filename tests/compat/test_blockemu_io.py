@@ -20,7 +20,9 @@ MIB = 1 << 20
 def pair(tmp_path: Path, program: Callable[[str], str]) -> Pair:
     """Give both programs, with images raw (1 MiB of 0xaa), empty.qcow2 and top.qcow2 on it."""
     img = program("qemu-img")
-    pair = Pair.made(tmp_path, program("qemu-io"), "blockemu.io_cli", masked={SPEED: "ops; SPEED"})
+    pair = Pair.made(
+        tmp_path, program("qemu-io"), "blockemu.programs.io_cli", masked={SPEED: "ops; SPEED"}
+    )
     for folder in pair.folders.values():
         (folder / "raw").write_bytes(b"\xaa" * MIB)
         create = [img, "create", "-q", "-f", "qcow2"]

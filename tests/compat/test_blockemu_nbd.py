@@ -24,7 +24,7 @@ SPEED = re.compile(r"\S+ sec \(.*\)|nbd\S*\?socket=\S+|\"uri\".*")
 @pytest.fixture
 def pair(tmp_path: Path, program: Callable[[str], str]) -> Pair:
     """Give both programs, with an image of zeroes beside them."""
-    pair = Pair.made(tmp_path, program("qemu-nbd"), "blockemu.nbd_cli")
+    pair = Pair.made(tmp_path, program("qemu-nbd"), "blockemu.programs.nbd_cli")
     for folder in pair.folders.values():
         (folder / "raw").write_bytes(bytes(1 << 20))
     return pair

@@ -13,7 +13,7 @@ import pytest
 
 DEADLINE = 30
 REAL = ["qemu-system-x86_64"]
-OURS = [sys.executable, "-m", "blockemu.qemu_main"]
+OURS = [sys.executable, "-m", "blockemu.programs.qemu_main"]
 BASE = ["-nodefaults", "-display", "none", "-accel", "tcg", "-S", "-machine", "pc"]
 QUIT = '{"execute": "qmp_capabilities"} {"execute": "quit"}\n'
 

@@ -32,7 +32,7 @@ class Ours(Blockemu):
     kind = "blockemu-qemu"
 
     def program(self) -> list[str]:
-        return [sys.executable, "-m", "blockemu.qemu_main", "--compat", "7.2", *EMPTY]
+        return [sys.executable, "-m", "blockemu.programs.qemu_main", "--compat", "7.2", *EMPTY]
 
     def monitor(self, number: int) -> list[str]:
         return ["-chardev", f"socket,id=compat,fd={number}", "-mon", "chardev=compat,mode=control"]

@@ -13,8 +13,8 @@ import pytest
 from compat.daemon import DEADLINE, Both, Daemon, image
 from compat.test_nbd_server_bytes import Client, agree
 
+from blockemu.host.sysfile import KEEP_SIZE, PUNCH_HOLE, fallocate
 from blockemu.nbd import wire
-from blockemu.sysfile import KEEP_SIZE, PUNCH_HOLE, fallocate
 
 SIZE, CLUSTER, PAGE = 4 << 20, 1 << 16, 4096
 READS = 150

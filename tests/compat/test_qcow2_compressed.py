@@ -15,7 +15,11 @@ from blockemu.images.qcow2 import compression
 from blockemu.node import Write
 
 MIB = 1 << 20
-OUR_IO = [sys.executable, "-c", "import sys; from blockemu.io_cli import main; sys.exit(main())"]
+OUR_IO = [
+    sys.executable,
+    "-c",
+    "import sys; from blockemu.programs.io_cli import main; sys.exit(main())",
+]
 OPTIONS = [
     "compression_type=zlib",
     "compression_type=zstd",

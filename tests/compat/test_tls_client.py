@@ -144,7 +144,11 @@ PROGRAMS = [
 def test_tools_reach_encrypted_disks(
     people: Path, tmp_path: Path, module: str, real: str, argv: list[str]
 ) -> None:
-    ours = [sys.executable, "-c", f"from blockemu.{module} import main; raise SystemExit(main())"]
+    ours = [
+        sys.executable,
+        "-c",
+        f"from blockemu.programs.{module} import main; raise SystemExit(main())",
+    ]
     image = "driver=nbd,path=s.sock,tls-creds=tls0"
     made = f"tls-creds-x509,id=tls0,dir={people}"
     with serving(tmp_path, f"{made}/server,endpoint=server"):

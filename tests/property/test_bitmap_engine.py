@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from blockemu import bitpages, bits
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps import bitpages, bits
+from blockemu.bitmaps.bitmap import Bitmap
 
 SHIFT = 9
 MOST = 6000 << SHIFT  # bytes

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from luks_volumes import luks_volume
 
 from blockemu.backend import Backend
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.images.qcow2.new import new_image
 from blockemu.node import Limits
 from blockemu.perm import Perm

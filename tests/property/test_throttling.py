@@ -16,7 +16,7 @@ from blockemu.backend import Backend, drained
 from blockemu.clocks import Clocks, SteppedClock
 from blockemu.emulator import Emulator
 from blockemu.perm import Perm
-from blockemu.throttling import ThrottleConfig
+from blockemu.throttling.limits import ThrottleConfig
 
 SECOND = 10**9
 WINDOW = 5  # seconds that are measured

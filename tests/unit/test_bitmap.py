@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from blockemu.bitmap import Bitmap
-from blockemu.bitpages import SUMMARY_FROM
-from blockemu.bitwords import STEP, fold, popcount, spread, steps
+from blockemu.bitmaps.bitmap import Bitmap
+from blockemu.bitmaps.bitpages import SUMMARY_FROM
+from blockemu.bitmaps.bitwords import STEP, fold, popcount, spread, steps
 
 GIB = 1 << 30
 TIB = 1 << 40

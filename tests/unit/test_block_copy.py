@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from fakes import CLUSTER, KIB, MIB, Disk, Machine, turns
 
-from blockemu import block_copy, offload
-from blockemu.bitmap import Bitmap
-from blockemu.block_copy import BlockCopy
-from blockemu.copy_calls import Call
+from blockemu.bitmaps.bitmap import Bitmap
+from blockemu.copying import block_copy, offload
+from blockemu.copying.block_copy import BlockCopy
+from blockemu.copying.copy_calls import Call
+from blockemu.copying.progress import Progress
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, DATA, NOWHERE, ZERO, Extents
 from blockemu.node import Write
 from blockemu.perm import Perm, Role
-from blockemu.progress import Progress
 from blockemu.transaction import Transaction
 
 SECOND = 1_000_000_000

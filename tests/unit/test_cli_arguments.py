@@ -5,8 +5,8 @@ import pytest
 from blockemu.arguments import Option, UsageError, scan
 from blockemu.chardev_options import OPTIONS
 from blockemu.errors import QmpError
-from blockemu.monitor_options import MonitorOptions
 from blockemu.optlist import HelpWanted, parse_options, size
+from blockemu.programs.monitor_options import MonitorOptions
 from blockemu.qmp_server.errors import ProtocolError
 
 LONG = {"blockdev": True, "monitor": True, "mount": True, "help": False, "qmp": True}

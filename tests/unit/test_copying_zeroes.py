@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from fakes import CLUSTER, KIB, MIB, Machine
 
-from blockemu.bitmap import Bitmap
-from blockemu.block_copy import AT_ONCE, BREATH_BYTES, COMPRESSING, BlockCopy
-from blockemu.copy_calls import Call
+from blockemu.bitmaps.bitmap import Bitmap
+from blockemu.copying.block_copy import AT_ONCE, BREATH_BYTES, COMPRESSING, BlockCopy
+from blockemu.copying.copy_calls import Call
 from blockemu.drivers.null import NullCo
 from blockemu.drivers.qcow2 import Qcow2
 from blockemu.drivers.qcow2.compressor import Compressor

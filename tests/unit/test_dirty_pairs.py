@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.dirty import DirtyBitmap
 from blockemu.exports.dirty_runs import DirtyRuns
 

@@ -6,7 +6,7 @@ import sys
 
 PROGRAM = """
 import atexit, os, sys, threading
-from blockemu.process import ends
+from blockemu.programs.process import ends
 
 class Watched:
     def __del__(self, write=os.write):

@@ -13,7 +13,7 @@ import pytest
 
 from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
-from blockemu.locking import ImageLock, LockTaken
+from blockemu.host.locking import ImageLock, LockTaken
 from blockemu.perm import Perm
 from blockemu.transaction import Transaction
 

@@ -13,8 +13,8 @@ from blockemu.drivers.file import File
 from blockemu.drivers.qcow2 import writeback
 from blockemu.drivers.qcow2.filled import MOST, WORTH_NOTING, Filled
 from blockemu.extents import Extents
+from blockemu.host.sysfile import FileLeaf, data_runs
 from blockemu.images.qcow2 import new_image
-from blockemu.sysfile import FileLeaf, data_runs
 from blockemu.testing import Running, running
 
 MIB = 1 << 20

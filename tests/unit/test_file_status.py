@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from blockemu.extents import ALLOCATED, DATA, ZERO
-from blockemu.hostspace import status_of
-from blockemu.sysfile import PAGE, FileLeaf, data_runs, is_tmpfs
+from blockemu.host.hostspace import status_of
+from blockemu.host.sysfile import PAGE, FileLeaf, data_runs, is_tmpfs
 
 D, Z = DATA | ALLOCATED, ZERO | ALLOCATED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockemu.img.sparse import SECTOR, all_data, pieces
+from blockemu.programs.img.sparse import SECTOR, all_data, pieces
 
 SECTORS = st.lists(st.sampled_from("d.l"), min_size=1, max_size=40)  # data, none, its last byte
 

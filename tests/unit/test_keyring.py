@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from blockemu import keyring
 from blockemu.clocks import SteppedClock
-from blockemu.objects import Objects
-from blockemu.qom import Tree
+from blockemu.objects import keyring
+from blockemu.objects.object_add import Objects
+from blockemu.objects.qom import Tree
 from blockemu.schema.objects import QCryptoSecretFormat, SecretKeyringProperties
 
 

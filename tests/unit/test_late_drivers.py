@@ -29,7 +29,7 @@ def test_the_table_lists_all_drivers_of_the_modules_in_it() -> None:
 
 SETTLED = """
 import gc
-from blockemu.process import OBJECTS, prepare, settle
+from blockemu.programs.process import OBJECTS, prepare, settle
 prepare(tool=True)
 assert gc.get_threshold()[0] > OBJECTS and not gc.get_freeze_count()
 settle()

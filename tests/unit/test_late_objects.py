@@ -6,7 +6,7 @@ import sys
 import pytest
 
 ASK = """
-from blockemu.object_options import parse_object
+from blockemu.objects.object_options import parse_object
 from blockemu.qmp_server.profile import ALL
 
 print(parse_object({text!r}, ALL).tag)

@@ -283,10 +283,10 @@ def test_a_tool_imports_what_it_uses(name: str, tmp_path: Path) -> None:
     cli, argv, never = RUNS[name]
     (tmp_path / "image.raw").write_bytes(bytes(1 << 20))
     command = [sys.executable, "-c", TOOL]
-    create = [*command, "blockemu.img_cli", "create", "-f", "qcow2", "image.qcow2", "1M"]
+    create = [*command, "blockemu.programs.img_cli", "create", "-f", "qcow2", "image.qcow2", "1M"]
     subprocess.run(create, cwd=tmp_path, check=True, capture_output=True)
     done = subprocess.run(
-        [*command, f"blockemu.{cli}", *argv],
+        [*command, f"blockemu.programs.{cli}", *argv],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -297,8 +297,11 @@ def test_a_tool_imports_what_it_uses(name: str, tmp_path: Path) -> None:
 
 
 DAEMONS = {
-    "blockemu": ("__main__", ["--qmp", "stdio"]),
-    "blockemu-qemu": ("qemu_main", ["-qmp", "stdio", "-machine", "none", "-nographic"]),
+    "blockemu": ("blockemu.__main__", ["--qmp", "stdio"]),
+    "blockemu-qemu": (
+        "blockemu.programs.qemu_main",
+        ["-qmp", "stdio", "-machine", "none", "-nographic"],
+    ),
 }
 
 
@@ -306,7 +309,7 @@ DAEMONS = {
 def test_a_daemon_imports_what_it_uses(name: str) -> None:
     cli, argv = DAEMONS[name]
     done = subprocess.run(
-        [sys.executable, "-c", TOOL, f"blockemu.{cli}", *argv],
+        [sys.executable, "-c", TOOL, cli, *argv],
         input='{"execute": "qmp_capabilities"} {"execute": "quit"}',
         capture_output=True,
         text=True,

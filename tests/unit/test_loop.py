@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blockemu.loop import Loop, watch
+from blockemu.host.loop import Loop, watch
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.migration import bitmap_wire, sections, wire
 from blockemu.migration.load import Load, Settings
 from blockemu.migration.wire import Input

@@ -12,8 +12,8 @@ import pytest
 
 from blockemu.clocks import SteppedClock
 from blockemu.exports.nbd_server import HANDSHAKE_LIMIT, NbdServer, Security
+from blockemu.host.pool import Pool
 from blockemu.nbd import wire
-from blockemu.pool import Pool
 from blockemu.schema.tls import QCryptoTLSCredsEndpoint
 from blockemu.tls.credentials import TlsCredsAnon
 

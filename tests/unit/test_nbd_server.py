@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from luks_volumes import luks_volume
 
-from blockemu import sockets
 from blockemu.clocks import Clocks, SteppedClock
 from blockemu.drivers.raw import Raw
 from blockemu.emulator import Emulator
 from blockemu.exports.nbd_server import NbdServer
+from blockemu.host import sockets
 from blockemu.nbd import client, wire
 from blockemu.nbd.client import ExportInfo, Wanted
 from blockemu.nbd.client_errors import HandshakeError

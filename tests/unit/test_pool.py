@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from blockemu.loop import Loop
-from blockemu.pool import MEEK, MODEST, Pool
+from blockemu.host.loop import Loop
+from blockemu.host.pool import MEEK, MODEST, Pool
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from blockemu.blockdev_options import NodeOptions
 from blockemu.clocks import Clocks, SteppedClock
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.graph import Graph
+from blockemu.host.pool import Pool
 from blockemu.node import Flags, Node, Write
 from blockemu.perm import Perm
-from blockemu.pool import Pool
 from blockemu.qemu_io.interpreter import Interpreter, Output
 
 SIZE = 1 << 20

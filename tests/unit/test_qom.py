@@ -5,13 +5,13 @@ import os
 import pytest
 
 from blockemu.clocks import SteppedClock
-from blockemu.fdsets import CannotDuplicate, FdSets
 from blockemu.hashorder import HashOrder, string_hash
-from blockemu.objects import BadBase64, NotASecret, Objects, decode_base64
+from blockemu.host.fdsets import CannotDuplicate, FdSets
+from blockemu.objects.object_add import BadBase64, NotASecret, Objects, decode_base64
+from blockemu.objects.qom import AmbiguousPath, Container, NoSuchObject, NotWritable, Tree
 from blockemu.qmp_server.qapi import visit
-from blockemu.qom import AmbiguousPath, Container, NoSuchObject, NotWritable, Tree
 from blockemu.schema.objects import ObjectOptions
-from blockemu.throttle_group import Member
+from blockemu.throttling.group import Member
 
 
 def test_strings_hash_as_in_glib():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import KIB, Disk, Machine, turns
 
-from blockemu.bitmap import Bitmap
+from blockemu.bitmaps.bitmap import Bitmap
 from blockemu.node import Write
 from blockemu.requests import Request, Tracker, split
 

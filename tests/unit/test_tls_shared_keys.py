@@ -10,9 +10,9 @@ import pytest
 
 from blockemu.clocks import SteppedClock
 from blockemu.errors import QmpError
-from blockemu.objects import Objects
+from blockemu.objects.object_add import Objects
+from blockemu.objects.qom import Tree
 from blockemu.qmp_server.qapi import visit
-from blockemu.qom import Tree
 from blockemu.schema.objects import ObjectOptions
 from blockemu.tls import session, shared_keys
 from blockemu.tls.credentials import credentials

@@ -21,11 +21,11 @@ from difflib import unified_diff
 from pathlib import Path
 
 PROGRAMS = {  # short name: (variable, QEMU's program, our main function)
-    "io": ("QEMU_IO_PROG", "qemu-io", "blockemu.io_cli"),
+    "io": ("QEMU_IO_PROG", "qemu-io", "blockemu.programs.io_cli"),
     "qsd": ("QSD_PROG", "qemu-storage-daemon", "blockemu.__main__"),
-    "qemu": ("QEMU_PROG", "qemu-system-x86_64", "blockemu.qemu_main"),
-    "img": ("QEMU_IMG_PROG", "qemu-img", "blockemu.img_cli"),
-    "nbd": ("QEMU_NBD_PROG", "qemu-nbd", "blockemu.nbd_cli"),
+    "qemu": ("QEMU_PROG", "qemu-system-x86_64", "blockemu.programs.qemu_main"),
+    "img": ("QEMU_IMG_PROG", "qemu-img", "blockemu.programs.img_cli"),
+    "nbd": ("QEMU_NBD_PROG", "qemu-nbd", "blockemu.programs.nbd_cli"),
 }
 LAUNCHER = """\
 #!{python}

@@ -1,0 +1,1 @@
+"""Bitmaps of any size on numpy: words, bits, pages of memory."""

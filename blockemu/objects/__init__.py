@@ -1,0 +1,1 @@
+"""What object-add makes, and the tree that all objects are in."""
