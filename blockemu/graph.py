@@ -164,9 +164,14 @@ class Graph:
 
     def detach(self, edge: Edge, transaction: Transaction) -> None:
         """Take an edge out of the graph."""
-        node = edge.node
+        node, inherits_from = edge.node, edge.node.inherits_from
+
+        def undo() -> None:
+            self.attach(edge, node, Transaction())
+            node.inherits_from = inherits_from
+
         self._unlink(edge)
-        transaction.on_abort(lambda: self.attach(edge, node, Transaction()))
+        transaction.on_abort(undo)
 
     def _unlink(self, edge: Edge) -> None:
         edge.forget()

@@ -8,6 +8,7 @@ from blockemu.emulator import Emulator
 from blockemu.errors import QmpError
 from blockemu.exports.listening import listen, plain_address
 from blockemu.exports.nbd_server import MAX_CONNECTIONS, NbdServer, Security
+from blockemu.host.sockets import unbind
 from blockemu.qmp_server.dispatch import command
 from blockemu.qmp_server.qapi import U32, Since
 from blockemu.schema.exports import (
@@ -40,7 +41,7 @@ async def start_server(emu: Emulator, options: NbdServerOptions) -> None:
             tls_creds = credentials(emu.objects.find, options.tls_creds, "server")
         except QmpError:
             for each in listeners:
-                each.close()
+                unbind(each)
             raise
     emu.exports.server = server = NbdServer(
         emu.exports,
@@ -80,7 +81,7 @@ async def nbd_server_start(
 @command(since="1.3")
 async def nbd_server_stop(context: Context) -> None:
     """Let all NBD exports go, and listen no more."""
-    await context.emu.exports.stop_server()
+    await context.emu.exports.stop_server(unbinds=True)
 
 
 @command(since="1.3", deprecated="5.2")

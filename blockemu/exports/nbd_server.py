@@ -14,7 +14,7 @@ from blockemu.clocks import Clock
 from blockemu.errors import QmpError
 from blockemu.exports.connection import Connection
 from blockemu.host.pool import Pool
-from blockemu.host.sockets import describe_peer
+from blockemu.host.sockets import describe_peer, unbind
 from blockemu.host.streams import PlainStream, Stream, receive, send_all, shut
 from blockemu.nbd.client_errors import ReadFailed
 from blockemu.nbd.lost import Lost
@@ -207,12 +207,16 @@ class NbdServer:
                 raise ReadFailed(wanted.what, e) from e
             raise
 
-    async def close(self) -> None:
-        """Stop listening, and hang up on those who have not left by themselves."""
+    async def close(self, *, unbinds: bool = False) -> None:
+        """Stop listening, and hang up on those who have not left by themselves.
+
+        A program that ends leaves the paths where it listened, as QEMU's do: ``unbinds`` is for
+        one that goes on.
+        """
         self._closed = True
         self._watch()
         for listener in self._listeners:
-            listener.close()
+            unbind(listener) if unbinds else listener.close()
         for sock in list(self._clients.values()):
             shut(sock)
         while self._clients:

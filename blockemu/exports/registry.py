@@ -223,11 +223,11 @@ class Exports:
             for export in reversed(self._exports.values())
         ]
 
-    async def stop_server(self) -> None:
-        """Let all exports go, then the server."""
+    async def stop_server(self, *, unbinds: bool = False) -> None:
+        """Let all exports go, then the server (``NbdServer.close``)."""
         server = self.server
         if server is None:
             raise ServerNotRunning
         await self.close_all()
         self.server = None
-        await server.close()
+        await server.close(unbinds=unbinds)

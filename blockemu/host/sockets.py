@@ -206,6 +206,15 @@ def listen(address: Address, backlog: int = BACKLOG) -> socket.socket:
     return sock
 
 
+def unbind(listener: socket.socket) -> None:
+    """Close a listening socket and remove its path, if it has one (socket_listen_cleanup)."""
+    where = listener.getsockname() if listener.family == socket.AF_UNIX else ""
+    listener.close()
+    if isinstance(where, str) and where:
+        with suppress(OSError):
+            os.unlink(where)  # noqa: PTH108
+
+
 def _unlink(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108

@@ -56,4 +56,19 @@ GROUPS = [
 """,
         files=prepare,
     ),
+    Group(
+        "drawn-after-refusal",
+        r"""
++ blockdev-add {"driver": "null-co", "node-name": "null", "size": 1048576}
++ blockdev-add {"driver": "raw", "node-name": "raw", "file": {"driver": "file", "filename": "b.raw"}}
+- blockdev-reopen {"options": [{"driver": "compress", "node-name": "raw", "file": "null"}]}
++ blockdev-reopen {"options": [{"driver": "raw", "node-name": "raw", "file": {"driver": "file", "filename": "b.raw"}}]}
++ nbd-server-start {"addr": {"type": "unix", "data": {"path": "s"}}}
++ nbd-server-stop
+- blockdev-add {"driver": "nbd", "node-name": "x", "server": {"type": "unix", "path": "s"}}
+- nbd-server-start {"addr": {"type": "unix", "data": {"path": "s"}}, "tls-creds": "none"}
+- blockdev-add {"driver": "nbd", "node-name": "x", "server": {"type": "unix", "path": "s"}}
+""",
+        files=prepare,
+    ),
 ]
