@@ -6,6 +6,7 @@ After qcrypto_tls_creds_x509_sanity_check, crypto/tlscredsx509.c.
 import datetime
 import os
 import re
+import warnings
 from binascii import a2b_base64
 from typing import Final, TypeVar
 
@@ -237,7 +238,7 @@ def _is_authority(certificate: x509.Certificate) -> bool | None:
 
 def find_fault(certificate: x509.Certificate, trusted: list[x509.Certificate]) -> str | None:
     """Return why none of those who are trusted vouches for a certificate, None if one does."""
-    named = [each for each in trusted if each.subject == certificate.issuer]
+    named = [each for each in trusted if _subject(each) == _issuer(certificate)]
     if not named:
         return UNKNOWN_ISSUER
     if not any(_vouches(each, certificate) for each in named):
@@ -274,7 +275,7 @@ class Revocations:
     def has(self, certificate: x509.Certificate) -> bool:
         """Tell whether a certificate was revoked."""
         return any(
-            each.issuer == certificate.issuer
+            _issuer(each) == _issuer(certificate)
             and each.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
             for each in self._lists
         )
@@ -306,7 +307,7 @@ def read_revocations(path: str, trusted: list[x509.Certificate]) -> Revocations:
 
 
 def _signed(revocations: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    if authority.subject != revocations.issuer:
+    if _subject(authority) != _issuer(revocations):
         return False
     try:
         return revocations.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
@@ -316,4 +317,16 @@ def _signed(revocations: x509.CertificateRevocationList, authority: x509.Certifi
 
 def distinguished_name(certificate: x509.Certificate) -> str:
     """Return whose a certificate is as GnuTLS writes it: RFC 4514, but in the order it is in."""
-    return ",".join(part.rfc4514_string(_SHORT) for part in certificate.subject.rdns)
+    return ",".join(part.rfc4514_string(_SHORT) for part in _subject(certificate).rdns)
+
+
+def _subject(certificate: x509.Certificate) -> x509.Name:
+    """Return whose a certificate is, even if cryptography finds a part of the name too long."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return certificate.subject
+
+
+def _issuer(signed: x509.Certificate | x509.CertificateRevocationList) -> x509.Name:
+    """Return who signed it, in the same way."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return signed.issuer

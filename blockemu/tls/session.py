@@ -16,8 +16,8 @@ from blockemu.tls.stream import Records, TlsStream
 from blockemu.tls.words import INSECURE, NOT_TRUSTED, REVOKED, UNKNOWN_ISSUER
 
 # What OpenSSL finds wrong with a certificate, by its number; all else makes it not trusted.
+_UNKNOWN_ISSUER: Final = (2, 18, 19, 20, 21)
 _VERDICTS: Final = {
-    **dict.fromkeys((2, 18, 19, 20, 21), UNKNOWN_ISSUER),
     23: REVOKED,
     **dict.fromkeys((66, 67, 68), INSECURE),
 }
@@ -69,6 +69,12 @@ class HandshakeFailed(QmpError):
 
 class BadCertificate(QmpError):
     """(why): the other side is not known to be who it says."""
+
+
+class UnknownIssuer(BadCertificate):
+    """Nobody who is trusted vouches for the other side."""
+
+    template = UNKNOWN_ISSUER
 
 
 class NoCertificate(QmpError):
@@ -142,7 +148,12 @@ async def as_server(
     context = _prepare(credentials)
     verified = context.verify_mode != ssl.CERT_NONE
     stream = make(context, server=True)
-    await _handshake(stream, None)
+    try:
+        await _handshake(stream, None)
+    except UnknownIssuer as e:
+        # QEMU's library says to clients whom it trusts, Python's does not; those that are told
+        # show no certificate of others.
+        raise NoCertificate from e
     if verified:
         assert isinstance(credentials, TlsCredsX509)
         _check_client(stream, credentials, find, authz)
@@ -201,6 +212,8 @@ async def _handshake(stream: Records, hostname: str | None) -> None:
     except ssl.SSLCertVerificationError as e:
         if e.verify_code in _OTHER_HOST:
             raise OtherHost(hostname) from e
+        if e.verify_code in _UNKNOWN_ISSUER:
+            raise UnknownIssuer from e
         raise BadCertificate(_VERDICTS.get(e.verify_code, NOT_TRUSTED)) from e
     except ssl.SSLEOFError as e:
         raise HandshakeFailed(ENDED) from e

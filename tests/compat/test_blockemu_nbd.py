@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -322,6 +323,28 @@ def test_what_cannot_be_served_is_refused_as_by_qemu_nbd(
     images: Pair, socket_path: Path, argv: list[str], fork: list[str]
 ) -> None:
     assert images.same("-k", str(socket_path), *fork, *argv).status == 1
+
+
+@pytest.mark.parametrize("verbose", [[], ["-v"]], ids=["quiet", "verbose"])
+def test_in_the_background_it_does_not_say_what_goes_wrong(
+    images: Pair, socket_path: Path, verbose: list[str]
+) -> None:
+    said = []
+    for who, folder in images.folders.items():
+        pid, errors = folder / "pid", folder / "errors"
+        argv = [images.programs[who], "--fork", *verbose, "--pid-file", pid, "-k", socket_path]
+        with errors.open("w") as file:
+            subprocess.run([*argv, "-f", "raw", "raw"], cwd=folder, check=True, stderr=file)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(socket_path))
+            client.sendall(struct.pack(">I", 1 << 4))
+            while client.recv(100):
+                pass
+        number = int(pid.read_text())
+        os.kill(number, signal.SIGTERM)
+        gone(number)
+        said.append(errors.read_text())
+    assert said == ["", ""]
 
 
 def test_without_persistence_the_last_client_ends_it(images: Pair, socket_path: Path) -> None:
