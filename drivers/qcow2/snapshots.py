@@ -4,8 +4,8 @@ A cluster of the active disk that a snapshot refers to as well has no copied fla
 a new one.  What each operation does, in the order in which it reaches the disk:
 
 ======  ==========================================================================================
-create  refcounts up; flags off in L2 and L1 tables; the copy of the L1 table; the snapshot table
-        with it; the header that points to that
+create  the copy of the L1 table, as it is; refcounts up; flags off in L2 and L1 tables; the
+        snapshot table with it; the header that points to that
 apply   refcounts up of what the snapshot has; the active L1 table; refcounts down of what was there
 delete  the snapshot table without it; the header that points to that; refcounts down; flags on
 ======  ==========================================================================================
@@ -128,11 +128,10 @@ class Snapshots:
         )  # fmt: skip
         # If one of these fails, the table is leaked, as by QEMU: a check may find it.
         await image.check_overlap(place, len(l1) * 8, frozenset())
+        await image.file.pwrite(place, l1.byteswap().tobytes())
         await self._share(l1)
         try:
             await self._set_flags()
-            await self.writeback.flush()
-            await image.file.pwrite(place, (l1 & ~_COPIED).byteswap().tobytes())
             await self.write_table([*image.snapshots, new])
         except BaseException:
             await self._unshare(l1)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from compat.img_programs import Pair
+from compat.qcow2_bytes import Bytes
 
 pytestmark = pytest.mark.compat
 
@@ -181,6 +182,18 @@ def test_snapshots_with_l1_tables_nowhere_are_refused_alike(
     for command in ("amend -o compat=0.10", "snapshot -a test", "snapshot -d test"):
         assert pair.same(*command.split(), "disk.qcow2").status == 1
     _tell(pair, "info", "disk.qcow2")
+
+
+def test_a_snapshot_that_cannot_be_taken_leaks_its_table_alike(pair: Pair) -> None:
+    pair.prepare("create", "-q", "-f", "qcow2", "-o", "refcount_bits=2", "narrow.qcow2", "64M")
+    pair.write("narrow.qcow2", "write 0 512")
+    for name, status in (("one", 0), ("two", 0), ("three", 1)):
+        assert pair.same("snapshot", "-c", name, "narrow.qcow2").status == status
+        _tell(pair, "check", "narrow.qcow2")
+    images = [Bytes(folder / "narrow.qcow2") for folder in pair.folders.values()]
+    copies = [image.word(image.word(image.snapshots)) for image in images]
+    assert len(images[0].data) == len(images[1].data)
+    assert copies[0] == copies[1]
 
 
 def test_a_downgrade_tells_of_its_progress_alike(pair: Pair) -> None:
