@@ -6,14 +6,14 @@ from typing import ClassVar, Generic, TypeVar
 
 from blockemu.blockdev_options import NodeOptions
 from blockemu.edge import Edge
-from blockemu.extents import Extents
-from blockemu.node import Node
+from blockemu.extents import ALLOCATED, ZERO, Extents
+from blockemu.kept_size import KeepsSize
 from blockemu.route import Placed, Ranges, Route
 
 O = TypeVar("O", bound=NodeOptions)  # noqa: E741
 
 
-class Filter(Node[O], Generic[O]):
+class Filter(KeepsSize[O], Generic[O]):
     """Forwards all to its filtered child; a subclass overrides what it meddles with.
 
     A filter with nothing to do for now costs nothing: its route is its child's.  ``child_name``
@@ -28,9 +28,8 @@ class Filter(Node[O], Generic[O]):
         """The edge to what is filtered."""
         return self.children[self.child_name]
 
-    @property
-    def length(self) -> int:
-        """The child's size."""
+    def size_below(self) -> int:
+        """Return the child's size."""
         return self.child.length
 
     def route(self) -> Route:
@@ -73,7 +72,10 @@ class Filter(Node[O], Generic[O]):
 
     async def block_status(self, offset: int, length: int) -> Extents:
         """Answer as the child; what it leaves open, its chain decides."""
-        return await self.child.node.block_status(offset, length)
+        rest = self.child.length - offset
+        if rest <= 0:  # the child has become shorter by itself
+            return Extents.one(offset, length, ZERO | ALLOCATED)
+        return await self.child.node.block_status(offset, min(length, rest))
 
 
 def shrink(edge: Edge, length: int) -> None:

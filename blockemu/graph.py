@@ -11,6 +11,7 @@ from typing import Any
 from blockemu.backend import Backend, drained
 from blockemu.edge import Edge
 from blockemu.errors import NodeNotFound, NoSuchNode, QmpError, Wrapped
+from blockemu.filtered_edge import FilteredEdge
 from blockemu.node import Blocker, Node
 from blockemu.optlist import is_identifier
 from blockemu.perm import Perm, Role
@@ -200,7 +201,7 @@ class Graph:
         self, parent: Node[Any], name: str, role: Role, child: Node[Any], transaction: Transaction
     ) -> Edge:
         """Make ``child`` a child of ``parent``; permissions are the caller's care."""
-        edge = Edge(name, parent, role)
+        edge = (FilteredEdge if role & Role.FILTERED else Edge)(name, parent, role)
         self.attach(edge, child, transaction)
         return edge
 

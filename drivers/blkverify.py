@@ -71,9 +71,8 @@ class Blkverify(Filter[BlockdevOptionsBlkverify]):
         """Look below both children: both show what this node does, or else the program ends."""
         return goal is self or any(e.node.can_replace(goal) for e in self.children.values())
 
-    @property
-    def length(self) -> int:
-        """The size of what is tested."""
+    def size_below(self) -> int:
+        """Return the size of what is tested."""
         return self.test.length
 
     def route(self) -> Route:

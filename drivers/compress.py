@@ -29,6 +29,7 @@ class Compress(Filter[CompressOptions]):
     """Turns writes into compressed ones of whole clusters."""
 
     Options = CompressOptions
+    keeps_size = False
     can_reopen = False
 
     async def open(self) -> None:

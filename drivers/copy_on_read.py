@@ -46,6 +46,7 @@ class CopyOnRead(Filter[CopyOnReadOptions]):
     """Fetches into the image below what reads find in its backing chain."""
 
     Options = CopyOnReadOptions
+    keeps_size = False
     can_reopen = False
     file: Edge
     bottom: Node[Any] | None = None

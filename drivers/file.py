@@ -21,6 +21,7 @@ from blockemu.host.file_errors import NativeNeedsDirect, NoReservations, NotRegu
 from blockemu.host.hostspace import DeviceSpace, FileSpace, drop_pages, status_of
 from blockemu.host.sysfile import DirectLeaf, FileLeaf
 from blockemu.host.unwatched import UNWATCHED, Watcher
+from blockemu.kept_size import KeepsSize
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
@@ -348,7 +349,7 @@ class HostFile(Node[BlockdevOptionsFile]):
             leaf.writing -= 1
 
 
-class File(HostFile):
+class File(KeepsSize[BlockdevOptionsFile], HostFile):
     """A regular file; grows when written beyond its end."""
 
     Options = FileOptions
@@ -379,9 +380,8 @@ class File(HostFile):
     def _make_space(self) -> FileSpace:
         return FileSpace(self.fd)
 
-    @property
-    def length(self) -> int:
-        """The size of the file now: a parent may have written beyond its end."""
+    def size_below(self) -> int:
+        """Return the size of the file now: a parent may have written beyond its end."""
         return max(os.fstat(self.fd).st_size, self._end)
 
     async def block_status(self, offset: int, length: int) -> Extents:

@@ -71,3 +71,20 @@ async def test_a_limit_makes_a_filter_see_what_passes() -> None:
             )
             assert (guest.route.read is below.read) is not bool(limit)
         await machine.emu.graph.remove(guest)
+
+
+async def test_what_a_child_has_lost_reads_as_zeroes_and_is_not_written_to() -> None:
+    async with Machine() as machine:
+        disk = machine.disk("s", SIZE)
+        disk.data[:] = b"x" * SIZE
+        await machine("blockdev-add", driver="blkdebug", node_name="f", image="s")
+        guest = machine.guest("f")
+        del disk.data[SIZE // 2 :]
+        disk.changed()
+        buf = bytearray(SIZE)
+        await guest.pread(0, buf)
+        assert buf == b"x" * (SIZE // 2) + bytes(SIZE // 2)
+        with pytest.raises(OSError, match="Input/output error"):
+            await guest.pwrite(SIZE // 2 - 512, bytes(1024))
+        assert len(disk.data) == SIZE // 2
+        await machine.emu.graph.remove(guest)

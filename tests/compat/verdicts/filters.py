@@ -5,6 +5,12 @@ from pathlib import Path
 from compat.daemon import System, image
 from compat.verdicts.table import Group
 
+
+def disks_to_resize(folder: Path) -> None:
+    image("create", "-q", "-f", "qcow2", "s.qcow2", "1M", cwd=folder)
+    image("create", "-q", "-f", "raw", "s.raw", "1M", cwd=folder)
+
+
 THROTTLE = Group(
     "throttle",
     r"""
@@ -82,4 +88,39 @@ COMPRESSING = Group(
 """,
     files=_images,
 )
-GROUPS = [THROTTLE, DRIVES, COMPRESSING]
+GROUPS = [
+    Group(
+        "sizes-of-their-own",
+        r"""
++ object-add {"qom-type": "throttle-group", "id": "tg"}
++ blockdev-add {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": "s.qcow2"}}
++ blockdev-add {"driver": "throttle", "node-name": "t", "file": "q", "throttle-group": "tg"}
++ blockdev-add {"driver": "compress", "node-name": "c", "file": "t"}
++ blockdev-add {"driver": "blkdebug", "node-name": "b", "image": "q"}
++ blockdev-add {"driver": "raw", "node-name": "r", "file": "b"}
+. write q 0 1048576 7
++ block_resize {"node-name": "q", "size": 2097152}
++ query-named-block-nodes {"flat": true}
+. io t read 1M 512
++ block_resize {"node-name": "q", "size": 131072}
++ query-named-block-nodes {"flat": true}
+. io t read -P 7 0 128k
++ block_resize {"node-name": "q", "size": 4194304}
+. io t read 2M 512
++ block_resize {"node-name": "r", "size": 3145728}
+. io r read -P 0 2M 512
++ query-named-block-nodes {"flat": true}
++ blockdev-add {"driver": "file", "node-name": "f", "filename": "s.raw"}
++ blockdev-create {"job-id": "j", "options": {"driver": "file", "filename": "s.raw", "size": 65536}}
+. wait j concluded
++ query-named-block-nodes {"flat": true}
+. io f read -P 0 64k 512
++ block_resize {"node-name": "f", "size": 131072}
++ query-named-block-nodes {"flat": true}
+""",
+        files=disks_to_resize,
+    ),
+    THROTTLE,
+    DRIVES,
+    COMPRESSING,
+]
