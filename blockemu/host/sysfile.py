@@ -8,6 +8,7 @@ import mmap
 import os
 import stat
 import threading
+from _thread import allocate_lock
 from functools import cache
 
 import numpy as np
@@ -30,7 +31,6 @@ _MUCH_MAPPED = 64 << 20
 _POPULATE_READ = 22  # advice to map pages that are there
 _XFS_DIOINFO = 0x800C581E  # struct of three uint32: memory, smallest and largest transfer
 _CDROM_DRIVE_STATUS, _CDSL_CURRENT = 0x5326, 0x7FFFFFFF
-_TMPFS = 0x01021994
 _UNSUPPORTED = (errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 
 
@@ -47,7 +47,6 @@ def _libc() -> "ctypes.CDLL":
     libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-    libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
     return libc
 
 
@@ -94,9 +93,24 @@ def device_is_read_only(fd: int) -> bool:
 
 
 def is_tmpfs(fd: int) -> bool:
-    """Tell whether a file is in tmpfs; not if that cannot be found out."""
-    told = (ctypes.c_long * 64)()  # more than a struct statfs, which begins with the type
-    return not _libc().fstatfs(fd, told) and told[0] == _TMPFS
+    """Tell whether a file is in tmpfs; not if that cannot be found out.
+
+    By the list of mounts, since ``fstatfs`` takes ctypes, which a start has no time for.
+    """
+    told = os.fstat(fd)
+    if not stat.S_ISREG(told.st_mode) or os.major(told.st_dev):
+        return False  # a device, or a file on one
+    wanted = f"0:{os.minor(told.st_dev)}"
+    try:
+        mounts = open("/proc/self/mountinfo", encoding="utf-8")  # noqa: SIM115, PTH123
+    except OSError:
+        return False
+    with mounts:
+        for line in mounts:
+            mount, _, system = line.partition(" - ")
+            if mount.split()[2] == wanted:
+                return system.startswith("tmpfs ")
+    return False
 
 
 def is_cdrom(filename: str) -> bool:
@@ -178,14 +192,13 @@ def data_runs(fd: int, offset: int, end: int, most: int) -> list[tuple[int, int]
 class HostLeaf(Leaf):
     """What lies in a file, and what the file system said of holes in it."""
 
-    __slots__ = ("_asked", "_paged", "data_end", "data_start", "fd")
-    memory: bool = False  # whether the file system never waits
+    __slots__ = ("_asked", "data_end", "data_start", "fd")
+    memory: bool = False  # whether it is in tmpfs, which never waits
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.fd = fd
         self._asked: set[int] = set()  # parts of the file: see ``ask``
-        self._paged: bool | None = None
         self.forget_data()
 
     def forget_data(self) -> None:
@@ -203,12 +216,6 @@ class HostLeaf(Leaf):
         self._asked.update(_parts(offset, min(end, offset + (_MOST_ASKED << _PART))))
         return runs
 
-    def _whole_pages(self) -> bool:
-        """Tell whether all of a page is data or none of it: so it is in tmpfs."""
-        if self._paged is None:
-            self._paged = is_tmpfs(self.fd)
-        return self._paged
-
     def data_now(self, offset: int, end: int) -> list[tuple[int, int]] | None:
         """Ask the file system; on a disk, only where it has been asked before.
 
@@ -219,9 +226,10 @@ class HostLeaf(Leaf):
             if not self.memory:
                 if self.writing or not self._asked.issuperset(_parts(offset, end)):
                     return None
-            elif offset // PAGE == (end - 1) // PAGE and self._whole_pages():
-                # Where there is no more data to come, asking for some would make an exception
-                # (``make bench``: growth, reads of what is allocated and a hole below).
+            elif offset // PAGE == (end - 1) // PAGE:
+                # In tmpfs all of a page is data or none of it.  Where there is no more data to
+                # come, asking for some would make an exception (``make bench``: growth, reads of
+                # what is allocated and a hole below).
                 stop = os.lseek(self.fd, offset, os.SEEK_HOLE)
                 if stop == offset:
                     return []
@@ -246,9 +254,9 @@ def _parts(offset: int, end: int) -> range:
 class FileLeaf(HostLeaf):
     """A file's pages.
 
-    Reads take what the page cache has (RWF_NOWAIT); a file system that does not know that flag is
-    one in memory, such as tmpfs, which never waits.  Writes have no such flag on most file systems,
-    so only those in memory are written on the event loop's thread.
+    Reads take what the page cache has (RWF_NOWAIT), and wait on a thread where the file system does
+    not know that flag; tmpfs never waits.  Writes have no such flag on most file systems, so only
+    tmpfs is written to on the event loop's thread.
     """
 
     __slots__ = (
@@ -264,8 +272,8 @@ class FileLeaf(HostLeaf):
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
-        self.written = threading.Lock()  # see ``offload``
-        self.memory = not _knows_nowait(fd)
+        self.written = allocate_lock()  # see ``offload``; threading's would have it all imported
+        self.memory = is_tmpfs(fd)
         self.inline_writes = self.memory
         self._flags = 0 if self.memory else os.RWF_NOWAIT
         self._map: memoryview = memoryview(b"")
@@ -395,15 +403,3 @@ class DirectLeaf(HostLeaf):
         done = 0
         while done < len(buf):
             done += os.pwrite(self.fd, bounce[done:], offset + done)
-
-
-def _knows_nowait(fd: int) -> bool:
-    try:
-        os.preadv(fd, (bytearray(1),), 0, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return True
-    except OSError as e:
-        if e.errno == errno.EOPNOTSUPP:
-            return False
-        raise
-    return True
