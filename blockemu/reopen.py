@@ -4,6 +4,7 @@ Options are flat here (``file.driver``), as in QEMU, since error texts show them
 bdrv_reopen_queue_child, bdrv_reopen_prepare and bdrv_reopen_multiple, block.c.
 """
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 from blockemu.backend import drained
@@ -152,12 +153,23 @@ class Queue:
         """
         for node in self.entries:
             await node.flush()
+        async with AsyncExitStack() as drains:
+            old = await self._change(drains)
+        for node in old:
+            self.graph.loosen(node)
+            await self.graph.release(node)
+
+    async def _change(self, drains: AsyncExitStack) -> list[Node[Any]]:
+        """Change all nodes or none; return the children that are no longer needed.
+
+        New children are drained as well from the moment they are attached: their jobs hear of it.
+        """
         old: list[Node[Any]] = []
         transaction = Transaction()
         was = {node: node.flags.read_only for node in self.entries}
         try:
             for entry in self.entries.values():
-                old += await self._prepare(entry, transaction)
+                old += await self._prepare(entry, transaction, drains)
             refresh(*self.entries, *old, transaction=transaction, was_read_only=was)
         except BaseException:
             transaction.abort()
@@ -168,11 +180,11 @@ class Queue:
             entry.node.changed()
         for node in reversed(self.entries):
             await node.reopened()
-        for node in old:
-            self.graph.loosen(node)
-            await self.graph.release(node)
+        return old
 
-    async def _prepare(self, entry: Entry, transaction: Transaction) -> list[Node[Any]]:
+    async def _prepare(
+        self, entry: Entry, transaction: Transaction, drains: AsyncExitStack
+    ) -> list[Node[Any]]:
         """Check one node and stage its changes; return the children it is going to lose."""
         node, options = entry.node, entry.options
         if entry.flags.detect_zeroes == "unmap" and not entry.flags.unmap:
@@ -190,12 +202,14 @@ class Queue:
         lost = [
             old
             for name in ("backing", "file")
-            if (old := self._replace_child(entry, name, transaction)) is not None
+            if (old := await self._replace_child(entry, name, transaction, drains)) is not None
         ]
         _check_unchanged(entry)
         return lost
 
-    def _replace_child(self, entry: Entry, name: str, transaction: Transaction) -> Node[Any] | None:
+    async def _replace_child(
+        self, entry: Entry, name: str, transaction: Transaction, drains: AsyncExitStack
+    ) -> Node[Any] | None:
         """Change the file or backing child; return the old one if there was one."""
         node = entry.node
         if name not in entry.options:
@@ -221,6 +235,7 @@ class Queue:
         if edge is not None:
             self.graph.detach(edge, transaction)
         if new is not None:
+            await drains.enter_async_context(drained(*subtree(new)))
             role = edge.role if edge is not None else Role.COW
             self.graph.add_child_unchecked(node, name, role, new, transaction)
         return old

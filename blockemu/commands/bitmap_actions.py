@@ -5,6 +5,8 @@ from typing import Any
 from blockemu.commands import bitmaps
 from blockemu.commands.actions import Action
 from blockemu.emulator import Emulator
+from blockemu.errors import QmpError
+from blockemu.find_bitmap import find_bitmap
 from blockemu.node import Node
 from blockemu.schema.bitmaps import BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge
 from blockemu.transaction import Transaction
@@ -98,6 +100,19 @@ class EnableBitmap(_Recording):
 
     kind = "block-dirty-bitmap-enable"
     value = True
+
+    async def prepare(self) -> None:
+        """Set it.
+
+        QEMU takes back what it has not done: one that may not be used is disabled from then on.
+        """
+        emu, node, name, transaction = self.bitmap
+        _, bitmap = find_bitmap(emu.graph.lookup, node, name)
+        try:
+            await super().prepare()
+        except QmpError:
+            transaction.on_abort(lambda: setattr(bitmap, "enabled", False))
+            raise
 
 
 class DisableBitmap(_Recording):

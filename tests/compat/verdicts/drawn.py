@@ -57,6 +57,21 @@ GROUPS = [
         files=prepare,
     ),
     Group(
+        "drawn-new-children",
+        r"""
++ blockdev-add {"driver": "null-co", "node-name": "a", "size": 1048576}
++ blockdev-add {"driver": "null-co", "node-name": "b", "size": 1048576}
++ blockdev-add {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": "b.qcow2"}}
++ blockdev-mirror {"job-id": "j", "device": "a", "target": "b", "sync": "full"}
+. wait j ready
+- blockdev-reopen {"options": [{"driver": "qcow2", "node-name": "q", "file": "a"}]}
++ blockdev-reopen {"options": [{"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": "b.qcow2"}, "backing": "a"}]}
++ blockdev-reopen {"options": [{"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": "b.qcow2"}, "backing": null}]}
++ query-jobs
+""",
+        files=prepare,
+    ),
+    Group(
         "drawn-after-refusal",
         r"""
 + blockdev-add {"driver": "null-co", "node-name": "null", "size": 1048576}
@@ -66,6 +81,12 @@ GROUPS = [
 + nbd-server-start {"addr": {"type": "unix", "data": {"path": "s"}}}
 + nbd-server-stop
 - blockdev-add {"driver": "nbd", "node-name": "x", "server": {"type": "unix", "path": "s"}}
++ block-dirty-bitmap-add {"node": "null", "name": "b"}
+- transaction {"actions": [{"type": "block-dirty-bitmap-remove", "data": {"node": "null", "name": "b"}}, {"type": "block-dirty-bitmap-enable", "data": {"node": "null", "name": "b"}}]}
++ query-named-block-nodes
++ block-dirty-bitmap-enable {"node": "null", "name": "b"}
+- transaction {"actions": [{"type": "block-dirty-bitmap-enable", "data": {"node": "null", "name": "b"}}, {"type": "block-dirty-bitmap-clear", "data": {"node": "null", "name": "none"}}]}
++ query-named-block-nodes
 - nbd-server-start {"addr": {"type": "unix", "data": {"path": "s"}}, "tls-creds": "none"}
 - blockdev-add {"driver": "nbd", "node-name": "x", "server": {"type": "unix", "path": "s"}}
 """,
