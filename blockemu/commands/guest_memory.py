@@ -232,15 +232,17 @@ def query_memdev(context: Context) -> list[Memdev]:
     """List what memory for the guest was made of."""
     if not context.emu.objects.of_machine:
         return []
-    from blockemu.objects.memory import MemoryBackend  # few machines have one
+    from blockemu.machine.hardware import MachineMemory
+    from blockemu.objects.memory import MemoryBackend  # few ask
 
-    found = list(context.emu.qom.container("objects").children)
-    return [_describe_memory(each) for each in found[::-1] if isinstance(each, MemoryBackend)]
+    found = list(context.emu.qom.container("objects").children)[::-1]
+    backends = ((o.name, o.backend if isinstance(o, MachineMemory) else o) for o in found)
+    return [_describe_memory(name, o) for name, o in backends if isinstance(o, MemoryBackend)]
 
 
-def _describe_memory(each: "MemoryBackend") -> Memdev:
+def _describe_memory(name: str, each: "MemoryBackend") -> Memdev:
     return Memdev(
-        id=each.name,
+        id=name,
         size=each.size,
         merge=each.merge,
         dump=each.dump,

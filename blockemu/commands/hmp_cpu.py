@@ -103,6 +103,15 @@ async def info_registers(context: Context, write: Write, values: Values) -> None
     write(f"CPU#{values['vcpu']} not available\n" if "vcpu" in values else _NO_CPU)
 
 
+async def choose_cpu(context: Context, write: Write, values: Values) -> None:
+    """Say which CPU is looked at."""
+    hardware, number = context.emu.devices.hardware, _number(values, "index")
+    if 0 <= number < len(hardware.cpus):
+        hardware.looked_at = number
+    else:
+        write("invalid CPU index\n")
+
+
 async def debug(context: Context, write: Write, values: Values) -> None:
     """Wait for a debugger, which would find no CPU."""
     where = values["device"] or "tcp::1234"
@@ -321,7 +330,7 @@ COMMANDS = (
         (Number("index", narrow=True),),
         "index",
         "set the default CPU",
-        says("invalid CPU index\n"),
+        choose_cpu,
     ),
     HmpCommand("exit_preconfig", (), "", "exit the preconfig state", leave_preconfig),
     HmpCommand(

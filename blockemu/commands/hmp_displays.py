@@ -96,7 +96,10 @@ async def tell_clients(context: Context, write: Write, values: Values) -> None:
 
 async def choose_mouse(context: Context, write: Write, values: Values) -> None:
     """Say which mouse is moved."""
-    write(f"Mouse at index '{values['index']}' not found\n")
+    try:
+        context.emu.devices.listeners.choose(int(values["index"]))
+    except QmpError as e:
+        write(f"{e}\n")
 
 
 async def record_sound(context: Context, write: Write, values: Values) -> None:

@@ -54,6 +54,53 @@ def _refused(query: Any) -> Any:
     return run
 
 
+async def info_mice(context: Context, write: Write, values: Values) -> None:
+    """List the mice."""
+    found = machine_facts.query_mice(context)
+    for each in found:
+        mark, end = "*" if each.current else " ", " (absolute)" if each.absolute else ""
+        write(f"{mark} Mouse #{each.index}: {each.name}{end}\n")
+    if not found:
+        write("No mouse devices connected\n")
+
+
+async def info_cpus(context: Context, write: Write, values: Values) -> None:
+    """List the CPUs; the one that is looked at is marked."""
+    for each in machine_facts.query_cpus_fast(context):
+        mark = "*" if each.cpu_index == context.emu.devices.hardware.looked_at else " "
+        write(f"{mark} CPU #{each.cpu_index}: thread_id={each.thread_id}\n")
+
+
+async def info_cpu_places(context: Context, write: Write, values: Values) -> None:
+    """List the places for CPUs."""
+    found = machine_facts.query_hotpluggable_cpus(context)
+    write("Hotpluggable CPUs:\n")
+    for each in found:
+        write(f'  type: "{each.type}"\n  vcpus_count: "{each.vcpus_count}"\n')
+        if each.qom_path is not None:
+            write(f'  qom_path: "{each.qom_path}"\n')
+        write("  CPUInstance Properties:\n")
+        for name in ("node", "socket", "die", "cluster", "core", "thread"):
+            number = getattr(each.props, f"{name}_id")
+            if number is not None:
+                write(f'    {name}-id: "{number}"\n')
+
+
+async def info_memory_size(context: Context, write: Write, values: Values) -> None:
+    """Show how much memory there is."""
+    found = machine_facts.query_memory_size_summary(context)
+    write(f"base memory: {found.base_memory}\nplugged memory: {found.plugged_memory}\n")
+
+
+async def info_numa(context: Context, write: Write, values: Values) -> None:
+    """Show the nodes: one, if memory may come later, else none."""
+    hardware = context.emu.devices.hardware
+    write(f"{hardware.nodes} nodes\n")
+    if hardware.nodes:
+        write(f"node 0 cpus:{''.join(f' {cpu.number}' for cpu in hardware.cpus)}\n")
+        write(f"node 0 size: {hardware.memory >> 20} MB\nnode 0 plugged: 0 MB\n")
+
+
 async def powerdown(context: Context, write: Write, values: Values) -> None:
     """Ask the guest to end."""
     machine.system_powerdown(context)
@@ -147,7 +194,7 @@ INFO = (
         (),
         "",
         "show which guest mouse is receiving events",
-        _says("No mouse devices connected\n"),
+        info_mice,
     ),
     HmpCommand("tpm", (), "", "show the TPM device", _says("")),
     HmpCommand("vnc", (), "", "show the vnc server status", _says("None\n")),
@@ -155,8 +202,8 @@ INFO = (
     HmpCommand(
         "balloon", (), "", "show balloon information", _refused(machine_facts.query_balloon)
     ),
-    HmpCommand("numa", (), "", "show NUMA information", _says("0 nodes\n")),
-    HmpCommand("cpus", (), "", "show infos for each CPU", _says("")),
+    HmpCommand("numa", (), "", "show NUMA information", info_numa),
+    HmpCommand("cpus", (), "", "show infos for each CPU", info_cpus),
     HmpCommand("memdev", (), "", "show memory backends", info_memdev),
     HmpCommand("memory-devices", (), "", "show memory devices", _says("")),
     HmpCommand(
@@ -165,14 +212,14 @@ INFO = (
         "",
         "show the amount of initially allocated and present hotpluggable (if enabled) "
         "memory in bytes.",
-        _says("base memory: 0\nplugged memory: 0\n"),
+        info_memory_size,
     ),
     HmpCommand(
         "hotpluggable-cpus",
         (),
         "",
         "Show information about hotpluggable CPUs",
-        _refused(machine_facts.query_hotpluggable_cpus),
+        info_cpu_places,
     ),
     HmpCommand(
         "vm-generation-id",

@@ -12,12 +12,17 @@ async def human_monitor_command(
     """Run a line of the human monitor and return what it prints there.
 
     @command-line: the line
-    @cpu-index: the CPU that it is about; there is none
+    @cpu-index: the CPU that it is about
     """
-    if cpu_index is not None:
+    hardware = context.emu.devices.hardware
+    if cpu_index is not None and not 0 <= cpu_index < len(hardware.cpus):
         raise InvalidParameterValue("cpu-index", "a CPU number")
     from blockemu.commands.hmp import run_line  # start-up: it has as many modules as QMP
 
     printed: list[str] = []
-    await run_line(context, command_line, printed.append)
+    looked_at, hardware.looked_at = hardware.looked_at, cpu_index or 0
+    try:
+        await run_line(context, command_line, printed.append)
+    finally:
+        hardware.looked_at = looked_at
     return "".join(printed).replace("\n", "\r\n")

@@ -1,17 +1,22 @@
-"""What tools ask of a machine besides its disks, answered for one without CPU and memory."""
+"""What tools ask of a machine besides its disks: what it was told of CPUs, memory and mice."""
 
 import threading
+from typing import Any
 
 from blockemu.commands.context import Context
 from blockemu.commands.machine import NoBalloon
 from blockemu.errors import QmpError
+from blockemu.machine.hardware import Hardware
 from blockemu.machine.models import machines
+from blockemu.machine.topology import Place
 from blockemu.objects.object_add import IoThread
 from blockemu.qmp_server.dispatch import command
 from blockemu.schema.machine_facts import (
+    CPU,
     ACPIOSTInfo,
     AnyCpu,
     BalloonInfo,
+    CpuInstanceProperties,
     CurrentMachineParams,
     GuidInfo,
     HotpluggableCPU,
@@ -72,18 +77,23 @@ def query_tpm_types(context: Context) -> list[TpmType]:
 
 @command(since="1.2")
 def query_machines(context: Context) -> list[MachineInfo]:
-    """List the types of machines."""
+    """List the types of machines, as QEMU's table of types has them."""
+    from blockemu.machine.type_facts import known_types  # few ask
+
+    places = {name.removesuffix("-machine"): i for i, name in enumerate(known_types())}
     return [
         MachineInfo(
             name=each.name,
             alias=each.alias or None,
             is_default=each.default or None,
             cpu_max=each.cpus,
-            hotpluggable_cpus=False,
-            numa_mem_supported=False,
+            hotpluggable_cpus=each.plugs_cpus,
+            numa_mem_supported=each.splits_memory,
             deprecated=each.deprecated,
+            default_cpu_type=each.cpu or None,
+            default_ram_id=each.memory or None,
         )
-        for each in machines()
+        for each in sorted(machines(), key=lambda one: -places[one.name])
     ]
 
 
@@ -107,20 +117,53 @@ def query_target(context: Context) -> TargetInfo:
 
 @command(since="2.12")
 def query_cpus_fast(context: Context) -> list[AnyCpu]:
-    """List the CPUs: none."""
-    return []
+    """List the CPUs, which one thread has to stand for."""
+    hardware = context.emu.devices.hardware
+    kind: Any = CPU.find("x86_64")
+    return [
+        kind(
+            cpu_index=cpu.number,
+            qom_path=cpu.path,
+            thread_id=threading.get_native_id(),
+            props=_where(hardware, cpu.place),
+        )
+        for cpu in hardware.cpus
+    ]
+
+
+def _where(hardware: Hardware, place: Place) -> CpuInstanceProperties:
+    return CpuInstanceProperties(
+        node_id=0 if hardware.nodes else None,
+        socket_id=place.socket,
+        die_id=place.die if hardware.topology.dies > 1 else None,
+        core_id=place.core,
+        thread_id=place.thread,
+    )
 
 
 @command(since="2.7", allow_preconfig=True)
 def query_hotpluggable_cpus(context: Context) -> list[HotpluggableCPU]:
-    """List the places for CPUs: none."""
-    raise FeatureDisabled("query-hotpluggable-cpus")
+    """List the places for CPUs, the last one first."""
+    hardware = context.emu.devices.hardware
+    if not hardware.plugs:
+        raise FeatureDisabled("query-hotpluggable-cpus")
+    paths = [cpu.path for cpu in hardware.cpus]
+    places = list(hardware.topology.places())
+    return [
+        HotpluggableCPU(
+            type=hardware.cpu_type,
+            vcpus_count=1,
+            props=_where(hardware, place),
+            qom_path=paths[number] if number < len(paths) else None,
+        )
+        for number, place in reversed(list(enumerate(places)))
+    ]
 
 
 @command(since="2.11")
 def query_memory_size_summary(context: Context) -> MemoryInfo:
-    """Tell how much memory there is: none."""
-    return MemoryInfo(base_memory=0, plugged_memory=0)
+    """Tell how much memory there is."""
+    return MemoryInfo(base_memory=context.emu.devices.hardware.memory, plugged_memory=0)
 
 
 @command(since="2.1")
@@ -143,8 +186,12 @@ def query_spice(context: Context) -> SpiceInfo:
 
 @command(since="0.14")
 def query_mice(context: Context) -> list[MouseInfo]:
-    """List the mice: none."""
-    return []
+    """List the mice, the last one first."""
+    found = list(context.emu.devices.listeners.mice())
+    return [
+        MouseInfo(name=each.name, index=each.number, current=current, absolute=each.absolute)
+        for each, current in reversed(found)
+    ]
 
 
 @command(since="0.14")

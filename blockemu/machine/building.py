@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from blockemu.errors import QmpError
@@ -11,8 +11,9 @@ from blockemu.machine.defaults import BARE, Furniture
 from blockemu.machine.devices import Devices
 from blockemu.machine.drives import Drives
 from blockemu.machine.fixtures import BusPlan, Fixture
-from blockemu.machine.machine_types import make_machine
+from blockemu.machine.machine_options import MachineOptions
 from blockemu.machine.models import Model
+from blockemu.machine.preparing import Prepared, give_memory, prepare
 from blockemu.machine.types import PFLASH
 
 _FLASH_SECTOR: Final = 4096
@@ -57,21 +58,37 @@ class FlashUnreadable(QmpError):
 
 
 async def build(
-    devices: Devices, drives: Drives, model: Model, furniture: Furniture = BARE
+    devices: Devices,
+    drives: Drives,
+    model: Model,
+    furniture: Furniture = BARE,
+    prepared: Prepared | None = None,
 ) -> None:
     """Give a machine its buses, then put IDE and floppy drives on them.
 
     Raises:
-        QmpError: a drive has no place.
+        QmpError: a drive has no place, or a CPU lacks what it was told.
 
     """
-    devices.furnish(make_machine(model.name) if model.name else None)
+    prepared = prepared or prepare(MachineOptions(), model)
+    devices.hardware = prepared.hardware
+    devices.furnish(prepared.machine)
     devices.automatic |= {b for b, place in drives.places.items() if place.interface != "none"}
-    await _place_firmware(devices, drives, model.flashes)
+    give_memory(prepared, devices.qom)
+    await _place_firmware(devices, drives, model.flashes, prepared.flashes)
+    cpus = list(prepared.hardware.make_cpus(prepared.warn))
+    if cpus:
+        devices.add_cpu(cpus[0], 0)
     floppies = _of(drives, "floppy") if model.floppy else []
     disks = _of(drives, "ide") if model.first else []
     numbers = _numbers(model, furniture, len(floppies), len(disks))
-    for fixture in model.fixtures:
+    for fixture in (*model.fixtures, None):
+        if fixture is None or fixture.type != "kvmvapic":  # which comes with the first CPU
+            for cpu in cpus[1:]:
+                devices.add_cpu(cpu, cpu.number + 1)
+            del cpus[1:]
+        if fixture is None:
+            break
         for i, state in enumerate(_instances(fixture, furniture)):
             number = fixture.number + numbers[fixture.after] + i
             made = {**AS_MADE.get(fixture.type, {}), **dict(fixture.state), **state}
@@ -136,9 +153,15 @@ def _numbers(model: Model, furniture: Furniture, floppies: int, disks: int) -> d
     }
 
 
-async def _place_firmware(devices: Devices, drives: Drives, chips: int) -> None:
-    """Put drives into flash chips (pc_system_flash_map, hw/i386/pc_sysfw.c)."""
+async def _place_firmware(
+    devices: Devices, drives: Drives, chips: int, nodes: Mapping[int, str]
+) -> None:
+    """Put drives and nodes into flash chips (pc_system_flash_map, hw/i386/pc_sysfw.c)."""
     by_unit = {p.unit: b for b, p in drives.places.items() if p.interface == "pflash"}
+    for unit, name in nodes.items():
+        chip = await devices.add_fixed(PFLASH, f"system.flash{unit}", name)
+        assert chip.backend is not None
+        by_unit[unit] = chip.backend
     total, taken = 0, [unit for unit in range(chips) if unit in by_unit]
     for i, unit in enumerate(taken):
         if i != unit:
@@ -157,7 +180,8 @@ async def _place_firmware(devices: Devices, drives: Drives, chips: int) -> None:
         total += size
         if total > _MOST_FIRMWARE:
             raise FirmwareTooBig(_MOST_FIRMWARE)
-        await devices.add_fixed(PFLASH, f"system.flash{unit}", backend.title)
+        if unit not in nodes:
+            await devices.add_fixed(PFLASH, f"system.flash{unit}", backend.title)
         try:
             await backend.pread(0, bytearray(size))
         except OSError as e:

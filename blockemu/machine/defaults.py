@@ -3,7 +3,6 @@
 After default_list and qemu_disable_default_devices, softmmu/vl.c.
 """
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -68,11 +67,12 @@ class Furniture:
 BARE: Final = Furniture(set(), dict.fromkeys(("cpu", "serial", "parallel", "vga", "net"), 0))
 
 
-def furnish(options: Iterable[tuple[str, str]], model: Model) -> Furniture:
+def furnish(options: Iterable[tuple[str, str]], model: Model, cpus: int = 1) -> Furniture:
     """Look through a command line: (option, value) each."""
     given = list(options)
     defaults = set(_EVERYTHING) - model.lacks
     counts = dict.fromkeys(("cpu", "serial", "parallel", "vga", "net"), 0)
+    counts["cpu"] = cpus - 1
     unknown: set[str] = set()
     for name, value in given:
         head = value.split(",")[0]
@@ -87,8 +87,6 @@ def furnish(options: Iterable[tuple[str, str]], model: Model) -> Furniture:
             defaults.discard(_REPLACES.get(head.removeprefix("driver="), ""))
         if name == "global":
             defaults.discard(_REPLACES.get(head.partition(".")[0], ""))
-        if name == "smp":
-            counts["cpu"] = max(0, _cpus(value) - 1)
     for kind in defaults & counts.keys():
         counts[kind] += 1
     return Furniture(defaults, counts, frozenset(unknown))
@@ -98,11 +96,6 @@ def _makes_device(name: str, value: str) -> bool:
     if name == "net":
         return value in ("nic", "nic,")
     return name != "netdev" and value != "none"
-
-
-def _cpus(value: str) -> int:
-    found = re.match(r"(?:.*,)?cpus=(\d+)", value) or re.match(r"(\d+)", value)
-    return int(found[1]) if found else 1
 
 
 async def add_default_drives(drives: Drives, furniture: Furniture, model: Model) -> None:

@@ -36,7 +36,9 @@ from blockemu.machine.device_errors import (
 )
 from blockemu.machine.fixtures import SYSTEM, BusPlan, Fixture
 from blockemu.machine.globals import Globals
+from blockemu.machine.hardware import Hardware, Processor
 from blockemu.machine.pci import FUNCTIONS, parse_address
+from blockemu.machine.pointers import Listeners
 from blockemu.machine.property_values import check_block_size, parse_value
 from blockemu.machine.realising import realise
 from blockemu.machine.settling import take_place
@@ -70,11 +72,13 @@ class Devices:
     ) -> None:
         self._graph = graph
         self._jobs = jobs
-        self._qom = qom
+        self.qom = qom
         self._emit = emit
         self._networks = networks
         self.buses: list[Bus] = []
         self.globals = Globals()
+        self.hardware = Hardware()
+        self.listeners = Listeners()
         self.started = False  # from then on devices are plugged in while the machine is on
         self.automatic: set[Backend] = set()  # drives that the machine connects by itself
         self._anonymous = 0
@@ -85,11 +89,11 @@ class Devices:
     def furnish(self, machine: Object | None = None) -> None:
         """Give the machine the bus that its own devices are on, and devices their folders."""
         if machine is not None:
-            self._qom.root.add_child("machine", machine)
+            self.qom.root.add_child("machine", machine)
         for name in ("unattached", "peripheral", "peripheral-anon"):
-            _folder(self._qom.container("machine"), name)
+            _folder(self.qom.container("machine"), name)
         root = self._grow(BusPlan(SYSTEM, "System"), None)
-        _folder(self._qom.container("machine"), "unattached").add_child("sysbus", root)
+        _folder(self.qom.container("machine"), "unattached").add_child("sysbus", root)
 
     def _grow(self, plan: BusPlan, owner: Part | None) -> Bus:
         bus = bus_class(plan.type or plan.kind)(
@@ -110,7 +114,7 @@ class Devices:
         """Make a device of the machine's own, and the buses that it brings."""
         bus = next(bus for bus in self.buses if bus.title == fixture.bus)
         device = class_of(model)(model, bus, "")
-        machine: Object = self._qom.container("machine")
+        machine: Object = self.qom.container("machine")
         if fixture.role:
             name, _, holder = fixture.role.partition("@")
             (self._latest(holder) if holder else machine).add_child(name, device)
@@ -123,9 +127,15 @@ class Devices:
         self.globals.apply(device, self._set_property)
         take_place(device)
         bus.attach(device)
+        self.listeners.seat(model.name, device)
         for plan in fixture.buses:
             self._grow(plan, device)
             self._numbered[plan.kind] += plan.name == f"{plan.kind.lower()}.0"
+
+    def add_cpu(self, cpu: Processor, number: int) -> None:
+        """Give a CPU its place among the machine's own devices."""
+        unattached = _folder(self.qom.container("machine"), "unattached")
+        unattached.add_child(f"device[{number}]", cpu)
 
     def _latest(self, type_: str) -> Device:
         found = (d for bus in self.buses for d in reversed(bus.devices) if d.model.name == type_)
@@ -136,7 +146,7 @@ class Devices:
         """Who has what is for one device alone."""
         from blockemu.machine.claims import Claims  # few machines have such devices
 
-        return Claims(self._qom, self._networks)
+        return Claims(self.qom, self._networks)
 
     def begin(self) -> list[str]:
         """Be on from now on; return the network cards that lead nowhere."""
@@ -157,7 +167,7 @@ class Devices:
 
         """
         try:
-            found = self._qom.resolve(
+            found = self.qom.resolve(
                 name if name.startswith("/") else f"/machine/peripheral/{name}"
             )
         except NoSuchObject:
@@ -242,7 +252,7 @@ class Devices:
         """
         bus = next(bus for bus in self.buses if bus.kind == model.bus)
         device = class_of(model)(model, bus, "")
-        self._qom.container("machine").add_child(name, device)
+        self.qom.container("machine").add_child(name, device)
         await self._start(device, {"drive": drive})
         return device
 
@@ -260,6 +270,7 @@ class Devices:
             device.bus.attach(device)
             check_threads(device, self.buses)
             device.come_to_life()
+            self.listeners.seat(device.model.name, device)
         except BaseException:
             device.bus.detach(device)
             await self._take_out(device)
@@ -301,7 +312,7 @@ class Devices:
         return f"{kind.lower()}.{taken}"
 
     def _place(self, device: Device, folder: str) -> None:
-        machine = self._qom.container("machine")
+        machine = self.qom.container("machine")
         if folder:
             _folder(machine, "unattached").add_child(folder, device)
         elif device.id:
@@ -375,6 +386,7 @@ class Devices:
         device.leaving = True
         if device.bus.kind == "PCI" and not device.bus.standard:
             return None
+        self.listeners.unseat(device)
         await self._let_go(device)
         return lambda: self.remove(device)
 
@@ -423,6 +435,7 @@ class Devices:
     async def _take_out(self, device: Device, *, drop: bool = False) -> None:
         """Detach from the tree and the drive; ``drop``: a drive goes with its device."""
         self._was_reset(device)
+        self.listeners.unseat(device)
         if device.model.does_nothing:
             self.claims.release(device)
         backend, device.backend = device.backend, None

@@ -1,7 +1,7 @@
 """The machines as objects, in the order in which QEMU's hash tables come to list properties.
 
-What can be set of a machine is taken
-on the command line and does nothing.
+What can be set of a machine the command
+line sets (``machine_options``); hardly anything of it does more than be there.
 """
 
 import time
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from blockemu.machine.models import machines, model
+from blockemu.machine.models import machine_called, machines, model
 from blockemu.objects.qom import Object, Property
 
 _DRIVE: Final = "Node name or ID of a block device to use as a backend"
@@ -120,6 +120,9 @@ _OF_PC: Final = {
     "system.flash1": Row("system.flash1", "child<cfi.pflash01>"),
     **{row.name: row for row in _ANY},
 }
+READ_ONLY: Final = frozenset(
+    ["rtc-time", *(row.name for rows in (_MACHINE, _X86, _PC) for row in rows if not row.settable)]
+)
 _FLASHED: Final = """
 hmat nvdimm pflash1 peripheral-anon nvdimm-persistence system.flash0 cxl peripheral cxl-fmw
 pcspk-audiodev system.flash1 pflash0
@@ -178,10 +181,9 @@ def _class(name: str) -> type[Typed]:
     return type("Typed", (_class(_above(name)),), {"TYPE": name, "PROPERTIES": properties})
 
 
-def make_machine(name: str) -> Object:
+def make_machine(name: str) -> Typed:
     """Return the machine of a name, with the properties that it has once it is made."""
-    full = next((each.name for each in machines() if name in (each.name, each.alias)), "")
-    full = full or machines()[1].name  # of another version
+    full = machine_called(name).name
     made = _class(f"{full}-machine")()
     made.values = dict(_DIFFERENT.get(full, {}))
     for row in _told(made.TYPE):
@@ -206,7 +208,7 @@ def _clock() -> dict[str, int]:
 
 
 _DIFFERENT: Final[Mapping[str, Mapping[str, Any]]] = {
-    "none": {"boot": {"order": ""}},
+    **dict.fromkeys(("none", "microvm", "x-remote"), {"boot": {"order": ""}}),
     "isapc": {"hpet": False},
 }
 

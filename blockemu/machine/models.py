@@ -60,7 +60,10 @@ _MODELS: Final = (
 
 
 class Machine(NamedTuple):
-    """A machine as lists of them have it: its names, what it is, how many CPUs it might have."""
+    """A machine as lists of them have it: its names, what it is, how many CPUs it might have.
+
+    ``cpu``: the type of CPU that it has; ``memory``: what its memory is called.
+    """
 
     name: str
     text: str
@@ -68,6 +71,19 @@ class Machine(NamedTuple):
     default: bool = False
     cpus: int = 1
     deprecated: bool = False
+    cpu: str = ""
+    memory: str = ""
+
+    @property
+    def plugs_cpus(self) -> bool:
+        """Tell whether its CPUs may come and go."""
+        return self.name.startswith(("pc-", "isapc"))
+
+    @property
+    def splits_memory(self) -> bool:
+        """Tell whether a node may be told how much memory it has (-numa node,mem=...)."""
+        found = re.search(r"-(\d+)\.(\d+)(?:\.\d+)?$", self.name)
+        return found is not None and (int(found[1]), int(found[2])) < (5, 1)
 
 
 _VERSIONS: Final = (
@@ -77,12 +93,14 @@ _VERSIONS: Final = (
 )
 _Q35_LACKS: Final = frozenset(["2.3", "2.2", "2.1", "2.0", "1.7", "1.6", "1.5", "1.4"])
 _FEWER_CPUS: Final = frozenset(["2.4", "2.5", "2.6", "2.7"])
+_CPU: Final = "qemu64-x86_64-cpu"
+_RAM: Final = "pc.ram"
 _PC_TEXT: Final = "Standard PC (i440FX + PIIX, 1996)"
 _Q35_TEXT: Final = "Standard PC (Q35 + ICH9, 2009)"
 
 
 def _list() -> Iterator[Machine]:
-    yield Machine("microvm", "microvm (i386)", cpus=288)
+    yield Machine("microvm", "microvm (i386)", cpus=288, cpu=_CPU, memory="microvm.ram")
     newest = _VERSIONS[0]
     for version in _VERSIONS:
         if version.count(".") == 1:
@@ -94,20 +112,35 @@ def _list() -> Iterator[Machine]:
                 default=new,
                 cpus=255,
                 deprecated=version.startswith("1."),
+                cpu=_CPU,
+                memory=_RAM,
             )
     for version in _VERSIONS:
         if version not in _Q35_LACKS:
             alias = "q35" if version == newest else ""
             cpus = 255 if version in _FEWER_CPUS else 288
-            yield Machine(f"pc-q35-{version}", _Q35_TEXT, alias, cpus=cpus)
-    yield Machine("isapc", "ISA-only PC")
-    yield Machine("none", "empty machine")
+            yield Machine(f"pc-q35-{version}", _Q35_TEXT, alias, cpus=cpus, cpu=_CPU, memory=_RAM)
+    yield Machine("isapc", "ISA-only PC", cpu="486-x86_64-cpu", memory=_RAM)
+    yield Machine("none", "empty machine", memory="ram")
     yield Machine("x-remote", "Experimental remote machine")
 
 
 def machines() -> tuple[Machine, ...]:
     """Return all machines, in the order of ``-machine help``."""
     return tuple(_list())
+
+
+def machine_called(name: str) -> Machine:
+    """Return the machine of a name or an alias.
+
+    Raises:
+        UnsupportedMachine: there is none.
+
+    """
+    found = next((each for each in machines() if name in (each.name, each.alias)), None)
+    if found is None or not name:
+        raise UnsupportedMachine
+    return found
 
 
 def describe_machines() -> str:

@@ -16,8 +16,9 @@ from blockemu.chardev_options import OPTIONS, make_chardev
 from blockemu.chardevs import Chardev
 from blockemu.errors import MissingParameter, QmpError
 from blockemu.machine.characters import NoCharDriver, parse_character
+from blockemu.machine.choosing import CHOOSING, MachineChoice
 from blockemu.machine.identity import IDENTIFYING, Identity
-from blockemu.machine.models import DEFAULT, Model, UnsupportedMachine, model, stream_name
+from blockemu.machine.models import stream_name
 from blockemu.optlist import is_on, number, parse_any, parse_options
 from blockemu.programs.arrival import CannotCome, NotRestored, prepare, restore, wait_for
 from blockemu.programs.process import Background, PidFile, on_signal
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
     from blockemu.daemon import Daemon
     from blockemu.machine.defaults import Furniture
     from blockemu.machine.globals import Global
+    from blockemu.machine.preparing import Prepared
     from blockemu.machine.qtest import Qtest
     from blockemu.programs.human_monitor import HumanMonitor
 
 _MON: Final = {"mode": "string", "chardev": "string", "pretty": "bool"}
-_ACCELERATORS: Final = frozenset({"tcg", "kvm", "qtest", "hax", "hvf", "whpx", "xen", "nvmm"})
 _DISKS: Final = {
     "": {"index": "0", "media": "disk"},
     "hda": {"index": "0", "media": "disk"},
@@ -51,12 +52,6 @@ class BadMode(QmpError):
     """Neither a human's nor a program's monitor."""
 
     template = "Parameter 'mode' does not accept value '{}'"
-
-
-class BadAccelerator(QmpError):
-    """No such accelerator."""
-
-    template = "invalid accelerator {}"
 
 
 class DuplicateId(QmpError):
@@ -95,14 +90,13 @@ class MachineStartup(Startup):
     ) -> None:
         super().__init__(settings, options, background)
         self._name = name
-        self._model: Model = model(DEFAULT)
+        self._choice = MachineChoice()
+        self._prepared: Prepared | None = None
         self._started = False
         self._compat_monitors = 0
         self._identity = Identity()
         self._paused = False
-        self._stepped = False
         self._temporary = False
-        self._machine = DEFAULT
         self._snapshot = ""  # what the machine begins as
         self._incoming = ""  # where the machine comes from, if it does
         self._humans: list[Chardev] = []
@@ -122,12 +116,9 @@ class MachineStartup(Startup):
 
         """
         try:
-            for phase in (self._CHECKS, self._CHARDEVS):
-                for option in self._options:
-                    handler = phase.get(option.name)
-                    if handler is not None:
-                        self._where, self._given = option.where, option.name
-                        self._try(handler, option.value)
+            self._look_through(self._CHECKS)
+            self._try(lambda startup, _: startup._choice.settle(), "")
+            self._look_through(self._CHARDEVS)
             from blockemu.host.loop import run  # start-up: after the greeting
 
             return run(self._live())
@@ -136,13 +127,22 @@ class MachineStartup(Startup):
         except Done:
             return 0
 
+    def _look_through(self, phase: "Mapping[str, Callable[[MachineStartup, str], None]]") -> None:
+        for option in self._options:
+            handler = phase.get(option.name)
+            if handler is not None:
+                self._where, self._given = option.where, option.name
+                self._try(handler, option.value)
+        self._where = ""
+
     def _try(self, handler: "Callable[[MachineStartup, str], None]", value: str) -> None:
         try:
             handler(self, value)
-        except UnsupportedMachine as e:
-            raise Refused(str(e)) from e
         except (QmpError, ProtocolError, AddressError) as e:
             raise self._refusal(e) from e
+
+    def _refusal(self, error: Exception) -> Refused:
+        return super()._refusal(error) if self._where else Refused(str(error))
 
     def _tell(self, text: str) -> None:
         first, *more = text.split("\n")
@@ -163,19 +163,8 @@ class MachineStartup(Startup):
 
     # Looking through
 
-    def _check_machine(self, value: str) -> None:
-        options = parse_any(value if "=" in value.split(",")[0] else f"type={value}", self._warn)
-        self._machine = options.get("type", self._machine)
-        self._model = model(self._machine)
-        if "accel" in options:
-            for name in options["accel"].split(":"):
-                self._check_accelerator(name)
-
-    def _check_accelerator(self, value: str) -> None:
-        name = value.split(",")[0].removeprefix("accel=")
-        if name not in _ACCELERATORS:
-            raise BadAccelerator(name)
-        self._stepped |= name == "qtest"
+    def _choose(self, value: str) -> None:
+        self._choice.take(self._given, value, self._warn)
 
     def _check_id(self, value: str, kind: str) -> None:
         name = parse_any(value, self._warn).get("id")
@@ -217,9 +206,7 @@ class MachineStartup(Startup):
         self._globals.append(parse_global(value, self._warn))
 
     _CHECKS: ClassVar[Mapping[str, "Callable[[MachineStartup, str], None]"]] = {
-        "machine": _check_machine,
-        "M": _check_machine,
-        "accel": _check_accelerator,
+        **dict.fromkeys(CHOOSING, _choose),
         "drive": _check_drive,
         "device": _check_device,
         "netdev": _check_network,
@@ -324,12 +311,12 @@ class MachineStartup(Startup):
         daemon.emu.networks.accept(parse_netdev(value))
 
     async def _add_drive(self, daemon: "Daemon", value: str) -> None:
-        backend = await daemon.emu.drives.add_text(value, self._model.interface)
+        backend = await daemon.emu.drives.add_text(value, self._choice.model.interface)
         self._drives[backend.title] = self._where
 
     async def _add_disk(self, daemon: "Daemon", value: str, name: str) -> None:
         options = {"file": value, **_DISKS[name]}
-        backend = await daemon.emu.drives.add(options, self._model.interface)
+        backend = await daemon.emu.drives.add(options, self._choice.model.interface)
         self._drives[backend.title] = self._where
 
     async def _add_device(self, daemon: "Daemon", value: str) -> None:
@@ -357,7 +344,7 @@ class MachineStartup(Startup):
 
                 test = attend(self._qtest, clock, daemon.emu.keep, self._qtest_log)
             version = self._settings.profile.greeting_version
-            name = stream_name(self._machine, version)
+            name = stream_name(self._choice.name, version)
             prepare(daemon.emu, name, paused=self._paused, comes=bool(self._incoming))
             await self._open_images(daemon)
             pidfile = self._write_pidfile()
@@ -385,7 +372,7 @@ class MachineStartup(Startup):
         from blockemu.logs import Log
 
         settings = self._settings
-        clock = SteppedClock() if self._stepped else None
+        clock = SteppedClock() if self._choice.stepped else None
         daemon = Daemon(
             profile=settings.profile,
             chardevs=self._chardevs,
@@ -397,16 +384,16 @@ class MachineStartup(Startup):
         )
         daemon.program = self._name
         daemon.die = os._exit
-        self._identity.give_to(daemon.emu.machine, self._model)
+        self._identity.give_to(daemon.emu.machine, self._choice.model)
         daemon.emu.devices.globals.rows = self._globals
         daemon.emu.objects.of_machine = True
         return daemon, clock
 
     async def _open_images(self, daemon: "Daemon") -> None:
         daemon.emu.drives.temporary = self._temporary
-        daemon.emu.drives.units["ide"] = self._model.units
+        daemon.emu.drives.units["ide"] = self._choice.model.units
         daemon.emu.warnings = self._pass_on
-        daemon.emu.quiet = self._stepped
+        daemon.emu.quiet = self._choice.stepped
         groups, clocks = daemon.emu.throttle_groups, daemon.emu.clocks
         groups.clock = clocks.realtime  # whether a test steps its clock QEMU learns later
         for names in (("add-fd",), ("object",), ("netdev",), ("blockdev",), ("drive", *_DISKS)):
@@ -419,15 +406,20 @@ class MachineStartup(Startup):
     def _furniture(self) -> "Furniture":
         from blockemu.machine.defaults import furnish
 
-        return furnish(((option.name, option.value) for option in self._options), self._model)
+        given = ((option.name, option.value) for option in self._options)
+        cpus = self._prepared.hardware.topology.cpus if self._prepared else 1
+        return furnish(given, self._choice.model, cpus)
 
     async def _add_defaults(self, daemon: "Daemon") -> None:
+        """Add the drives that nobody asked for; make the machine, its CPUs and its memory."""
         from blockemu.machine.defaults import add_default_drives
 
+        self._where = ""
         try:
-            await add_default_drives(daemon.emu.drives, self._furniture(), self._model)
-        except QmpError as e:
-            raise Refused(str(e)) from e
+            await add_default_drives(daemon.emu.drives, self._furniture(), self._choice.model)
+            self._prepared = self._choice.prepare(self._warn)
+        except (QmpError, ProtocolError) as e:
+            raise self._refusal(e) from e
 
     async def _open(self, daemon: "Daemon", option: Option) -> None:
         handlers: dict[str, Callable[[Daemon, str], Any]] = {
@@ -454,7 +446,8 @@ class MachineStartup(Startup):
         emu = daemon.emu
         self._serve_clients(daemon)
         try:
-            await build(emu.devices, emu.drives, self._model, self._furniture())
+            furniture = self._furniture()
+            await build(emu.devices, emu.drives, self._choice.model, furniture, self._prepared)
         except QmpError as e:
             if emu.drives.homeless not in self._drives:
                 hint = f"\n{self._name}: info: {e.hint}" if e.hint else ""
