@@ -208,7 +208,7 @@ def _clock() -> dict[str, int]:
 
 
 _DIFFERENT: Final[Mapping[str, Mapping[str, Any]]] = {
-    **dict.fromkeys(("none", "microvm", "x-remote"), {"boot": {"order": ""}}),
+    **{name: {"boot": {"order": ""}} for name in ("none", "microvm", "x-remote")},
     "isapc": {"hpet": False},
 }
 
