@@ -96,6 +96,7 @@ class Daemon:
         self._named_fds: list[dict[str, int]] = []
         self._clients = 0
         self.die: Callable[[int], None] | None = None  # ends the whole program at once
+        self.loaded: Callable[[], None] | None = None  # hears that the commands are there
         self._emu: Emulator | None = None
         self._hub: EventHub | None = None
         self._registry: Registry | None = None
@@ -159,6 +160,8 @@ class Daemon:
             if self.log.enabled("debug"):
                 _log_commands(self._registry, self.log)
             assert self.emu  # whoever asks is about to run a command
+            if self.loaded is not None:
+                self.loaded()
         return self._registry
 
     @property

@@ -22,6 +22,7 @@ only about the length of pieces.
 import asyncio
 import errno
 import os
+from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -169,12 +170,14 @@ class BlockCopy:
                     await asyncio.sleep(0)
                     continue
                 if pieces := self._take_known(offset, end, call, BUNDLE - len(bundle), load):
-                    bundle += pieces
-                    offset = bundle[-1].end
-                    size = sum(piece.end - piece.start for piece in pieces)
-                    count, effort, load = count + len(pieces), effort + size, load + size
+                    count, effort = count + len(pieces), effort + _size(pieces)
+                    offset = pieces[-1].end
+                    for zeroes in (each for each in pieces if each.zero):
+                        await self._begin([zeroes], call, workers)
+                    bundle += (each for each in pieces if not each.zero)
+                    load = _size(bundle)
                     if not self._may_grow(len(bundle), load):
-                        await self._begin(bundle, 0, call, workers)
+                        await self._begin(bundle, call, workers)
                         bundle, load = [], 0
                     continue
                 piece = self._take(offset, end, call)
@@ -193,20 +196,20 @@ class BlockCopy:
                     await self._pause(call, delay)
                     continue
                 else:
-                    if status & ZERO:
+                    if piece.zero:
                         self._lengthen(piece, end, call)
                     size = piece.end - piece.start
                     self.limit.delay(size)
-                    if size > BUFFER or not status & ZERO:
+                    if size > BUFFER or not piece.zero:
                         effort += size
                     bundle.append(piece)
                     load += size
-                    if status & ZERO or not self._may_grow(len(bundle), load):
-                        await self._begin(bundle, status, call, workers)
+                    if piece.zero or not self._may_grow(len(bundle), load):
+                        await self._begin(bundle, call, workers)
                         bundle, load = [], 0
                 offset = piece.end
             if bundle:
-                await self._begin(bundle, 0, call, workers)
+                await self._begin(bundle, call, workers)
         finally:
             await workers.finished()
         return found
@@ -218,18 +221,17 @@ class BlockCopy:
         """Whether more pieces may go along with some, because the kernel is to copy them."""
         return count < BUNDLE and size < STEP and self._chunk() > BUFFER
 
-    async def _begin(
-        self, bundle: list[Piece], status: int, call: Call, workers: "Workers"
-    ) -> None:
+    async def _begin(self, bundle: list[Piece], call: Call, workers: "Workers") -> None:
         """Copy pieces, in the background as soon as a worker is free."""
-        if status & ZERO and len(bundle) > 1:  # the zeroes came last
-            await self._begin(bundle[:-1], 0, call, workers)
+        zero = bundle[-1].zero
+        if zero and len(bundle) > 1:  # the zeroes came last
+            await self._begin(bundle[:-1], call, workers)
             bundle = bundle[-1:]
-        size = sum(piece.end - piece.start for piece in bundle)
-        await workers.slot(WORKERS if status & ZERO else self._at_once(len(bundle), size))
+        size = _size(bundle)
+        await workers.slot(WORKERS if zero else self._at_once(len(bundle), size))
         if call.error:
             self._end(*bundle, good=False)
-        elif status & ZERO:
+        elif zero:
             workers.start(self._zero(bundle[0], call))
         else:
             workers.start(self._move(bundle, call))
@@ -264,10 +266,11 @@ class BlockCopy:
         return piece
 
     def _take_known(self, offset: int, end: int, call: Call, most: int, load: int) -> list[Piece]:
-        """Take pieces at once that the kernel is to copy, where it is known that there is data.
+        """Take pieces at once that the kernel is to copy, and the zeroes in between.
 
-        ``most`` and no more of them than make ``load`` bytes a go.  One by one they take four times
-        as long (``make bench``: jobs, incremental).
+        Where it is known which are which, that is; ``most`` with data, and no more of them than
+        make ``load`` bytes a go.  One by one they take four times as long, and data has a thread
+        for each island in a sea of zeroes (``make bench``: jobs, incremental; growth).
         """
         known, chunk = self._known, self._chunk()
         if known is None or not known.starts[0] <= offset < known.end or chunk <= BUFFER:
@@ -275,33 +278,37 @@ class BlockCopy:
         if call.ignore_speed or self.limit.limited or self.skip_unallocated:
             return []
         chunk = min(chunk, call.max_chunk or chunk)
-        limit = min(end, self.length)
-        stop = min(limit, known.end, offset + LOOK * self.cluster_size)
-        starts, ends = self.bitmap.extents(offset, stop)
+        longest = AHEAD if self._lengthens(call) else chunk
+        stop = min(end, self.length, known.end, offset + LOOK * self.cluster_size)
+        if stop < self.length:
+            stop -= stop % self.cluster_size
+        rows = 2 * most
+        dirty = (column[:rows] for column in self.bitmap.extents(offset, stop))
+        parts = (column[:rows].tolist() for column in known.cut(*dirty))
         pieces: list[Piece] = []
-        for at, after in zip(starts[:most].tolist(), ends[:most].tolist(), strict=True):
-            size = min(after - at, chunk)
-            if (after == stop < limit and size < chunk) or known.at(at, size) != (0, size):
-                break  # it may be longer, or is not just data
-            pieces.append(Piece(at, at + -(-size // self.cluster_size) * self.cluster_size))
-            load += size
-            if size < after - at or load >= STEP:
+        for at, after, zero in zip(*parts, strict=True):
+            size = min(after - at, longest if zero else chunk)
+            rounded = -(-size // self.cluster_size) * self.cluster_size
+            pieces.append(Piece(at, at + rounded, zero))
+            if not zero:
+                load, most = load + size, most - 1
+            if size < after - at or load >= STEP or not most:
                 break
         if pieces:
             first, after = pieces[0].start, pieces[-1].end
             self.bitmap.reset(first, min(after, self.length) - first)
-            self._in_flight += sum(piece.end - piece.start for piece in pieces)
+            self._in_flight += _size(pieces)
             self._pieces.update(dict.fromkeys(pieces))
+            if pieces[-1].zero:
+                self._lengthen(pieces[-1], end, call)
         return pieces
 
     def _lengthen(self, piece: Piece, end: int, call: Call) -> None:
-        """Let a piece of zeroes reach as far as is known, where neither length nor time tell."""
+        """Let a piece of zeroes reach as far as is known."""
         known, at = self._known, piece.end
         if (
             known is None
-            or call.max_chunk
-            or self._chunk() < STEP
-            or not self._maps_zeroes()
+            or not self._lengthens(call)
             or not known.starts[0] <= at < min(known.end, end, self.length)
         ):
             return
@@ -315,6 +322,10 @@ class BlockCopy:
         self.bitmap.reset(at, length)
         piece.end = -(-(at + length) // self.cluster_size) * self.cluster_size
         self._in_flight += piece.end - at
+
+    def _lengthens(self, call: Call) -> bool:
+        """Whether pieces of zeroes may be longer, since neither length nor time tell."""
+        return not call.max_chunk and self._chunk() >= STEP and self._maps_zeroes()
 
     def _chunk(self) -> int:
         """Return how long a piece may be."""
@@ -363,6 +374,7 @@ class BlockCopy:
             self._in_flight -= piece.end - rest
             self.bitmap.mark(rest, min(piece.end, self.length) - rest)
             piece.end = rest
+        piece.zero = bool(status & ZERO)
         return status
 
     async def _status(self, start: int, length: int, call: Call) -> tuple[int, int]:
@@ -380,7 +392,7 @@ class BlockCopy:
                     batch = await anext(batches)
             except OSError:  # as of a snapshot that does not have all that lies ahead
                 return await status_above(self.source, start, length, mask=ZERO)
-            known = self._known = KnownZeroes.of(batch)
+            known = self._known = KnownZeroes.of(batch, self.cluster_size)
         return known.at(start, length)
 
     async def _zero(self, piece: Piece, call: Call) -> None:
@@ -439,7 +451,7 @@ class BlockCopy:
 
     def _done(self, *pieces: Piece) -> None:
         if self.progress is not None:
-            self.progress.done(sum(piece.end - piece.start for piece in pieces))
+            self.progress.done(_size(pieces))
         self._end(*pieces, good=True)
 
     def _end(self, *pieces: Piece, good: bool) -> None:
@@ -461,6 +473,10 @@ class BlockCopy:
             await call.routine.park()
         finally:
             cancel()
+
+
+def _size(pieces: Iterable[Piece]) -> int:
+    return sum(piece.end - piece.start for piece in pieces)
 
 
 def is_fleecing(source: Edge, target: Edge) -> bool:

@@ -63,6 +63,7 @@ class Piece:
 
     start: int
     end: int
+    zero: bool = False
     waiters: "list[asyncio.Future[None]]" = field(default_factory=list)
 
 

@@ -346,7 +346,7 @@ class FileLeaf(HostLeaf):
             if end > size:
                 return None
             self._map = memoryview(mmap.mmap(self.fd, size, prot=mmap.PROT_READ))
-            self._residency = np.frombuffer(self._map, np.uint8).ctypes.data
+            self._residency = _address(self._map)
         if not self.memory:
             first = offset & -PAGE
             pages = (end - first + PAGE - 1) // PAGE
@@ -366,7 +366,7 @@ class FileLeaf(HostLeaf):
         """
         pages = self.window(offset, length) if self.has_data(offset, length) else None
         if pages is not None:
-            at, before = np.frombuffer(pages, np.uint8).ctypes.data, offset % PAGE
+            at, before = _address(pages), offset % PAGE
             _libc().madvise(at - before, length + before, _POPULATE_READ)
 
 
@@ -403,3 +403,9 @@ class DirectLeaf(HostLeaf):
         done = 0
         while done < len(buf):
             done += os.pwrite(self.fd, bounce[done:], offset + done)
+
+
+def _address(buf: memoryview) -> int:
+    """Return where in memory a buffer is; numpy's ``ctypes`` would import modules for that."""
+    where: int = np.frombuffer(buf, np.uint8).__array_interface__["data"][0]
+    return where

@@ -14,7 +14,8 @@ import pytest
 from fakes import CLUSTER, KIB, MIB, Machine
 
 from blockemu.bitmaps.bitmap import Bitmap
-from blockemu.copying.block_copy import AT_ONCE, BREATH_BYTES, COMPRESSING, BlockCopy
+from blockemu.copying import offload
+from blockemu.copying.block_copy import AT_ONCE, BREATH_BYTES, COMPRESSING, STEP, BlockCopy
 from blockemu.copying.copy_calls import Call
 from blockemu.drivers.null import NullCo
 from blockemu.drivers.qcow2 import Qcow2
@@ -22,6 +23,7 @@ from blockemu.drivers.qcow2.compressor import Compressor
 from blockemu.edge import Edge
 from blockemu.jobs.mirror_copy import MirrorCopy, Request
 from blockemu.perm import Perm, Role
+from blockemu.route import Segments
 from blockemu.testing import running
 from blockemu.transaction import Transaction
 
@@ -162,11 +164,12 @@ async def test_steps_are_small_where_they_can_be_seen(
     assert max(length for _, length in zeroed) == MIB
 
 
-@pytest.mark.parametrize("seed", range(8))
-async def test_only_what_is_dirty_is_zeroed(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "islands"), [*((n, 5) for n in range(8)), (8, 300), (9, 2000)])
+async def test_only_what_is_dirty_is_zeroed(tmp_path: Path, seed: int, islands: int) -> None:
     rng = random.Random(seed)
     size = 100 * MIB + 3 * 512
-    disk = Sparse(tmp_path, size, {rng.randrange(100) * MIB + 512: 70 * KIB for _ in range(5)})
+    offsets = (rng.randrange(0, 99 * MIB, 50 * KIB) + 512 for _ in range(islands))
+    disk = Sparse(tmp_path, size, {at: rng.choice((5, 70 * KIB, 200 * KIB)) for at in offsets})
     async with Machine() as machine:
         await disk.open(machine)
         source, target = (edge_to(machine, machine.emu.graph.nodes[name]) for name in "sd")
@@ -192,6 +195,26 @@ async def test_only_what_is_dirty_is_zeroed(tmp_path: Path, seed: int) -> None:
             end = min(at + CLUSTER, size)
             wanted = expected[at:end] if dirty.get(at) else bytes(old[: end - at])
             assert found[at:end] == wanted, at
+
+
+async def test_islands_of_data_go_to_the_kernel_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes: list[int] = []
+    real = offload._copy_in_turn
+
+    def spy(segments: Segments, places: Segments) -> bool:
+        goes.append(sum(length for _, _, length in segments))
+        return real(segments, places)
+
+    monkeypatch.setattr(offload, "_copy_in_turn", spy)
+    disk = Sparse(tmp_path, 256 * MIB, dict.fromkeys(range(MIB, 256 * MIB, 4 * MIB), MIB))
+    async with Machine() as machine:
+        await disk.open(machine)
+        await machine("blockdev-backup", job_id="j", device="s", target="d", sync="full")
+        await machine.until("j null")
+    disk.check()
+    assert goes == [STEP] * 4
 
 
 async def test_few_pieces_are_compressed_at_a_time(
