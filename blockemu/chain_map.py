@@ -8,6 +8,7 @@ import numpy as np
 from blockemu.edge import Edge
 from blockemu.extents import DATA, I64, NOWHERE, U8, ZERO, Extents
 from blockemu.images.distinct import distinct
+from blockemu.images.lengths import lengths
 from blockemu.node import Node
 from blockemu.perm import Role
 from blockemu.records import record
@@ -57,7 +58,7 @@ class Mapped:
     @property
     def length(self) -> I64:
         """The runs' lengths."""
-        return np.diff(self.start, append=self.end)
+        return lengths(self.start, self.end)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -75,7 +76,7 @@ class Mapped:
         if not ignore_host:
             here, there = self.host[:-1], self.host[1:]
             nowhere = (here == NOWHERE) & (there == NOWHERE)
-            follows = (there - here == np.diff(self.start)) & (here != NOWHERE)
+            follows = (there - here == self.start[1:] - self.start[:-1]) & (here != NOWHERE)
             breaks |= ~(nowhere | follows)
         keep = np.flatnonzero(np.concatenate(([True], breaks)))
         return self.rows(keep, self.end)

@@ -10,6 +10,7 @@ import numpy as np
 
 from blockemu.bitmaps.bitwords import STEP, Positions, Words, popcount
 from blockemu.images.distinct import distinct
+from blockemu.images.lengths import turns
 from blockemu.records import record
 
 if TYPE_CHECKING:
@@ -138,8 +139,7 @@ def expect_pages(contents: Contents, pages: NDArray[np.uint8]) -> None:
     """Get ready for the pages to be set that are not 0 in ``pages``, as ``expect`` does."""
     per = max(1, HUGE >> contents.page)
     filled = np.add.reduceat(pages, np.arange(0, pages.size, per), dtype=np.int64) * 2 >= per
-    turns = np.flatnonzero(np.diff(filled, prepend=False, append=False))
-    for first, end in (turns.reshape(-1, 2) * per << contents.page).tolist():
+    for first, end in (turns(filled).reshape(-1, 2) * per << contents.page).tolist():
         expect(contents.memory, first, end)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from blockemu.bitmaps.bitpages import HUGE, Contents, empty, expect
 from blockemu.bitmaps.bitwords import FULL, STEP, Positions, Words, changes, popcount, steps
+from blockemu.images.lengths import turns
 from blockemu.records import replace
 
 SMALL = 1024  # bits that are handled as one Python integer, faster than numpy up to about here
@@ -68,11 +69,11 @@ class Bits:
         touched = self._touched[base : self._page_count(end)]
         if not touched.any():
             return
-        turns = np.flatnonzero(np.diff(touched, prepend=0, append=0))
-        if turns.size > 2 * FEW:  # what lies close together comes in one go
-            near = np.flatnonzero(np.diff(turns)[1::2] < turns[-1] // FEW)
-            turns = np.delete(turns, np.concatenate((near * 2 + 1, near * 2 + 2)))
-        for start, stop in ((turns.reshape(-1, 2) + base) << self._page).tolist():
+        turned = turns(touched)
+        if turned.size > 2 * FEW:  # what lies close together comes in one go
+            near = np.flatnonzero(turned[2::2] - turned[1:-1:2] < turned[-1] // FEW)
+            turned = np.delete(turned, np.concatenate((near * 2 + 1, near * 2 + 2)))
+        for start, stop in ((turned.reshape(-1, 2) + base) << self._page).tolist():
             yield max(first, start), min(end, stop)
 
     def _parts(self, step: int, align: int) -> Iterator[tuple[int, int]]:

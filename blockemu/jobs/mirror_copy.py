@@ -22,6 +22,7 @@ from blockemu.eager import Routine
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
 from blockemu.host.pool import Pool
+from blockemu.images.lengths import turns
 from blockemu.node import Node, Write
 from blockemu.records import field, record
 from blockemu.waiting import BREATH_BYTES, asleep, breathe, wake
@@ -408,10 +409,10 @@ def mark_allocated(bitmap: Bitmap, extents: Extents) -> None:
     count = -(-extents.end // size) - first
     found = (extents.status & ALLOCATED) != 0
     start = extents.start[found]
-    turns = np.zeros(count + 1, np.int64)  # +1 where marked bits begin, -1 behind them
-    np.add.at(turns, start // size - first, 1)
-    np.add.at(turns, -(-(start + extents.length[found]) // size) - first, -1)
-    marked = np.flatnonzero(np.diff(np.cumsum(turns) > 0, prepend=False))
+    steps = np.zeros(count + 1, np.int64)  # +1 where marked bits begin, -1 behind them
+    np.add.at(steps, start // size - first, 1)
+    np.add.at(steps, -(-(start + extents.length[found]) // size) - first, -1)
+    marked = turns(np.cumsum(steps) > 0)
     for begin, end in marked.reshape(-1, 2).tolist():
         offset = (first + begin) * size
         bitmap.mark(offset, min((first + end) * size, bitmap.length) - offset)

@@ -15,6 +15,7 @@ from blockemu.drivers.qcow2 import bitmap_errors as wrong
 from blockemu.drivers.qcow2.freed import I64, Discard
 from blockemu.drivers.qcow2.image import Image
 from blockemu.edge import MAX_LENGTH
+from blockemu.images.lengths import turns
 from blockemu.images.qcow2 import bitmaps as codec
 from blockemu.images.qcow2.bitmaps import CLUSTER, StoredBitmap
 from blockemu.images.qcow2.tables import Table
@@ -56,13 +57,12 @@ class BitmapClusters:
         covers, size = into.serial_coverage(1 << self.bits), 1 << self.bits
         offsets = (table & _CLUSTER).astype(np.int64)
         ones = (offsets == 0) & (table & np.uint64(codec.ALL_ONES) != 0)
-        turns = np.flatnonzero(np.diff(ones, prepend=False, append=False))
-        for first, end in turns.reshape(-1, 2).tolist():
+        for first, end in turns(ones).reshape(-1, 2).tolist():
             start, stop = first * covers, min(end * covers, into.length)
             into.mark(start, stop - start)
         data = np.flatnonzero(offsets)
         hosts, most = offsets[data], max(1, AT_ONCE >> self.bits)
-        runs = np.flatnonzero(np.diff(hosts) != size) + 1
+        runs = np.flatnonzero(hosts[1:] - hosts[:-1] != size) + 1
         room = memoryview(bytearray(min(most, len(data)) * size))
         for first, end in pairwise([0, *runs.tolist(), len(data)]):
             for at in range(first, end, most):
@@ -81,7 +81,7 @@ class BitmapClusters:
         rest = into.serial_size(last, min(covers, into.length - last))
         got = room[: (len(entries) - 1) * size + rest]
         await self._pread(host, got)
-        runs = np.flatnonzero(np.diff(entries) != 1) + 1
+        runs = np.flatnonzero(entries[1:] - entries[:-1] != 1) + 1
         for first, end in pairwise([0, *runs.tolist(), len(entries)]):
             start = int(entries[first]) * covers
             length = min((end - first) * covers, into.length - start)

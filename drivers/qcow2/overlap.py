@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from blockemu.images.lengths import lengths
 from blockemu.images.qcow2.constants import (
     COMPRESSED,
     COPIED,
@@ -94,7 +95,7 @@ class Overlap:
         self._refresh()
         begins = run_starts(owned, 1 << self.bits)
         low = owned[begins].astype(np.int64) >> self.bits
-        count = np.diff(begins, append=len(owned))
+        count = lengths(begins, len(owned))
         first = self._clusters.searchsorted(low)
         last = self._clusters.searchsorted(low + count)
         return bool((first != last).any())

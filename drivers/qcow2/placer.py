@@ -86,7 +86,7 @@ class Placer:
         total = int(count.sum())
         each = np.repeat(first - np.cumsum(count) + count, count) + np.arange(total)
         tables, inside = each >> self.image.geometry.l2_bits, self.image.geometry.l2_size - 1
-        cuts = [0, *(np.flatnonzero(np.diff(tables)) + 1).tolist(), total]
+        cuts = [0, *(np.flatnonzero(tables[1:] != tables[:-1]) + 1).tolist(), total]
         return [(int(tables[a]), each[a:b] & inside) for a, b in pairwise(cuts)]
 
     def _take(self, parts: list[Part], count: int) -> int:

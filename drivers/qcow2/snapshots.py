@@ -319,7 +319,7 @@ class Snapshots:
         for at in range(0, len(hosts), step):
             some = hosts[at : at + step]
             raw = np.empty(len(some) * size // 8, np.uint64)
-            breaks = (np.flatnonzero(np.diff(some) != size) + 1).tolist()
+            breaks = (np.flatnonzero(some[1:] - some[:-1] != size) + 1).tolist()
             for a, b in zip([0, *breaks], [*breaks, len(some)], strict=True):
                 part = raw[a * size // 8 : b * size // 8]
                 await image.file.pread(int(some[a]), part.data.cast("B"))

@@ -26,6 +26,7 @@ from blockemu.drivers.qcow2.image import Image
 from blockemu.drivers.qcow2.refcount_blocks import Unaligned
 from blockemu.errors import QmpError
 from blockemu.host.sysfile import FileLeaf, fallocate
+from blockemu.images.lengths import lengths
 from blockemu.images.qcow2.constants import DIRTY, OFFSET
 from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
 from blockemu.images.qcow2.refcount import pack_counts
@@ -313,10 +314,10 @@ def row_starts(clusters: I64) -> list[tuple[int, int]]:
     """Return (first, count) of clusters in a row; ``clusters`` is sorted and without repeats."""
     if not len(clusters):
         return []
-    breaks = np.flatnonzero(np.diff(clusters) != 1) + 1
-    firsts = clusters[np.concatenate(([0], breaks))]
-    counts = np.diff(np.concatenate(([0], breaks, [len(clusters)])))
-    return list(zip(firsts.tolist(), counts.tolist(), strict=True))
+    breaks = np.flatnonzero(clusters[1:] - clusters[:-1] != 1) + 1
+    begins = np.concatenate(([0], breaks))
+    counts = lengths(begins, len(clusters))
+    return list(zip(clusters[begins].tolist(), counts.tolist(), strict=True))
 
 
 def _words(table: NDArray[np.uint64], span: tuple[int, int], at: int) -> tuple[int, bytes]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import numpy as np
 
 from blockemu.images.distinct import distinct
+from blockemu.images.lengths import ends
 from blockemu.images.qcow2.constants import (
     ALL_ALLOCATED,
     ALL_ZERO,
@@ -130,7 +131,7 @@ def _within(entries: Table, starts: Indexes, odd: Indexes) -> Indexes:
     follow on it, or from a compressed cluster, which is a run of its own.
     """
     begins = starts[odd]
-    length = np.append(starts[1:], len(entries))[odd] - begins
+    length = ends(starts, len(entries))[odd] - begins
     packed = entries[begins] & _COMPRESSED != 0
     second = begins[~packed & (length > 1)] + 1
     begins, length = begins[packed], length[packed]
@@ -181,7 +182,7 @@ def columns(entries: Table, bitmaps: "Table | None", geometry: Geometry) -> Colu
     bits = geometry.subcluster_bits
     host = np.where(hosted, (entry & _OFFSET).astype(np.int64) + (sub << bits), 0)
     place = (first << geometry.cluster_bits) + (sub << bits)
-    follows = ~hosted[1:] | (np.diff(host) == np.diff(place))
+    follows = ~hosted[1:] | (host[1:] - host[:-1] == place[1:] - place[:-1])
     same = (kind[1:] == kind[:-1]) & follows & (kind[1:] < COMPRESSED)
     same &= (entry[1:] & _COPIED) == (entry[:-1] & _COPIED)
     begins = np.flatnonzero(np.concatenate((np.ones(1, np.bool_), ~same)))

@@ -16,6 +16,7 @@ from blockemu.chain_map import Mapped, map_chain
 from blockemu.errors import QmpError
 from blockemu.extents import ALLOCATED, I64, NOWHERE, U8, ZERO
 from blockemu.images.distinct import distinct
+from blockemu.images.lengths import lengths
 from blockemu.programs.img.arguments import IMAGE, Syntax
 from blockemu.programs.img.program import Mode, Program
 from blockemu.programs.img.progress import Bar
@@ -170,7 +171,7 @@ class Comparison:
             points = distinct(np.concatenate((one.start, other.start)))
             columns = (
                 points,
-                np.diff(points, append=stop),
+                lengths(points, stop),
                 _comparable(one, points),
                 _comparable(other, points),
             )

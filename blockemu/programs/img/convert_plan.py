@@ -10,6 +10,7 @@ import numpy as np
 from blockemu.backend import Backend
 from blockemu.chain_map import map_chain, unfiltered
 from blockemu.extents import DATA, I64, U8, ZERO, Extents
+from blockemu.images.lengths import ends, lengths
 from blockemu.programs.img.refusals import Refusal
 from blockemu.programs.img.sparse import SECTOR
 from blockemu.records import record
@@ -41,8 +42,9 @@ class Plan:
         row = int(self.start.searchsorted(at, "right"))
         if not 0 < at < self.end or self.start[row - 1] == at:
             return self
-        start = np.insert(self.start, row, at)
-        return Plan(start, np.insert(self.kind, row, self.kind[row - 1]), self.end)
+        before, after = self.start[:row], self.start[row:]
+        start = np.concatenate((before, [at], after))
+        return Plan(start, np.concatenate((self.kind[:row], self.kind[row - 1 :])), self.end)
 
     def without_zeroes_from(self, at: int) -> "Plan":
         """Skip what is zero beyond the target's backing file: it is so already."""
@@ -52,20 +54,20 @@ class Plan:
 
     def in_clusters(self, size: int) -> "Plan":
         """Copy each cluster that is not all of one kind, since it has to be written whole."""
-        end = np.append(self.start[1:], self.end)
+        end = ends(self.start, self.end)
         first = -(-self.start // size) * size
         last = end // size * size
         whole = last > first
         start = np.stack((first[whole], last[whole]), axis=1).ravel()
         kind = np.stack((self.kind[whole], np.full(int(whole.sum()), COPY)), axis=1).ravel()
         if not len(start) or start[0]:
-            start, kind = np.insert(start, 0, 0), np.insert(kind, 0, COPY)
-        some = np.append(start[1:], self.end) > start
+            start, kind = np.concatenate(([0], start)), np.concatenate(([COPY], kind))
+        some = ends(start, self.end) > start
         return Plan(start[some], kind[some].astype(np.uint8), self.end)
 
     def chunks(self, buffer: int, *, write_zeroes: bool) -> Iterator[Chunk]:
         """Yield steps, those through the buffer not longer than that."""
-        end = np.append(self.start, self.end)[1:]
+        end = ends(self.start, self.end)
         for start, stop, kind in zip(
             self.start.tolist(), end.tolist(), self.kind.tolist(), strict=True
         ):
@@ -76,7 +78,7 @@ class Plan:
 
     def total(self, *, write_zeroes: bool) -> int:
         """Return how many bytes go through the buffer."""
-        length = np.diff(self.start, append=self.end)
+        length = lengths(self.start, self.end)
         wanted = self.kind == COPY
         if write_zeroes:
             wanted |= self.kind == CLEAR
@@ -182,5 +184,5 @@ def _joined(starts: list[I64], kinds: list[U8], end: int) -> Plan:
     if not starts:
         return Plan(np.zeros(0, np.int64), np.zeros(0, np.uint8), end)
     start = -(-np.concatenate(starts) // SECTOR) * SECTOR
-    some = np.append(start[1:], end) > start
+    some = ends(start, end) > start
     return Plan(start[some], np.concatenate(kinds)[some], end)

@@ -19,6 +19,7 @@ from blockemu.drivers.qcow2.check.counts import MOST, Counts, beyond, overflow, 
 from blockemu.drivers.qcow2.check.storage import Storage, Structure, rows
 from blockemu.images.distinct import distinct
 from blockemu.images.errors import FormatError
+from blockemu.images.lengths import lengths
 from blockemu.images.qcow2.bitmaps import parse_directory
 from blockemu.images.qcow2.constants import (
     ALL_ALLOCATED,
@@ -123,7 +124,7 @@ class References(Counts):
         hosts: I64 = (l1 & _OFFSET).astype(np.int64)
         odd = (l1 & np.uint64(L1_RESERVED) != 0) | (hosts >= self.length)
         odd |= hosts & self.geometry.cluster_size - 1 != 0
-        odd_at = np.append(np.flatnonzero(odd), len(hosts))
+        odd_at = np.concatenate((np.flatnonzero(odd), [len(hosts)]))
         at, step = 0, max(1, BATCH >> self.bits)
         while at < len(hosts):
             end = min(at + step, int(odd_at[odd_at.searchsorted(at)]))
@@ -174,7 +175,7 @@ class References(Counts):
         if not entries[0] and not entries.any():
             return True
         begins = run_starts(entries, geometry.cluster_size)
-        first, length = entries[begins], np.diff(begins, append=len(entries))
+        first, length = entries[begins], lengths(begins, len(entries))
         odd = COMPRESSED | L2_RESERVED | (OFFSET & geometry.cluster_size - 1)
         if int(np.bitwise_or.reduce(first)) & odd:
             return False  # some first entry is; those that follow on it differ in the offset alone
