@@ -4,7 +4,7 @@ Changes come in two halves: those here without an await (attach, detach, replace
 ``Transaction`` how to undo them, and ``release`` closes what nobody uses any more.
 """
 
-import random
+from _random import Random  # all of ``random`` takes as long to import as ten nodes to open
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,7 +80,7 @@ class Graph:
         self.to_unshare: dict[Backend, Perm] = {}  # what roots share when this machine has started
         self.threads = Threads()
         self._auto = 0
-        self._random = random.Random(seed)
+        self._random = Random(seed)
 
     # Names
 
@@ -92,7 +92,9 @@ class Graph:
         """
         if wanted is None:
             self._auto += 1
-            return f"#block{self._auto - 1:d}{self._random.randrange(100):02d}"
+            while (digits := self._random.getrandbits(7)) >= 100:
+                pass
+            return f"#block{self._auto - 1:d}{digits:02d}"
         if not is_identifier(wanted):
             raise BadNodeName(wanted)
         if wanted in self.backends:

@@ -6,12 +6,13 @@ All raise ValueError for text that QEMU refuses.
 import re
 from typing import Final
 
-_INTEGER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
-_NUMBER: Final = re.compile(
+# Compiled when the first text comes: that takes longer than most runs of a tool parse (start-up).
+_INTEGER: Final = r"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
+_NUMBER: Final = (
     r"[ \t\n\v\f\r]*[+-]?(?:0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)(?:[pP][+-]?[0-9]+)?"
     r"|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
 )
-_SIZE: Final = re.compile(
+_SIZE: Final = (
     r"[ \t\n\v\f\r]*\+?(?:(?P<hex>0+[xX][0-9a-fA-F]+)|(?P<whole>[0-9]+)(?:\.(?P<part>[0-9]*))?)"
     r"(?P<suffix>[bBkKmMgGtTpPeE]?)"
 )
@@ -34,7 +35,7 @@ def c_int(value: int, bits: int = 32) -> int:
 
 
 def _parse(text: str) -> int:
-    match = _INTEGER.fullmatch(text)
+    match = re.fullmatch(_INTEGER, text)
     if match is None:
         raise ValueError(text)
     sign, digits = match.groups()
@@ -63,7 +64,7 @@ def parse_unsigned(text: str) -> int:
 
 def parse_number(text: str) -> float:
     """Return a finite floating-point number."""
-    if _NUMBER.fullmatch(text) is None:
+    if re.fullmatch(_NUMBER, text) is None:
         raise ValueError(text)
     value = float.fromhex(text) if "x" in text.lower() else float(text)
     if value in (float("inf"), float("-inf")):
@@ -90,7 +91,7 @@ def parse_size(text: str) -> int:
         ValueError: it is no size.
 
     """
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if match is None:
         raise ValueError(text)
     scale = 10 * max("BKMGTPE".find(match["suffix"].upper()), 0) if match["suffix"] else 0
