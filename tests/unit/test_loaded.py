@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import blockemu
+from blockemu.daemon import Daemon
 
 RUN = """
 import atexit, json, sys
@@ -151,3 +152,12 @@ def test_a_monitor_imports_the_drivers_that_clients_name(tmp_path: Path) -> None
     assert drivers(b"") <= OF_COMMANDS
     assert drivers(ADD) - OF_COMMANDS == {"null"}
     assert {"blkdebug", "nbd", "qcow2", "quorum", "unbuilt"} <= drivers(SCHEMA)
+
+
+async def test_who_waits_for_the_commands_hears_of_them_once() -> None:
+    daemon, heard = Daemon(), []
+    daemon.loaded = lambda: heard.append("loaded")
+    assert not heard
+    assert daemon.registry is daemon.registry
+    assert heard == ["loaded"]
+    await daemon.close()
