@@ -8,7 +8,7 @@ requests in it, and answers them with one send.  What cannot be planned runs as 
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from blockemu.backend import Backend
@@ -242,7 +242,7 @@ class Connection:
             if leaf is None and size == length:
                 self._out.hole(wire.CHUNK_DONE, cookie, offset, size)
                 return True
-            if leaf is not None and size == length <= SMALL and not leaf.late:
+            if leaf is not None and size == length <= SMALL:
                 return self._out.data(cookie, offset, leaf, host, size)
         elif flags and (len(segments) > 1 or segments[0][0] is None):
             return False
@@ -354,10 +354,10 @@ class Connection:
         """Carry out writes, a segment each, that are cheaper together."""
         writes, after = self._writes, self._after
         self._writes, self._after = [], []
-        ready: dict[Leaf, Iterator[memoryview]] = {}
-        for leaf in {leaf for leaf, _, _ in writes}:
-            pieces = [(host, part) for to, host, part in writes if to is leaf]
-            ready[leaf] = iter(leaf.prepare(pieces))
+        pieces: dict[Leaf, list[tuple[int, memoryview]]] = {}
+        for leaf, host, part in writes:
+            pieces.setdefault(leaf, []).append((host, part))
+        ready = {leaf: iter(leaf.prepare(some)) for leaf, some in pieces.items()}
         for (leaf, host, _), (cookie, offset, length, commit) in zip(writes, after, strict=True):
             code = 0
             try:

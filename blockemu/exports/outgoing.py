@@ -120,7 +120,14 @@ class Outgoing:
         at = self.used
         begin = at + _DATA.size
         end = begin + size
-        if end + _HEADS > ARENA or not leaf.read_now(host, self._arena[begin:end]):
+        if end + _HEADS > ARENA:
+            return False
+        part = self._arena[begin:end]
+        if leaf.late:
+            if not leaf.read_late(host, part):
+                return False
+            self._late.setdefault(leaf, []).append((host, part))
+        elif not leaf.read_now(host, part):
             return False
         flags, kind = wire.CHUNK_DONE, wire.CHUNK_OFFSET_DATA
         _pack_data(self._arena, at, wire.CHUNK_MAGIC, flags, kind, cookie, size + 8, offset)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SECTOR: Final = 512
 CHUNK: Final = 256  # sectors that are worked on at once
 SLACK: Final = 16  # bytes that OpenSSL wants behind its output
-_POWERS: Final = np.array([[0], [1], [2], [7]], np.uint64)  # of x, in the polynomial of XTS
+_POWERS: Final = tuple(np.array(n, np.uint64) for n in (1, 2, 7))  # of x, in XTS's polynomial
 Words: TypeAlias = "NDArray[np.uint64]"
 Bytes: TypeAlias = "NDArray[np.uint8]"
 Step = Callable[[Any, Any], object]  # (source, destination): over whole blocks
@@ -46,7 +46,8 @@ class BlockCipher(Protocol):
 
 MakeCipher = Callable[[str, bytes], BlockCipher]  # (algorithm, key)
 Numbers: TypeAlias = "NDArray[np.uint64]"
-Vectors = Callable[[Numbers], Bytes]  # of sectors, by their numbers: rows of a block's bytes
+# Of at most CHUNK sectors, by their numbers: rows of a block's bytes, good until the next call.
+Vectors = Callable[[Numbers], Bytes]
 Piece = tuple[int, memoryview]  # first sector, whole sectors
 
 
@@ -69,41 +70,47 @@ class SectorCipher(ABC):
 
         Sixteen of 4 KiB take little longer than one.
         """
-        data = np.frombuffer(b"".join(piece for _, piece in pieces), np.uint64)
-        out = np.empty(len(data), np.uint64)
+        data = np.frombuffer(b"".join(piece for _, piece in pieces), np.uint8)
+        out = np.empty(len(data), np.uint8)
         counts = [len(piece) // SECTOR for _, piece in pieces]
         ends = np.cumsum(counts)
         lead = np.array([first for first, _ in pieces], np.int64) - (ends - counts)
         numbers = (np.repeat(lead, counts) + np.arange(ends[-1])).astype(np.uint64)
         for at in range(0, len(numbers), CHUNK):
-            part = slice(at * 64, (at + CHUNK) * 64)
+            part = slice(at * SECTOR, (at + CHUNK) * SECTOR)
             vectors = self._vectors(numbers[at : at + CHUNK])
             self._chunk(vectors, data[part], out[part], encrypting)
-        view = out.data.cast("B")
+        view = out.data
         return [
             view[(end - count) * SECTOR : end * SECTOR]
             for end, count in zip(ends.tolist(), counts, strict=True)
         ]
 
     def _run(self, sector: int, source: memoryview, into: memoryview, encrypting: bool) -> None:
-        whole = len(source) // SECTOR * SECTOR
-        step = CHUNK * SECTOR
-        for at in range(0, whole, step):
-            end = min(at + step, whole)
-            data = np.frombuffer(source[at:end], np.uint64)
-            out = np.frombuffer(into[at:end], np.uint64)
-            first = sector + at // SECTOR
-            numbers = np.arange(first, first + len(data) // 64, dtype=np.uint64)
-            self._chunk(self._vectors(numbers), data, out, encrypting)
-        if whole < len(source):  # nothing that follows a block has a part in it
+        size, most = len(source), CHUNK * SECTOR
+        if size > most:
+            for at in range(0, size, most):
+                part = slice(at, at + most)
+                self._run(sector + at // SECTOR, source[part], into[part], encrypting)
+        elif rest := size % SECTOR:  # nothing that follows a block has a part in it
+            whole = size - rest
+            self._run(sector, source[:whole], into[:whole], encrypting)
             last = bytearray(SECTOR)
-            last[: len(source) - whole] = source[whole:]
+            last[:rest] = source[whole:]
             self._run(sector + whole // SECTOR, memoryview(last), memoryview(last), encrypting)
-            into[whole:] = last[: len(source) - whole]
+            into[whole:] = last[:rest]
+        elif size:
+            data = np.frombuffer(source, np.uint8)
+            out = data if into is source else np.frombuffer(into, np.uint8)
+            numbers = np.arange(sector, sector + size // SECTOR, dtype=np.uint64)
+            self._chunk(self._vectors(numbers), data, out, encrypting)
 
     @abstractmethod
-    def _chunk(self, vectors: Bytes, data: Words, out: Words, encrypting: bool) -> None:
-        """Work on at most ``CHUNK`` whole sectors; ``data`` and ``out`` are of 64 words each."""
+    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
+        """Work on at most ``CHUNK`` whole sectors; ``data`` and ``out`` may be the same.
+
+        They need not lie as words do: numpy takes twice as long for words that are not aligned.
+        """
 
 
 class Xts(SectorCipher):
@@ -115,42 +122,42 @@ class Xts(SectorCipher):
         self._rooms: dict[int, _Room] = {}
         self._largest = _Room.largest()
 
-    def _chunk(self, vectors: Bytes, data: Words, out: Words, encrypting: bool) -> None:
+    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
         room = self._rooms.get(len(vectors))
         if room is None:
             room = self._rooms[len(vectors)] = self._largest.part(len(vectors))
         self._tweak.encrypt(vectors, room.first_bytes)
-        tweaks = room.make_tweaks()
-        np.bitwise_xor(data, tweaks, out=room.masked)
+        room.make_tweaks()
+        np.bitwise_xor(data, room.tweaks, room.masked)
         step = self._cipher.encrypt if encrypting else self._cipher.decrypt
         step(room.masked_bytes, room.done_bytes)
-        np.bitwise_xor(room.done, tweaks, out=out)
+        np.bitwise_xor(room.done, room.tweaks, out)
 
 
 class _Room:
     """Where XTS works on so many sectors: views, made once, of room for ``CHUNK`` of them.
 
     To cut them anew for each request took half of the time of one of 4 KiB (``make bench``: LUKS,
-    4 KiB).  ``first``: each sector's first tweak, low word first, from which come all 32; ``done``:
-    what comes out of the cipher; ``*_bytes``: the same as bytes, with slack where it is written.
+    4 KiB).  ``tweaks``: the bytes of all; ``masked``: what goes into the cipher; ``done``: what
+    comes out; ``*_bytes``: the same as OpenSSL wants them, with slack where it writes.
     """
 
     def __init__(self, sectors: int, arrays: Sequence[Words]) -> None:
         n = sectors * 32  # blocks
-        first, shift, back, words, over, powers, tweaks, masked, done = self._arrays = arrays
+        first, shift, back, words, over, spare, tweaks, masked, done = self._arrays = arrays
         slack = SLACK // 8
         self.first_bytes = first[: 2 * sectors + slack].data.cast("B")
         self._first = first[: 2 * sectors].reshape(sectors, 2).T[:, :, None]
         self._shift, self._back = (part[: 2 * n].reshape(2, n) for part in (shift, back))
         self._words, self._over = (part[: 2 * n].reshape(2, n) for part in (words, over))
-        (self._lo, self._hi), (self._lo_over, self._hi_over) = self._words, self._over
         self._spread = self._words.reshape(2, sectors, 32)
-        self._powers = powers[: 4 * n].reshape(4, n)
-        self._tweaks = tweaks[: 2 * n]
-        self._low, self._high = self._tweaks[::2], self._tweaks[1::2]
-        self.masked = masked[: 2 * n]
-        self.masked_bytes = self.masked.data.cast("B")
-        self.done = done[: 2 * n]
+        self._fallen, self._carried = self._over[1], self._over[::-1]
+        self._sum, self._term = spare[: 2 * n].reshape(2, n)
+        self._pairs = tweaks[: 2 * n].reshape(n, 2).T
+        self.tweaks, self.masked, self.done = (
+            part[: 2 * n].view(np.uint8) for part in (tweaks, masked, done)
+        )
+        self.masked_bytes = self.masked.data
         self.done_bytes = done[: 2 * n + slack].data.cast("B")
 
     @classmethod
@@ -159,7 +166,7 @@ class _Room:
         n, slack = CHUNK * 32, SLACK // 8
         shift = np.arange(CHUNK * 64, dtype=np.uint64) & np.uint64(31)
         back = np.uint64(64) - shift  # a shift by 64 gives zero, as it should
-        sizes = (2 * n, 2 * n, 4 * n, 2 * n, 2 * n, 2 * n + slack)
+        sizes = (2 * n, 2 * n, 2 * n, 2 * n, 2 * n, 2 * n + slack)
         rest = (np.empty(size, np.uint64) for size in sizes)
         first = np.empty(CHUNK * 2 + slack, np.uint64)
         return cls(CHUNK, (first, shift, back, *rest))
@@ -168,17 +175,22 @@ class _Room:
         """Return room for fewer, in the same place."""
         return _Room(sectors, self._arrays)
 
-    def make_tweaks(self) -> Words:
-        """Return two words for each block."""
-        words, powers, low_over = self._words, self._powers, self._lo_over
+    def make_tweaks(self) -> None:
+        """Make each sector's 32 tweaks of its first, which is in ``first_bytes``.
+
+        What falls off the high words is multiplied term by term: all terms in one call, and a
+        reduction, take twice as long.
+        """
+        words, fallen, total, term = self._words, self._fallen, self._sum, self._term
         self._spread[:] = self._first
-        np.right_shift(words, self._back, out=self._over)
-        np.left_shift(words, self._shift, out=words)
-        np.bitwise_or(self._hi, low_over, out=self._high)
-        np.left_shift(self._hi_over, _POWERS, out=powers)
-        np.bitwise_xor.reduce(powers, axis=0, out=low_over)
-        np.bitwise_xor(self._lo, low_over, out=self._low)
-        return self._tweaks
+        np.right_shift(words, self._back, self._over)
+        np.left_shift(words, self._shift, words)
+        np.left_shift(fallen, _POWERS[0], total)
+        for power in _POWERS[1:]:
+            np.left_shift(fallen, power, term)
+            np.bitwise_xor(total, term, total)
+        np.bitwise_xor(fallen, total, fallen)
+        np.bitwise_xor(words, self._carried, self._pairs)
 
 
 class Cbc(SectorCipher):
@@ -190,9 +202,9 @@ class Cbc(SectorCipher):
         self._words = cipher.block_bytes // 8
         self._out = np.empty(CHUNK * 64 + SLACK // 8, np.uint64)
 
-    def _chunk(self, vectors: Bytes, data: Words, out: Words, encrypting: bool) -> None:
+    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
         shape = (len(vectors), 64 // self._words, self._words)
-        blocks, made = data.reshape(shape), out.reshape(shape)
+        blocks, made = (part.view(np.uint64).reshape(shape) for part in (data, out))
         chain = vectors.view(np.uint64).reshape(shape[0], self._words)
         if encrypting:
             for j in range(shape[1]):  # of blocks in a sector, however many sectors there are
@@ -200,7 +212,7 @@ class Cbc(SectorCipher):
                 made[:, j] = chain
             return
         self._cipher.decrypt(data, self._out)
-        plain = self._out[: len(data)].reshape(shape)
+        plain = self._out[: data.size // 8].reshape(shape)
         plain[:, 1:] ^= blocks[:, :-1]
         plain[:, 0] ^= chain
         made[:] = plain
@@ -218,9 +230,9 @@ class Ecb(SectorCipher):
         self._cipher = cipher
         self._out = np.empty(CHUNK * 64 + SLACK // 8, np.uint64)
 
-    def _chunk(self, vectors: Bytes, data: Words, out: Words, encrypting: bool) -> None:
+    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
         (self._cipher.encrypt if encrypting else self._cipher.decrypt)(data, self._out)
-        out[:] = self._out[: len(data)]
+        out[:] = self._out.view(np.uint8)[: len(data)]
 
 
 class Ctr(SectorCipher):
@@ -232,7 +244,7 @@ class Ctr(SectorCipher):
         self._words = cipher.block_bytes // 8
         self._out = np.empty(CHUNK * 64 + SLACK // 8, np.uint64)
 
-    def _chunk(self, vectors: Bytes, data: Words, out: Words, encrypting: bool) -> None:
+    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
         first = vectors.view(">u8").astype(np.uint64).reshape(len(vectors), 1, self._words)
         count = 64 // self._words
         counters = np.repeat(first, count, axis=1)
@@ -241,7 +253,7 @@ class Ctr(SectorCipher):
         if self._words == 2:
             counters[:, :, 0] += low < first[:, :, -1]  # the carry
         self._cipher.encrypt(np.ascontiguousarray(counters.astype(">u8")), self._out)
-        np.bitwise_xor(data, self._out[: len(data)], out=out)
+        np.bitwise_xor(data, self._out.view(np.uint8)[: len(data)], out=out)
 
 
 # IV generators
@@ -249,24 +261,21 @@ class Ctr(SectorCipher):
 
 def _plain64(block_bytes: int) -> Vectors:
     """Return IVs that are the sector's number, little-endian."""
+    rows = np.zeros((CHUNK, block_bytes // 8), np.uint64)
+    low, made = rows[:, 0], rows.view(np.uint8)
 
     def vectors(numbers: Numbers) -> Bytes:
-        made = np.zeros((len(numbers), block_bytes // 8), np.uint64)
-        made[:, 0] = numbers
-        return made.view(np.uint8)
+        count = len(numbers)
+        low[:count] = numbers
+        return made[:count]
 
     return vectors
 
 
 def _plain(block_bytes: int) -> Vectors:
     """Return the low 32 bits of the number only: they begin anew after 2 TiB."""
-
-    def vectors(numbers: Numbers) -> Bytes:
-        made = np.zeros((len(numbers), block_bytes // 8), np.uint64)
-        made[:, 0] = numbers & np.uint64(0xFFFFFFFF)
-        return made.view(np.uint8)
-
-    return vectors
+    whole = _plain64(block_bytes)
+    return lambda numbers: whole(numbers & np.uint64(0xFFFFFFFF))
 
 
 def _essiv(block_bytes: int, salted: BlockCipher) -> Vectors:
