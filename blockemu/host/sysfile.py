@@ -31,6 +31,7 @@ _MUCH_MAPPED = 64 << 20
 _POPULATE_READ = 22  # advice to map pages that are there
 _XFS_DIOINFO = 0x800C581E  # struct of three uint32: memory, smallest and largest transfer
 _CDROM_DRIVE_STATUS, _CDSL_CURRENT = 0x5326, 0x7FFFFFFF
+_OF_BLOCKS = ("ext2", "ext3", "ext4", "xfs")  # whose blocks are data as a whole, or holes
 _UNSUPPORTED = (errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 
 
@@ -93,24 +94,35 @@ def device_is_read_only(fd: int) -> bool:
 
 
 def is_tmpfs(fd: int) -> bool:
-    """Tell whether a file is in tmpfs; not if that cannot be found out.
-
-    By the list of mounts, since ``fstatfs`` takes ctypes, which a start has no time for.
-    """
+    """Tell whether a file is in tmpfs; not if that cannot be found out."""
     told = os.fstat(fd)
     if not stat.S_ISREG(told.st_mode) or os.major(told.st_dev):
         return False  # a device, or a file on one
-    wanted = f"0:{os.minor(told.st_dev)}"
+    return _file_system(told.st_dev) == "tmpfs"
+
+
+def holes_are_pages(fd: int) -> bool:
+    """Tell whether all of a page is data or none of it; not if that cannot be found out."""
+    kind = _file_system(os.fstat(fd).st_dev)
+    return kind == "tmpfs" or (kind in _OF_BLOCKS and os.fstatvfs(fd).f_frsize % PAGE == 0)
+
+
+def _file_system(device: int) -> str:
+    """Return what kind of file system a device has, as it is mounted; empty if it is not found.
+
+    By the list of mounts, since ``fstatfs`` takes ctypes, which a start has no time for.
+    """
+    wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         mounts = open("/proc/self/mountinfo", encoding="utf-8")  # noqa: SIM115, PTH123
     except OSError:
-        return False
+        return ""
     with mounts:
         for line in mounts:
             mount, _, system = line.partition(" - ")
             if mount.split()[2] == wanted:
-                return system.startswith("tmpfs ")
-    return False
+                return system.partition(" ")[0]
+    return ""
 
 
 def is_cdrom(filename: str) -> bool:
@@ -192,13 +204,14 @@ def data_runs(fd: int, offset: int, end: int, most: int) -> list[tuple[int, int]
 class HostLeaf(Leaf):
     """What lies in a file, and what the file system said of holes in it."""
 
-    __slots__ = ("_asked", "data_end", "data_start", "fd")
+    __slots__ = ("_asked", "_paged", "data_end", "data_start", "fd")
     memory: bool = False  # whether it is in tmpfs, which never waits
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.fd = fd
         self._asked: set[int] = set()  # parts of the file: see ``ask``
+        self._paged: bool | None = None  # whether holes are whole pages, once that is known
         self.forget_data()
 
     def forget_data(self) -> None:
@@ -216,6 +229,19 @@ class HostLeaf(Leaf):
         self._asked.update(_parts(offset, min(end, offset + (_MOST_ASKED << _PART))))
         return runs
 
+    def _whole_pages(self) -> bool:
+        """Tell whether all of a page is data or none of it."""
+        if self._paged is None:
+            self._paged = holes_are_pages(self.fd)
+        return self._paged
+
+    def _told(self, offset: int, end: int) -> bool:
+        """Tell whether the file system has in memory what it knows of a range, and nobody waits."""
+        asked, part = self._asked, offset >> _PART
+        if self.writing or part not in asked:
+            return False
+        return part == end - 1 >> _PART or asked.issuperset(_parts(offset, end))
+
     def data_now(self, offset: int, end: int) -> list[tuple[int, int]] | None:
         """Ask the file system; on a disk, only where it has been asked before.
 
@@ -223,13 +249,11 @@ class HostLeaf(Leaf):
         through coroutines and a thread (``make bench``: growth).
         """
         try:
-            if not self.memory:
-                if self.writing or not self._asked.issuperset(_parts(offset, end)):
-                    return None
-            elif offset // PAGE == (end - 1) // PAGE:
-                # In tmpfs all of a page is data or none of it.  Where there is no more data to
-                # come, asking for some would make an exception (``make bench``: growth, reads of
-                # what is allocated and a hole below).
+            if not (self.memory or self._told(offset, end)):
+                return None
+            if offset // PAGE == (end - 1) // PAGE and (self.memory or self._whole_pages()):
+                # Where there is no more data to come, asking for some would make an exception
+                # (``make bench``: a hole on a disk; growth, reads of a hole below).
                 stop = os.lseek(self.fd, offset, os.SEEK_HOLE)
                 if stop == offset:
                     return []

@@ -9,7 +9,7 @@ import pytest
 
 from blockemu.extents import ALLOCATED, DATA, ZERO
 from blockemu.host.hostspace import status_of
-from blockemu.host.sysfile import PAGE, FileLeaf, data_runs, is_tmpfs
+from blockemu.host.sysfile import PAGE, FileLeaf, data_runs, holes_are_pages
 
 D, Z = DATA | ALLOCATED, ZERO | ALLOCATED
 
@@ -112,23 +112,38 @@ def test_a_file_of_many_pieces_is_not_described_at_once(tmp_path: Path) -> None:
         assert leaf.data_now(0, 128 * KIB) == [(0, 4096), (64 * KIB, 68 * KIB)]
 
 
-def test_a_page_in_memory_is_looked_at_once_and_the_same_is_found() -> None:
-    try:
-        folder = tempfile.TemporaryDirectory(dir="/dev/shm")
-    except OSError:
-        pytest.skip("/dev/shm is not there")
-    with folder as name, Path(name, "sparse").open("w+b") as file:
+def find_in_each_page(folder: Path, *, memory: bool) -> None:
+    """Hold what is found in parts of pages against what the file system tells of the range."""
+    with (folder / "sparse").open("w+b") as file:
         fd, page = file.fileno(), PAGE
         file.truncate(9 * page)
         os.pwrite(fd, b"data", 3 * page + 7)
         os.pwrite(fd, b"data", 5 * page - 1)
         os.ftruncate(fd, 8 * page + 100)
         leaf = FileLeaf(fd)
-        assert is_tmpfs(fd)
-        assert leaf.memory
+        assert leaf.memory == memory
+        leaf.ask(0, 9 * page, 64)
         for at in range(0, 8 * page + 1, page):
             for first, last in ((0, page), (0, 1), (page - 1, page), (50, 99), (page // 2, page)):
                 start, end = at + first, at + last
                 runs = [(max(a, start), min(b, end)) for a, b in data_runs(fd, start, end, 64)]
-                assert leaf.data_now(start, end) == (runs if start < 8 * page + 100 else None)
+                found = leaf.data_now(start, end)
+                assert found == runs or (found is None and start >= 8 * page + 100)
                 leaf.forget_data()
+
+
+def test_a_page_in_memory_is_looked_at_once_and_the_same_is_found() -> None:
+    try:
+        folder = tempfile.TemporaryDirectory(dir="/dev/shm")
+    except OSError:
+        pytest.skip("/dev/shm is not there")
+    with folder as name:
+        with Path(name, "page").open("w+b") as file:
+            assert holes_are_pages(file.fileno())
+        find_in_each_page(Path(name), memory=True)
+
+
+def test_a_page_on_a_disk_is_looked_at_once_and_the_same_is_found(tmp_path: Path) -> None:
+    with (tmp_path / "page").open("w+b") as file:
+        memory = FileLeaf(file.fileno()).memory
+    find_in_each_page(tmp_path, memory=memory)
