@@ -13,6 +13,7 @@ import numpy as np
 from blockemu.dirty import DirtyBitmap
 
 _RUN: Final = struct.Struct(">II")  # bytes, and 1 for dirty
+_SIZE: Final = _RUN.size
 _MANY: Final = 1 << 16  # runs that it is enough to look for at once
 _LEAST, _MOST = 1 << 18, 1 << 26  # bits that are looked at for that
 
@@ -26,11 +27,11 @@ class DirtyRuns:
     def __init__(self, bitmap: DirtyBitmap) -> None:
         self._bits = bitmap.bits
         self._words = np.empty(0, np.uint64)  # whose runs are known, ...
-        self._state = (-1, -1)  # ... when so many were dirty, and of so long a disk,
+        self._count = self._length = -1  # ... when so many were dirty, and of so long a disk,
         self._start = self._end = 0  # in this range:
         self._ahead = _LEAST
         self._turns = memoryview(b"").cast("q")  # offsets, from clean to dirty first
-        self._wire = np.empty((0, 2), ">u4")  # runs between them; of longer ones only parts go out
+        self._wire = memoryview(b"")  # the runs between them; of longer ones only parts go out
 
     def body(self, offset: int, length: int, most: int) -> bytes:
         """Return the first runs of a range, at most so many, as a block status reply has them.
@@ -38,7 +39,15 @@ class DirtyRuns:
         Neighbours differ; beyond the bitmap's end nothing is dirty.
         """
         end = offset + length
-        self._look(offset, end)
+        bits = self._bits
+        if not (
+            self._start <= offset
+            and end <= self._end
+            and bits.count == self._count
+            and bits.words is self._words
+            and bits.length == self._length
+        ):
+            self._look(offset, end)
         turns = self._turns
         low = bisect_right(turns, offset)
         high = bisect_left(turns, end, low)
@@ -46,36 +55,34 @@ class DirtyRuns:
             return _RUN.pack(length, low & 1)
         first = _RUN.pack(turns[low] - offset, low & 1)
         if high - low >= most:
-            return first + self._wire[low : low + most - 1].tobytes()
+            return first + self._wire[low * _SIZE : (low + most - 1) * _SIZE]
         last = _RUN.pack(end - turns[high - 1], high & 1)
-        return first + self._wire[low : high - 1].tobytes() + last
+        return b"".join((first, self._wire[low * _SIZE : (high - 1) * _SIZE], last))
 
     def trim(self) -> None:
         """Forget what takes much room, since nobody asks just now."""
         if len(self._turns) > _MANY:
-            self._state = (-1, -1)
-            self._turns, self._wire = memoryview(b"").cast("q"), self._wire[:0].copy()
+            self._count = -1
+            self._turns, self._wire = memoryview(b"").cast("q"), memoryview(b"")
 
     def _look(self, offset: int, end: int) -> None:
-        """See that the runs of a range are known."""
+        """Look for the runs of a range, and of what clients will ask for next."""
         bits = self._bits
         state = bits.count, bits.length
-        same = state == self._state and bits.words is self._words
-        if same and self._start <= offset and end <= self._end:
-            return
-        if not same:
+        if state != (self._count, self._length) or bits.words is not self._words:
             self._ahead = _LEAST
         elif len(self._turns) < _MANY // 4:
             self._ahead = min(self._ahead * 4, _MOST)
         elif len(self._turns) > _MANY:
             self._ahead = max(self._ahead // 4, _LEAST)
-        self._words, self._state = bits.words, state
+        self._words, (self._count, self._length) = bits.words, state
         self._start, self._end = offset, max(end, offset + (self._ahead << bits.shift))
         starts, ends = bits.extents(offset, self._end)
         turns = np.empty(2 * len(starts), np.int64)
         turns[0::2], turns[1::2] = starts, ends
         self._turns = turns.data
-        self._wire = np.empty((max(len(turns) - 1, 0), 2), ">u4")
-        self._wire[:, 0] = turns[1:] - turns[:-1]
-        self._wire[0::2, 1] = 1
-        self._wire[1::2, 1] = 0
+        wire = np.empty((max(len(turns) - 1, 0), 2), ">u4")
+        wire[:, 0] = turns[1:] - turns[:-1]
+        wire[0::2, 1] = 1
+        wire[1::2, 1] = 0
+        self._wire = wire.reshape(-1).view(np.uint8).data

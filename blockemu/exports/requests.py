@@ -110,7 +110,10 @@ class Requests:
         self.session = session
         self.structured = session.structured
         self._runs = runs
-        self._only_bitmaps = all(number >= FIRST_BITMAP_ID for number in session.contexts)
+        chosen = session.contexts
+        self._bitmaps: list[tuple[int, DirtyRuns, bool]] = []  # if no other contexts are chosen
+        if all(number >= FIRST_BITMAP_ID for number in chosen):
+            self._bitmaps = [(n, runs[n - FIRST_BITMAP_ID], n == chosen[-1]) for n in chosen]
         self.size = size
         self.writable = writable
 
@@ -258,16 +261,14 @@ class Requests:
 
     def status_now(self, flags: int, cookie: int, offset: int, length: int) -> bytes | None:
         """Answer a block status request, if it is for bitmaps only and there is nothing wrong."""
-        chosen = self.session.contexts
-        plain = self._only_bitmaps and not flags & ~wire.FLAG_REQ_ONE
-        if not (chosen and plain and length and offset + length <= self.size):
+        if flags & ~wire.FLAG_REQ_ONE or not length or offset + length > self.size:
             return None
         most = 1 if flags else MOST_EXTENTS
         reply = b""
-        for number in chosen:
-            body = self._runs[number - FIRST_BITMAP_ID].body(offset, length, most)
-            reply += _status_chunk(cookie, number, body, last=number == chosen[-1])
-        return reply
+        for number, runs, last in self._bitmaps:
+            body = runs.body(offset, length, most)
+            reply += _status_chunk(cookie, number, body, last=last)
+        return reply or None
 
     async def _pairs(self, number: int, offset: int, length: int, most: int) -> Pairs:
         """Return (length, flags) of runs: uint32 of shape (n, 2), neighbours differ."""
