@@ -114,7 +114,7 @@ def _file_system(device: int) -> str:
     """
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
-        mounts = open("/proc/self/mountinfo", encoding="utf-8")  # noqa: SIM115, PTH123
+        mounts = open("/proc/self/mountinfo", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123
     except OSError:
         return ""
     with mounts:
