@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from blockemu.drivers.qcow2.image import Image, c_hex
-from blockemu.images.qcow2.compression import DECOMPRESS
 from blockemu.images.qcow2.constants import COMPRESSED, OFFSET, READS_ZERO
 from blockemu.images.qcow2.tables import (
     COMPRESSED as COMPRESSED_KIND,
@@ -131,6 +130,8 @@ class Reader:
 
     async def _read_packed(self, parts: Sequence[tuple[Run, memoryview]]) -> None:
         """Read from compressed clusters, which threads decompress side by side."""
+        from blockemu.images.qcow2.compression import DECOMPRESS  # start-up: few images have any
+
         image, packed = self.image, []
         for run, _ in parts:
             packed.append(await self._read_raw(run.entry))

@@ -256,6 +256,7 @@ NEVER = lean.LATE - {"ctypes"} | {
     "qemu",
     "zstandard",
     "zlib_ng",
+    "blockemu.images.qcow2.compression",
     "numpy.lib._function_base_impl",
     "numpy.typing",
     "pathlib",
