@@ -52,4 +52,4 @@ def _algorithm(family: str) -> Callable[[bytes], Any] | None:
 
 
 def _raw(array: Any) -> memoryview:
-    return array if array.itemsize == 1 else memoryview(array).cast("B")
+    return array if getattr(array, "itemsize", 1) == 1 else memoryview(array).cast("B")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SECTOR: Final = 512
 CHUNK: Final = 256  # sectors that are worked on at once
+_FEW: Final = 32  # sectors whose numbers are written by one integer
 SLACK: Final = 16  # bytes that OpenSSL wants behind its output
 _POWERS: Final = tuple(np.array(n, np.uint64) for n in (1, 2, 7))  # of x, in XTS's polynomial
 Words: TypeAlias = "NDArray[np.uint64]"
@@ -46,9 +47,19 @@ class BlockCipher(Protocol):
 
 MakeCipher = Callable[[str, bytes], BlockCipher]  # (algorithm, key)
 Numbers: TypeAlias = "NDArray[np.uint64]"
-# Of at most CHUNK sectors, by their numbers: rows of a block's bytes, good until the next call.
-Vectors = Callable[[Numbers], Bytes]
 Piece = tuple[int, memoryview]  # first sector, whole sectors
+
+
+class Vectors(ABC):
+    """IVs of at most ``CHUNK`` sectors: a block for each, good until the next call."""
+
+    @abstractmethod
+    def of(self, numbers: Numbers) -> Bytes:
+        """Return those of sectors by their numbers."""
+
+    def of_run(self, first: int, count: int) -> Bytes | bytes:
+        """Return those of sectors that follow each other."""
+        return self.of(np.arange(first, first + count, dtype=np.uint64))
 
 
 class SectorCipher(ABC):
@@ -78,7 +89,7 @@ class SectorCipher(ABC):
         numbers = (np.repeat(lead, counts) + np.arange(ends[-1])).astype(np.uint64)
         for at in range(0, len(numbers), CHUNK):
             part = slice(at * SECTOR, (at + CHUNK) * SECTOR)
-            vectors = self._vectors(numbers[at : at + CHUNK])
+            vectors = self._vectors.of(numbers[at : at + CHUNK])
             self._chunk(vectors, data[part], out[part], encrypting)
         view = out.data
         return [
@@ -102,11 +113,11 @@ class SectorCipher(ABC):
         elif size:
             data = np.frombuffer(source, np.uint8)
             out = data if into is source else np.frombuffer(into, np.uint8)
-            numbers = np.arange(sector, sector + size // SECTOR, dtype=np.uint64)
-            self._chunk(self._vectors(numbers), data, out, encrypting)
+            vectors = self._vectors.of_run(sector, size // SECTOR)
+            self._chunk(vectors, data, out, encrypting)
 
     @abstractmethod
-    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
+    def _chunk(self, vectors: Bytes | bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
         """Work on at most ``CHUNK`` whole sectors; ``data`` and ``out`` may be the same.
 
         They need not lie as words do: numpy takes twice as long for words that are not aligned.
@@ -122,10 +133,11 @@ class Xts(SectorCipher):
         self._rooms: dict[int, _Room] = {}
         self._largest = _Room.largest()
 
-    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
-        room = self._rooms.get(len(vectors))
+    def _chunk(self, vectors: Bytes | bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
+        sectors = len(data) // SECTOR
+        room = self._rooms.get(sectors)
         if room is None:
-            room = self._rooms[len(vectors)] = self._largest.part(len(vectors))
+            room = self._rooms[sectors] = self._largest.part(sectors)
         self._tweak.encrypt(vectors, room.first_bytes)
         room.make_tweaks()
         np.bitwise_xor(data, room.tweaks, room.masked)
@@ -202,10 +214,10 @@ class Cbc(SectorCipher):
         self._words = cipher.block_bytes // 8
         self._out = np.empty(CHUNK * 64 + SLACK // 8, np.uint64)
 
-    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
-        shape = (len(vectors), 64 // self._words, self._words)
+    def _chunk(self, vectors: Bytes | bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
+        shape = (len(data) // SECTOR, 64 // self._words, self._words)
         blocks, made = (part.view(np.uint64).reshape(shape) for part in (data, out))
-        chain = vectors.view(np.uint64).reshape(shape[0], self._words)
+        chain = np.frombuffer(vectors, np.uint64).reshape(shape[0], self._words)
         if encrypting:
             for j in range(shape[1]):  # of blocks in a sector, however many sectors there are
                 chain = self._link(blocks[:, j] ^ chain)
@@ -230,7 +242,7 @@ class Ecb(SectorCipher):
         self._cipher = cipher
         self._out = np.empty(CHUNK * 64 + SLACK // 8, np.uint64)
 
-    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
+    def _chunk(self, vectors: Bytes | bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
         (self._cipher.encrypt if encrypting else self._cipher.decrypt)(data, self._out)
         out[:] = self._out.view(np.uint8)[: len(data)]
 
@@ -244,8 +256,8 @@ class Ctr(SectorCipher):
         self._words = cipher.block_bytes // 8
         self._out = np.empty(CHUNK * 64 + SLACK // 8, np.uint64)
 
-    def _chunk(self, vectors: Bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
-        first = vectors.view(">u8").astype(np.uint64).reshape(len(vectors), 1, self._words)
+    def _chunk(self, vectors: Bytes | bytes, data: Bytes, out: Bytes, encrypting: bool) -> None:
+        first = np.frombuffer(vectors, ">u8").astype(np.uint64).reshape(-1, 1, self._words)
         count = 64 // self._words
         counters = np.repeat(first, count, axis=1)
         low = counters[:, :, -1]
@@ -259,36 +271,54 @@ class Ctr(SectorCipher):
 # IV generators
 
 
-def _plain64(block_bytes: int) -> Vectors:
-    """Return IVs that are the sector's number, little-endian."""
-    rows = np.zeros((CHUNK, block_bytes // 8), np.uint64)
-    low, made = rows[:, 0], rows.view(np.uint8)
+class _Plain64(Vectors):
+    """The sector's number, little-endian."""
 
-    def vectors(numbers: Numbers) -> Bytes:
+    def __init__(self, block_bytes: int) -> None:
+        rows = np.zeros((CHUNK, block_bytes // 8), np.uint64)
+        self._low, self._made = rows[:, 0], rows.view(np.uint8)
+        self._bytes = block_bytes
+        places = [i * block_bytes * 8 for i in range(_FEW + 1)]
+        self._ones = [sum(1 << at for at in places[:count]) for count in range(_FEW + 1)]
+        self._ramps = [
+            sum(i << at for i, at in enumerate(places[:count])) for count in range(_FEW + 1)
+        ]
+
+    def of(self, numbers: Numbers) -> Bytes:
         count = len(numbers)
-        low[:count] = numbers
-        return made[:count]
+        self._low[:count] = numbers
+        return self._made[:count]
 
-    return vectors
+    def of_run(self, first: int, count: int) -> Bytes | bytes:
+        """Count by one long integer where that takes a quarter of the time (LUKS, 4 KiB)."""
+        if count > _FEW:
+            return super().of_run(first, count)
+        numbers = first * self._ones[count] + self._ramps[count]
+        return numbers.to_bytes(count * self._bytes, "little")
 
 
-def _plain(block_bytes: int) -> Vectors:
-    """Return the low 32 bits of the number only: they begin anew after 2 TiB."""
-    whole = _plain64(block_bytes)
-    return lambda numbers: whole(numbers & np.uint64(0xFFFFFFFF))
+class _Plain(Vectors):
+    """The low 32 bits of the number only: they begin anew after 2 TiB."""
+
+    def __init__(self, block_bytes: int) -> None:
+        self._whole = _Plain64(block_bytes)
+
+    def of(self, numbers: Numbers) -> Bytes:
+        return self._whole.of(numbers & np.uint64(0xFFFFFFFF))
 
 
-def _essiv(block_bytes: int, salted: BlockCipher) -> Vectors:
-    """Return the number encrypted by a key that is the volume key's hash."""
-    plain = _plain64(block_bytes)
+class _Essiv(Vectors):
+    """The number encrypted by a key that is the volume key's hash."""
 
-    def vectors(numbers: Numbers) -> Bytes:
-        size = len(numbers) * block_bytes
+    def __init__(self, block_bytes: int, salted: BlockCipher) -> None:
+        self._bytes, self._salted = block_bytes, salted
+        self._plain = _Plain64(block_bytes)
+
+    def of(self, numbers: Numbers) -> Bytes:
+        size = len(numbers) * self._bytes
         out = np.empty(size + SLACK, np.uint8)
-        salted.encrypt(plain(numbers), out)
-        return out[:size].reshape(len(numbers), block_bytes)
-
-    return vectors
+        self._salted.encrypt(self._plain.of(numbers), out)
+        return out[:size]
 
 
 def sector_cipher(spec: Spec, key: bytes, make: MakeCipher) -> SectorCipher:
@@ -315,5 +345,5 @@ def _vectors(spec: Spec, key: bytes, block_bytes: int, make: MakeCipher) -> Vect
     name = spec.essiv_cipher
     if name is not None:
         assert spec.iv_hash is not None
-        return _essiv(block_bytes, make(name, hashlib.new(spec.iv_hash, key).digest()))
-    return (_plain64 if spec.generator == "plain64" else _plain)(block_bytes)
+        return _Essiv(block_bytes, make(name, hashlib.new(spec.iv_hash, key).digest()))
+    return (_Plain64 if spec.generator == "plain64" else _Plain)(block_bytes)
