@@ -307,8 +307,9 @@ class Connection:
         leaf = segments[0][0]
         if len(segments) > 1:
             now = all(leaf is not None and leaf.inline_writes for leaf, _, _ in segments)
-        else:
-            now = leaf is not None and leaf.inline_writes and not leaf.late
+        else:  # what would be cheaper together with others may have none
+            others = self._writes or self._start < self._end
+            now = leaf is not None and leaf.inline_writes and not (leaf.late and others)
         if not now:
             self._postpone(segments, payload)
             self._after.append((cookie, offset, length, commit))
