@@ -116,7 +116,6 @@ async def nbd_server_remove(
 @command(since="5.2")
 async def block_export_add(context: Context, options: AnyExportOptions) -> None:
     """Export a node."""
-    assert isinstance(options, BlockExportOptionsNbd)
     await context.emu.exports.add(options)
 
 

@@ -1,13 +1,13 @@
-"""One export: a node that clients reach, until nobody uses it any more.  After nbd/server.c."""
+"""An export by NBD: a node that clients reach, until none uses it any more.  After nbd/server.c."""
 
 import asyncio
-from collections.abc import Callable
 from copy import copy
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from blockemu.backend import Backend
 from blockemu.dirty import ALLOW_READONLY, DirtyBitmap
 from blockemu.errors import QmpError
+from blockemu.exports.base import Export
 from blockemu.exports.dirty_runs import DirtyRuns
 from blockemu.exports.requests import Requests
 from blockemu.find_bitmap import find_bitmap
@@ -15,7 +15,7 @@ from blockemu.graph import Graph
 from blockemu.nbd import wire
 from blockemu.nbd.server import Session
 from blockemu.node import Node
-from blockemu.schema.exports import BlockExportOptionsNbd
+from blockemu.schema.exports import BlockExportOptionsNbd, BlockExportType
 
 _SECTOR = 512
 
@@ -53,29 +53,26 @@ class Client(Protocol):
         """Hang up as soon as what is under way is over."""
 
 
-class NbdExport:
-    """A node under a name, and the clients that use it.
+class NbdExport(Export):
+    """A node under a name, and the clients that use it."""
 
-    ``user_owned``: nobody has asked yet that it goes.  ``pinned``: the I/O thread that its node
-    must stay in, empty for the program's own; None: any.
-    """
+    type: ClassVar[BlockExportType] = BlockExportType.NBD
 
     def __init__(self, graph: Graph, options: BlockExportOptionsNbd, backend: Backend) -> None:
-        self.graph = graph
-        self.id = options.id
+        super().__init__(graph, options, backend)
         self.name = options.name if options.name is not None else options.node_name
         self.description = options.description
-        self.backend = backend
-        self.writable = bool(options.writable)
         self.allocation_depth = bool(options.allocation_depth)
         self.size = backend.length // _SECTOR * _SECTOR
         self.bitmaps: list[DirtyBitmap] = []
         self._runs: list[DirtyRuns] = []  # those of the client that came last
         self.multi_conn = True
         self.clients: set[Client] = set()
-        self.user_owned = True
-        self.pinned = (options.iothread or "") if options.fixed_iothread else None
-        self.gone: Callable[[], None] = lambda: None  # called once the last client has left
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a client is connected."""
+        return bool(self.clients)
 
     @property
     def flags(self) -> int:
@@ -157,11 +154,7 @@ class NbdExport:
 
     def shut_down(self) -> None:
         """Let the clients go, and then itself; once is enough."""
-        if not self.user_owned:
-            return
-        self.user_owned = False
-        if not self.clients:
-            asyncio.get_running_loop().call_soon(self.gone)
+        super().shut_down()
         for client in list(self.clients):
             client.close()
 
@@ -169,4 +162,4 @@ class NbdExport:
         """Let go of bitmaps and node."""
         for bitmap in self.bitmaps:
             bitmap.busy = False
-        await self.graph.remove(self.backend)
+        await super().release()

@@ -9,6 +9,7 @@ from blockemu.activation import activate
 from blockemu.backend import Backend
 from blockemu.edge import Edge
 from blockemu.errors import QmpError
+from blockemu.exports.base import Export
 from blockemu.exports.export import NbdExport
 from blockemu.exports.nbd_server import NbdServer
 from blockemu.graph import Graph
@@ -21,9 +22,10 @@ from blockemu.qmp_server.profile import Life
 from blockemu.schema.exports import (
     BlockExportDeleted,
     BlockExportInfo,
+    BlockExportOptions,
+    BlockExportOptionsFuse,
     BlockExportOptionsNbd,
     BlockExportRemoveMode,
-    BlockExportType,
 )
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ class Exports:
 
     def __init__(self, emu: "Emulator") -> None:
         self._emu = emu
-        self._exports: dict[str, NbdExport] = {}
+        self._exports: dict[str, Export] = {}
         self._empty: list[asyncio.Future[None]] = []
         self.server: NbdServer | None = None
 
@@ -112,11 +114,12 @@ class Exports:
 
     def all(self) -> Sequence[NbdExport]:
         """Return what clients may use, in the order it came."""
-        return [each for each in self._exports.values() if each.user_owned]
+        known = self._exports.values()
+        return [each for each in known if isinstance(each, NbdExport) and each.user_owned]
 
     # As commands do
 
-    async def add(self, options: BlockExportOptionsNbd) -> NbdExport:
+    async def add(self, options: BlockExportOptions) -> Export:
         """Export a node (blk_exp_add, nbd_export_create)."""
         if not is_identifier(options.id):
             raise BadExportId
@@ -135,13 +138,26 @@ class Exports:
         backend.write_cache = not options.writethrough
         try:
             export = self._make(options, backend)
+            export.gone = lambda: self._emu.keep(self._delete(export))
         except BaseException:
             await self.graph.remove(backend)
             raise
         self._exports[options.id] = export
         return export
 
-    def _make(self, options: BlockExportOptionsNbd, backend: Backend) -> NbdExport:
+    def _make(self, options: BlockExportOptions, backend: Backend) -> Export:
+        if isinstance(options, BlockExportOptionsNbd):
+            return self._make_nbd(options, backend)
+        assert isinstance(options, BlockExportOptionsFuse)
+        from blockemu.exports.fuse import FuseExport  # start-up: few are files
+
+        known = self._exports.values()
+        taken = {each.mountpoint for each in known if isinstance(each, FuseExport)}
+        export = FuseExport(self.graph, options, backend)
+        export.start(self._emu.warn, taken)
+        return export
+
+    def _make_nbd(self, options: BlockExportOptionsNbd, backend: Backend) -> NbdExport:
         if self.server is None:
             raise ServerNotRunning
         export = NbdExport(self.graph, options, backend)
@@ -153,7 +169,6 @@ class Exports:
             not export.writable or self._emu.profile.knows(WRITABLE_MULTI_CONN)
         )
         export.take_bitmaps(options)
-        export.gone = lambda: self._emu.keep(self._delete(export))
         return export
 
     def _check_iothread(self, name: str, node: Node[Any], *, fixed: bool) -> None:
@@ -173,7 +188,7 @@ class Exports:
             return self._emu.devices.iothread_of(edge) or ""
         return None
 
-    def by_id(self, name: str) -> NbdExport | None:
+    def by_id(self, name: str) -> Export | None:
         """Return an export by its id."""
         return self._exports.get(name)
 
@@ -184,39 +199,42 @@ class Exports:
             raise ExportNotFound(name)
         if not export.user_owned:
             raise ExportShutsDown(name)
-        if mode is BlockExportRemoveMode.SAFE and export.clients:
+        if mode is BlockExportRemoveMode.SAFE and export.in_use:
             raise ExportInUse(name)
-        if export.clients:
+        if export.in_use:
             export.shut_down()
         else:  # in QEMU, too, the event comes before the reply then
             export.user_owned = False
             await self._delete(export)
 
-    async def _delete(self, export: NbdExport) -> None:
+    async def _delete(self, export: Export) -> None:
         await export.release()
         del self._exports[export.id]
         self._emu.emit(BlockExportDeleted(id=export.id))
-        if not self._exports:
+        if not self._of(type(export)):
             for waiter in self._empty:
                 if not waiter.done():
                     waiter.set_result(None)
             self._empty.clear()
 
-    async def close_all(self) -> None:
-        """Let all exports go and wait until they are gone."""
-        for export in list(self._exports.values())[::-1]:
+    async def close_all(self, kind: type[Export] = Export) -> None:
+        """Let all exports of a kind go and wait until they are gone."""
+        for export in self._of(kind)[::-1]:
             if export.user_owned:
                 export.shut_down()
-        while self._exports:
+        while self._of(kind):
             self._empty.append(asyncio.get_running_loop().create_future())
             await self._empty[-1]
+
+    def _of(self, kind: type[Export]) -> list[Export]:
+        return [each for each in self._exports.values() if isinstance(each, kind)]
 
     def info(self) -> list[BlockExportInfo]:
         """Describe all exports, the newest first."""
         return [
             BlockExportInfo(
                 id=export.id,
-                type=BlockExportType.NBD,
+                type=export.type,
                 node_name=export.backend.node.name,
                 shutting_down=not export.user_owned,
             )
@@ -224,10 +242,10 @@ class Exports:
         ]
 
     async def stop_server(self, *, unbinds: bool = False) -> None:
-        """Let all exports go, then the server (``NbdServer.close``)."""
+        """Let all NBD exports go, then the server (``NbdServer.close``)."""
         server = self.server
         if server is None:
             raise ServerNotRunning
-        await self.close_all()
+        await self.close_all(NbdExport)
         self.server = None
         await server.close(unbinds=unbinds)

@@ -61,9 +61,14 @@ class BlockExportRemoveMode(QEnum):
 
 
 class BlockExportType(QEnum):
-    """How a node is exported."""
+    """How a node is exported.
+
+    @nbd: to NBD clients
+    @fuse: as a file, to all programs
+    """
 
     NBD = "nbd"
+    FUSE = "fuse"
 
 
 class BlockExportOptions(Struct):
@@ -95,6 +100,32 @@ class BlockExportOptionsNbd(BlockExportOptions, BlockExportOptionsNbdBase, tag="
 
     bitmaps: Annotated[list[BlockDirtyBitmapToExport] | None, Since("5.2")] = None
     allocation_depth: Annotated[bool | None, Since("5.2")] = None
+
+
+class FuseExportAllowOther(QEnum):
+    """Whether users other than the one who mounted it may see what is mounted.
+
+    @off: no
+    @on: yes
+    @auto: yes if that is possible
+    """
+
+    OFF = "off"
+    ON = "on"
+    AUTO = "auto"
+
+
+class BlockExportOptionsFuse(BlockExportOptions, tag="fuse", since="6.0"):
+    """An export as a file.
+
+    @mountpoint: the file that it covers
+    @growable: whether a write beyond the end makes the node longer
+    @allow-other: whether other users may see it, by default if that is possible
+    """
+
+    mountpoint: str
+    growable: bool | None = None
+    allow_other: Annotated[FuseExportAllowOther | None, Since("6.1")] = None
 
 
 AnyExportOptions = Annotated[BlockExportOptions, EXPORT]
