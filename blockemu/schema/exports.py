@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from blockemu.qmp_server.dispatch import Event
-from blockemu.qmp_server.qapi import U32, QEnum, Since, Struct, Union
+from blockemu.qmp_server.qapi import U32, QEnum, Since, Struct, Union, values
 from blockemu.schema.bitmaps import BlockDirtyBitmapToExport
 from blockemu.schema.sockets import AnySocketAddress
 
@@ -60,6 +60,7 @@ class BlockExportRemoveMode(QEnum):
     HARD = "hard"
 
 
+@values(since={"fuse": "6.0"})
 class BlockExportType(QEnum):
     """How a node is exported.
 
