@@ -101,6 +101,7 @@ class Blklogwrites(Filter[BlockdevOptionsBlklogwrites]):
     """Does each write and then logs it; ``_sector`` is where the next entry goes."""
 
     Options = BlockdevOptionsBlklogwrites
+    unmaps_zeroes = False
     can_reopen = False
     size_options = frozenset({"log-sector-size"})
     file: Edge

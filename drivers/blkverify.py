@@ -39,6 +39,7 @@ class Blkverify(Filter[BlockdevOptionsBlkverify]):
     """Does all to both children, and ends the program when they differ."""
 
     Options = BlockdevOptionsBlkverify
+    unmaps_zeroes = False
     is_protocol: ClassVar[bool] = True
     child_name = "raw"
     protocols = ("blkverify",)

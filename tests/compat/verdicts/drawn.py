@@ -57,6 +57,18 @@ GROUPS = [
         files=prepare,
     ),
     Group(
+        "drawn-mirrors",
+        r"""
++ blockdev-add {"driver": "null-co", "node-name": "n", "size": 1048576}
++ blockdev-add {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": "a.qcow2"}}
++ blockdev-add {"driver": "blklogwrites", "node-name": "l", "discard": "unmap", "file": {"driver": "file", "filename": "a.raw"}, "log": "n"}
++ blockdev-mirror {"job-id": "j", "device": "q", "target": "l", "sync": "full"}
+. wait j ready
++ query-jobs
+""",
+        files=prepare,
+    ),
+    Group(
         "drawn-new-children",
         r"""
 + blockdev-add {"driver": "null-co", "node-name": "a", "size": 1048576}
