@@ -357,6 +357,8 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
         """Return the bytes taken on the host, None if unknown."""
         if self.is_protocol:
             return None
+        if (filtered := self.filtered) is not None:
+            return filtered.node.allocated_size()  # not what else it has, such as a target
         storage = [edge for edge in self.children.values() if not edge.role & Role.COW]
         sizes = [edge.node.allocated_size() for edge in storage]
         return sum(s for s in sizes if s is not None) if all(s is not None for s in sizes) else None

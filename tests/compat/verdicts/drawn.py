@@ -57,6 +57,16 @@ GROUPS = [
         files=prepare,
     ),
     Group(
+        "drawn-sizes",
+        r"""
++ blockdev-add {"driver": "file", "node-name": "f", "filename": "a.raw"}
++ blockdev-add {"driver": "blkverify", "node-name": "v", "test": {"driver": "null-co", "size": 1048576}, "raw": {"driver": "null-co", "size": 1048576}}
++ blockdev-add {"driver": "copy-before-write", "node-name": "c", "file": "f", "target": "v"}
++ query-named-block-nodes
+""",
+        files=prepare,
+    ),
+    Group(
         "drawn-mirrors",
         r"""
 + blockdev-add {"driver": "null-co", "node-name": "n", "size": 1048576}
