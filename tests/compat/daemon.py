@@ -300,13 +300,18 @@ class NbdGuest(Daemon):
 
     _listening = False
 
+    def listen(self) -> str:
+        """Have the program listen for guests, if it does not yet; return where."""
+        path = str(self.folder / "guest.sock")
+        if not self._listening:
+            self("nbd-server-start", {"addr": {"type": "unix", "data": {"path": path}}})
+            self._listening = True
+        return path
+
     def guest(self, node: str, *commands: str) -> str:
         recording, self.recording = self.recording, False
-        path = str(self.folder / "guest.sock")
         try:
-            if not self._listening:
-                self("nbd-server-start", {"addr": {"type": "unix", "data": {"path": path}}})
-                self._listening = True
+            path = self.listen()
             reads = all(command.startswith("read ") for command in commands)
             options = {"id": "guest", "node-name": node, "name": "g", "writable": not reads}
             self("block-export-add", {"type": "nbd"} | options)
