@@ -29,6 +29,14 @@ ALONE: Final = _words(
     version win2k-hack xen-attach xen-domid-restrict
     """
 )
+LOOKED_AT: Final = _words(  # that do nothing (``checked_options``)
+    """
+    acpitable audio audiodev dfilter display fw_cfg g icount msg net nic numa old-param overcommit
+    prom-env rotate rtc runas sandbox seed semihosting semihosting-config smbios trace usbdevice
+    xen-attach xen-domid xen-domid-restrict
+    """
+)
+LOOKED_AT_LATER: Final = _words("D chroot d mem-path rtc vga")
 OURS: Final = {"log-level": True, "log-format": True, "no-plan": False, "self-check": False}
 
 

@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING, Final
 
 from blockemu.errors import QmpError
+from blockemu.machine.device_errors import Expects
 from blockemu.machine.machine_options import TAKEN, MachineOptions, Warn
 from blockemu.machine.models import DEFAULT, Model, model
+from blockemu.objects.qom import NoSuchProperty
+from blockemu.optlist import parse_any
 
 if TYPE_CHECKING:
     from blockemu.machine.preparing import Prepared
@@ -17,6 +20,30 @@ class BadAccelerator(QmpError):
     """No such accelerator."""
 
     template = "invalid accelerator {}"
+
+
+class BadThreads(QmpError):
+    """(setting)."""
+
+    template = "Invalid 'thread' setting {}"
+
+
+_TCG: Final = {"thread": "string", "tb-size": "uint32", "split-wx": "bool"}
+
+
+def _check_tcg(text: str) -> None:
+    """Refuse what the accelerator that translates code would not take.  Raises QmpError."""
+    from blockemu.machine.property_values import parse_value  # start-up: few say so much
+
+    for name, value in parse_any(text, lambda _: None).items():
+        if name not in _TCG:
+            raise NoSuchProperty("tcg-accel", name)
+        try:
+            parse_value("tcg-accel", name, _TCG[name], value)
+        except Expects as e:
+            raise Expects(name, "uint64") from e
+        if name == "thread" and value not in ("single", "multi"):
+            raise BadThreads(value)
 
 
 class MachineChoice:
@@ -46,9 +73,12 @@ class MachineChoice:
             self._options.take(name, value, warn)
 
     def _take_accelerator(self, value: str) -> None:
-        name = value.split(",")[0].removeprefix("accel=")
+        head, _, more = value.partition(",")
+        name = head.removeprefix("accel=")
         if name not in _ACCELERATORS:
             raise BadAccelerator(name)
+        if name == "tcg" and more:
+            _check_tcg(more)
         self.stepped |= name == "qtest"
         self._accelerated |= name not in ("qtest", "tcg")
 

@@ -131,7 +131,8 @@ def _of_drive(value: str) -> Answer | None:
 
 
 def _of_log(value: str) -> Answer | None:
-    return Answer(LOG_ITEMS, status=1) if _asks(value) else None
+    known = all(item in ITEMS or item.startswith("trace:") for item in value.split(","))
+    return None if known else Answer(LOG_ITEMS, status=1)
 
 
 def _of_card(value: str) -> Answer | None:

@@ -17,7 +17,8 @@ PROGRAM = "blockemu-qemu"
 def _answer_questions(options: list[Option], name: str) -> None:
     """Print the list that is asked for, if one is, and leave."""
     for option in options:
-        if "help" not in option.value and "?" not in option.value:
+        asks = "help" in option.value or "?" in option.value
+        if not asks and option.name != "d":  # which tells what there is if it is wrong
             continue
         from blockemu.machine.questions import answer  # start-up
 

@@ -15,11 +15,12 @@ from blockemu.arguments import Option
 from blockemu.chardev_options import OPTIONS, make_chardev
 from blockemu.chardevs import Chardev
 from blockemu.errors import MissingParameter, QmpError
-from blockemu.machine.characters import NoCharDriver, parse_character
+from blockemu.machine.argv import LOOKED_AT, LOOKED_AT_LATER
+from blockemu.machine.characters import NoCharDriver, check_port, parse_character
 from blockemu.machine.choosing import CHOOSING, MachineChoice
 from blockemu.machine.identity import IDENTIFYING, Identity
 from blockemu.machine.models import stream_name
-from blockemu.optlist import is_on, number, parse_any, parse_options
+from blockemu.optlist import is_on, parse_any, parse_options
 from blockemu.programs.arrival import CannotCome, NotRestored, prepare, restore, wait_for
 from blockemu.programs.process import Background, PidFile, on_signal
 from blockemu.programs.startup import Done, Refused, Settings, Startup
@@ -58,24 +59,6 @@ class DuplicateId(QmpError):
     """The id was given before: (id, kind)."""
 
     template = "Duplicate ID '{}' for {}"
-
-
-class NoFdNumber(QmpError):
-    """(option)."""
-
-    template = "{} option is required and must be non-negative"
-
-
-class StandardFd(QmpError):
-    """A descriptor that the program itself uses."""
-
-    template = "fd cannot be a standard I/O stream"
-
-
-class InvalidFd(QmpError):
-    """A descriptor that nobody passed."""
-
-    template = "fd is not valid or already in use"
 
 
 class MachineStartup(Startup):
@@ -118,6 +101,7 @@ class MachineStartup(Startup):
         try:
             self._look_through(self._CHECKS)
             self._try(lambda startup, _: startup._choice.settle(), "")
+            self._look_through(self._LATER)
             self._look_through(self._CHARDEVS)
             from blockemu.host.loop import run  # start-up: after the greeting
 
@@ -166,6 +150,19 @@ class MachineStartup(Startup):
     def _choose(self, value: str) -> None:
         self._choice.take(self._given, value, self._warn)
 
+    def _look_at(self, value: str) -> None:
+        if value != "none" or self._given.startswith("audio"):
+            from blockemu.machine.checked_options import AT_ONCE  # start-up: few give any
+
+            AT_ONCE[self._given](value, self._warn)
+
+    def _look_at_later(self, value: str) -> None:
+        self._where = ""
+        if value != "none":
+            from blockemu.machine.checked_options import LATER  # start-up: few give any
+
+            LATER[self._given](value, self._warn)
+
     def _check_id(self, value: str, kind: str) -> None:
         name = parse_any(value, self._warn).get("id")
         if name is None:
@@ -206,6 +203,7 @@ class MachineStartup(Startup):
         self._globals.append(parse_global(value, self._warn))
 
     _CHECKS: ClassVar[Mapping[str, "Callable[[MachineStartup, str], None]"]] = {
+        **dict.fromkeys(LOOKED_AT, _look_at),
         **dict.fromkeys(CHOOSING, _choose),
         "drive": _check_drive,
         "device": _check_device,
@@ -217,6 +215,10 @@ class MachineStartup(Startup):
         "loadvm": _restore,
         "snapshot": _make_temporary,
     }
+
+    _LATER: ClassVar[Mapping[str, "Callable[[MachineStartup, str], None]"]] = dict.fromkeys(
+        LOOKED_AT_LATER, _look_at_later
+    )
 
     # Chardevs and monitors
 
@@ -247,8 +249,12 @@ class MachineStartup(Startup):
             self._humans.append(self._character(value))
 
     def _add_serial(self, value: str) -> None:
+        check_port("serial", value, self._chardevs, self._tell)
         if value.startswith("mon:"):
             self._humans.append(self._character(value[4:]))
+
+    def _check_parallel(self, value: str) -> None:
+        check_port("parallel", value, self._chardevs, self._tell)
 
     def _character(self, value: str) -> Chardev:
         if value.startswith("chardev:"):
@@ -282,6 +288,7 @@ class MachineStartup(Startup):
         "monitor": _add_compat_monitor,
         "mon": _add_mon,
         "serial": _add_serial,
+        "parallel": _check_parallel,
         "qtest": _add_qtest,
         "qtest-log": _log_qtest,
     }
@@ -289,21 +296,9 @@ class MachineStartup(Startup):
     # What needs the emulator
 
     async def _add_fd(self, daemon: "Daemon", value: str) -> None:
-        options = parse_options(
-            value, "", {"fd": "number", "set": "number", "opaque": "string"}, self._warn
-        )
-        fd, set_ = (number(options.get(key, "-1")) for key in ("fd", "set"))
-        if fd is None or fd < 0:
-            raise NoFdNumber("fd")
-        if fd <= 2:
-            raise StandardFd
-        try:
-            copy = os.dup(fd)
-        except OSError as e:
-            raise InvalidFd from e
-        if set_ is None or set_ < 0:
-            raise NoFdNumber("set")
-        daemon.emu.fdsets.add(copy, set_, options.get("opaque"))
+        from blockemu.programs.fd_option import add_fd
+
+        add_fd(daemon.emu, value, self._warn)
 
     async def _add_network(self, daemon: "Daemon", value: str) -> None:
         from blockemu.machine.networks import parse_netdev
