@@ -12,6 +12,7 @@ from typing import Final
 
 from blockemu.errors import QmpError
 from blockemu.optlist import is_on, number, parse_any, parse_options
+from blockemu.qmp_server.keyval import parse_keyval
 
 Warn = Callable[[str], None]
 Check = Callable[[str, Warn], None]
@@ -271,7 +272,7 @@ def _card(value: str, warn: Warn) -> None:
 def _audiodev(value: str, warn: Warn) -> None:
     if value.startswith("{"):
         return
-    options = parse_any(value, lambda _: None, "driver")
+    options, _ = parse_keyval(value, "driver", help_ok=True)
     if options.get("driver") not in _AUDIO:
         raise Wrong(f"Parameter 'driver' does not accept value '{options.get('driver')}'")
     if "id" not in options:
@@ -282,7 +283,7 @@ def _audiodev(value: str, warn: Warn) -> None:
 
 
 def _audio(value: str, warn: Warn) -> None:
-    if "model" not in parse_any(value, lambda _: None, "driver"):
+    if "model" not in parse_keyval(value, "driver", help_ok=True)[0]:
         raise Wrong("Parameter 'model' is missing")
 
 
