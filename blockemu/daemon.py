@@ -96,7 +96,7 @@ class Daemon:
         self._named_fds: list[dict[str, int]] = []
         self._clients = 0
         self.die: Callable[[int], None] | None = None  # ends the whole program at once
-        self.loaded: Callable[[], None] | None = None  # hears that the commands are there
+        self.loaded: Callable[[], None] | None = None  # hears of commands that were imported
         self._emu: Emulator | None = None
         self._hub: EventHub | None = None
         self._registry: Registry | None = None
@@ -156,13 +156,15 @@ class Daemon:
         if self._registry is None:
             from blockemu.commands import load  # start-up
 
-            self._registry = load()
+            self._registry = load(self._imported)
             if self.log.enabled("debug"):
                 _log_commands(self._registry, self.log)
             assert self.emu  # whoever asks is about to run a command
-            if self.loaded is not None:
-                self.loaded()
         return self._registry
+
+    def _imported(self) -> None:
+        if self.loaded is not None:
+            self.loaded()
 
     @property
     def stopping(self) -> bool:

@@ -219,19 +219,30 @@ def command(
 
 
 class Registry:
-    """The commands and events of a server, in order of registration."""
+    """The commands and events of a server, in order of registration.
 
-    def __init__(self, items: Iterable[Command] = ()) -> None:
+    They may come late: ``import_family`` imports the module of a command that is not registered yet
+    (None: it is in none), ``import_rest`` all modules, in order.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Command] = (),
+        *,
+        import_family: Callable[[str], ModuleType | None] = lambda name: None,
+        import_rest: Callable[[], Iterable[ModuleType]] | None = None,
+    ) -> None:
         self._commands: dict[str, Command] = {}
         self._events: dict[str, type[Event]] = {}
-        self._known: dict[Profile, dict[str, Command]] = {}
+        self._found: dict[Profile, dict[str, Command]] = {}
+        self._import_family = import_family
+        self._import_rest = import_rest
         self.complete: Callable[[], object] = lambda: None  # imports cases of unions that are late
         for item in items:
             self.add(item)
 
     def add(self, item: Command | type[Event]) -> None:
         """Register a command or an event."""
-        self._known.clear()
         if isinstance(item, Command):
             self._commands[item.name] = item
         else:
@@ -245,29 +256,45 @@ class Registry:
             ):
                 self.add(item)
 
-    def known(self, profile: Profile = ALL) -> dict[str, Command]:
-        """Return the commands of a profile by name."""
-        known = self._known.get(profile)
-        if known is None:
-            known = self._known[profile] = {
-                name: item for name, item in self._commands.items() if profile.knows(item.life)
-            }
-        return known
-
     def get(self, name: str, profile: Profile = ALL) -> Command | None:
         """Return the command called ``name``, None if the profile has none."""
-        return self.known(profile).get(name)
+        found = self._found.setdefault(profile, {})
+        return found.get(name) or self._find(name, profile, found)
+
+    def _find(self, name: str, profile: Profile, found: dict[str, Command]) -> Command | None:
+        if name not in self._commands and (module := self._import_family(name)) is not None:
+            self.collect(module)
+        command = self._commands.get(name)
+        if command is None or not profile.knows(command.life):
+            return None
+        found[name] = command
+        return command
+
+    def known(self, profile: Profile = ALL) -> list[Command]:
+        """Return the commands of a profile."""
+        return [command for command in self if profile.knows(command.life)]
 
     def names(self, profile: Profile = ALL) -> list[str]:
         """Return the names of all commands."""
-        return list(self.known(profile))
+        return [command.name for command in self.known(profile)]
 
     def __iter__(self) -> Iterator[Command]:
+        self._load()
         return iter(self._commands.values())
 
     def events(self, profile: Profile = ALL) -> list[type[Event]]:
         """Return the events of a profile."""
+        self._load()
         return [event for event in self._events.values() if profile.knows(event.life)]
+
+    def _load(self) -> None:
+        """Import what is not there yet; what is, takes its place in the order."""
+        if self._import_rest is None:
+            return
+        self._commands.clear()
+        for module in self._import_rest():
+            self.collect(module)
+        self._import_rest = None
 
 
 __all__ = ["Command", "Event", "InvalidInput", "Registry", "command"]

@@ -52,7 +52,7 @@ class Introspection:
     def add(self, registry: Registry) -> None:
         """Add the commands and events of a registry."""
         registry.complete()
-        for command in registry.known(self.profile).values():
+        for command in registry.known(self.profile):
             if not self.profile.hides(command.life):
                 self.command(command)
         for event in registry.events(self.profile):

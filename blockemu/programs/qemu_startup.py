@@ -379,7 +379,7 @@ class MachineStartup(Startup):
         )
         daemon.program = self._name
         daemon.die = os._exit
-        daemon.loaded = gc.freeze  # what comes with the first command stays as well
+        daemon.loaded = gc.freeze  # what comes with commands stays as well
         self._identity.give_to(daemon.emu.machine, self._choice.model)
         daemon.emu.devices.globals.rows = self._globals
         daemon.emu.objects.of_machine = True

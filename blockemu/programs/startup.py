@@ -257,7 +257,7 @@ class Startup:
         )
         daemon.program = PROGRAM
         daemon.die = os._exit
-        daemon.loaded = gc.freeze  # what comes with the first command stays as well
+        daemon.loaded = gc.freeze  # what comes with commands stays as well
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             on_signal(number, loop, daemon.shut_down, "host-signal")

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import blockemu
+from blockemu.commands import load
+from blockemu.commands.families import FAMILIES
 from blockemu.daemon import Daemon
+from blockemu.qmp_server import control
 
 RUN = """
 import atexit, json, sys
@@ -154,10 +157,53 @@ def test_a_monitor_imports_the_drivers_that_clients_name(tmp_path: Path) -> None
     assert {"blkdebug", "nbd", "qcow2", "quorum", "unbuilt"} <= drivers(SCHEMA)
 
 
-async def test_who_waits_for_the_commands_hears_of_them_once() -> None:
+async def test_who_waits_for_commands_hears_of_each_family_that_comes() -> None:
     daemon, heard = Daemon(), []
     daemon.loaded = lambda: heard.append("loaded")
+    assert daemon.registry.get("no-such-command") is None
     assert not heard
-    assert daemon.registry is daemon.registry
+    assert daemon.registry.get("xen-save-devices-state") is not None
+    assert heard == ["loaded"]
+    assert daemon.registry.get("xen-save-devices-state") is not None
     assert heard == ["loaded"]
     await daemon.close()
+
+
+def test_the_table_of_families_says_what_they_have() -> None:
+    said = {name: family for family, names in FAMILIES.items() for name in names.split()}
+    assert len(said) == sum(len(names.split()) for names in FAMILIES.values())
+    commands = [each for each in load() if each.function.__module__ != control.__name__]
+    assert said == {
+        each.name: each.function.__module__.removeprefix("blockemu.commands.") for each in commands
+    }
+
+
+EACH_FIRST = """
+import os, sys
+from importlib import import_module
+from blockemu.programs import cli
+from blockemu.daemon import Daemon
+for family in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        import_module(f"blockemu.commands.{family}")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, family
+"""
+
+
+def test_each_family_can_be_the_first() -> None:
+    done = subprocess.run([sys.executable, "-c", EACH_FIRST, *FAMILIES], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_command_imports_its_family_alone(tmp_path: Path) -> None:
+    def families(commands: bytes) -> set[str]:
+        names = loaded(tmp_path, "__main__", "--qmp", "stdio", stdin=QMP % commands)
+        return of_package(names, "commands") & FAMILIES.keys()
+
+    of_quit = families(b"")
+    assert of_quit < FAMILIES.keys()
+    assert families(b'{"execute": "no-such-command"}\n') == of_quit
+    assert families(b'{"execute": "query-jobs"}\n') == of_quit | {"jobs"}
+    assert families(SCHEMA) == FAMILIES.keys()
