@@ -160,7 +160,7 @@ class Snapshots:
         l1[: snapshot.l1_size] = await self._l1(snapshot) & ~_COPIED
         await self._share(l1)
         try:
-            await self.writeback.flush()
+            await self.writeback.flush(accurate=True)
             guarded = frozenset({"active L1 table"})
             await image.check_overlap(mapping.l1_offset, len(l1) * 8, guarded)
             await image.file.pwrite(mapping.l1_offset, l1.byteswap().tobytes())
@@ -173,7 +173,7 @@ class Snapshots:
         image.node.changed()
         await self._unshare(old)
         await self._set_flags()
-        await self.writeback.flush()
+        await self.writeback.flush(accurate=True)
 
     async def delete(self, snapshot: Snapshot) -> None:
         """Let a snapshot go.
@@ -201,7 +201,7 @@ class Snapshots:
         await self.writeback.settle_all()
         try:
             await self._set_flags()
-            await self.writeback.flush()
+            await self.writeback.flush(accurate=True)
         except OSError as e:
             raise _step("Failed to update snapshot status in disk", e) from e
 
@@ -242,7 +242,7 @@ class Snapshots:
             raise _error(errno.EFBIG) from e
         place = await self._allocate(len(data))
         try:
-            await self.writeback.flush()
+            await self.writeback.flush(accurate=True)
             await image.check_overlap(place, len(data), frozenset())
             if data:
                 await image.file.pwrite(place, data)
@@ -364,7 +364,7 @@ class Snapshots:
                 entries[at[wrong]] ^= _COPIED
                 mapping.dirty.add(index)
                 if mapping.crowded():
-                    await self.writeback.flush()
+                    await self.writeback.flush(accurate=True)
 
     async def _allocate(self, length: int) -> int:
         """Take clusters in a row for a table; return where they are, 0 if none are needed."""

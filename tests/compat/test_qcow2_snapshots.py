@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compat.daemon import Blockemu, Daemon, StorageDaemon
 from compat.qcow2_images import Op, carry_out, check, create, guest, qemu_io, run
 
 from blockemu import snapshots
@@ -196,3 +197,33 @@ async def test_what_is_not_there_is_refused_in_qemus_words(tmp_path, program):
             await snapshots.delete(node, None, "absent")
         with pytest.raises(QmpError, match=r"^Device is not readonly$"):
             await snapshots.load_tmp(node, "absent")
+
+
+def dirty_flags(daemon: Daemon) -> list[bool]:
+    """Return whether an image with lazy refcounts is dirty as snapshots come and go."""
+    file = {"driver": "file", "filename": "lazy.qcow2"}
+    create(daemon.folder / "lazy.qcow2", "lazy_refcounts=on")
+    daemon("blockdev-add", {"driver": "qcow2", "node-name": "disk", "file": file})
+    flags = []
+
+    def look() -> None:
+        (disk,) = (n for n in daemon("query-named-block-nodes") if n["node-name"] == "disk")
+        flags.append(disk["image"]["dirty-flag"])
+
+    for name in ("one", "two"):
+        daemon("blockdev-snapshot-internal-sync", device="disk", name=name)
+        look()
+    daemon("blockdev-snapshot-delete-internal-sync", device="disk", name="one")
+    look()
+    return flags
+
+
+def test_a_snapshot_leaves_no_refcounts_for_later(tmp_path, program):
+    program("qemu-storage-daemon")
+    told = []
+    for kind in (StorageDaemon, Blockemu):
+        folder = tmp_path / kind.__name__
+        folder.mkdir()
+        with kind(folder) as daemon:
+            told.append(dirty_flags(daemon))
+    assert told[0] == told[1] == [False, False, False]
