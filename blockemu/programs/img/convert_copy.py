@@ -172,7 +172,8 @@ class Copier:
         if planned and self._can_place and not settings.salvage:
             # One thread writes at a time, and there is no need to wait for anything else.
             count, most = min(count, len(os.sched_getaffinity(0)) + 1), max(most, TOGETHER)
-        loads = _in_rows(chunks, most)
+        # What may not be readable goes chunk by chunk, as in QEMU: the user is told in that order.
+        loads = _in_rows(chunks, 0 if settings.salvage else most)
         await asyncio.gather(*(self._work(loads, new_buffer(most)) for _ in range(count)))
         if self._turns.failed:
             raise Failure
