@@ -68,13 +68,3 @@ def test_it_is_refused_and_leaves_nothing_behind(daemon: Blockemu, name: str) ->
 def test_doing_nothing_succeeds(daemon: Blockemu, name: str) -> None:
     command, arguments = HARMLESS[name]
     assert daemon.execute(command, arguments) == {"return": {}}
-
-
-def test_a_refused_enable_leaves_a_busy_bitmap_recording(daemon: Blockemu) -> None:
-    """Where QEMU does not die it disables the bitmap, and the writes that follow are lost."""
-    remove = {"type": "block-dirty-bitmap-remove", "data": {"node": "n", "name": "b"}}
-    enable = {"type": ENABLE, "data": {"node": "n", "name": "b"}}
-    answer = daemon.execute("transaction", {"actions": [remove, enable]})
-    assert "currently in use" in answer["error"]["desc"]
-    (node,) = daemon("query-named-block-nodes", flat=True)
-    assert [bitmap["recording"] for bitmap in node["dirty-bitmaps"]] == [True]
