@@ -2,13 +2,13 @@
 
 import asyncio
 import errno
-import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from blockemu.edge import Edge
 from blockemu.node import Flags, Node, Write
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role
 from blockemu.records import replace
 from blockemu.route import NO_ROUTE, Route
@@ -167,11 +167,11 @@ class Backend(Edge):
     def check(self, offset: int, length: int) -> None:
         """Raise EIO for a request out of bounds; a file may have grown unannounced."""
         if self.inserted is None or self.tray_open:
-            raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
+            raise os_error(errno.ENOMEDIUM)
         if self.allow_beyond_end:
             return
         if offset < 0 or (offset + length > self.length and offset + length > self.fresh_length()):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
 
     # With waiting
 

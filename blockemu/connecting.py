@@ -16,6 +16,7 @@ from blockemu.errors import QmpError
 from blockemu.host import sockets
 from blockemu.host.pool import Pool
 from blockemu.host.streams import ready
+from blockemu.os_errors import os_error
 from blockemu.schema.sockets import (
     InetSocketAddress,
     SocketAddress,
@@ -168,7 +169,7 @@ async def _established(sock: socket.socket, where: Any) -> None:
         await ready(sock, loop.add_writer, loop.remove_writer)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
-        raise OSError(code, os.strerror(code))
+        raise os_error(code)
 
 
 def _reason(e: OSError) -> str:

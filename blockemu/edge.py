@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from blockemu.errors import BeyondMaximum, CannotResize, ReadOnlyImage
 from blockemu.extents import Extents
 from blockemu.node import DebugEvent, Node, Write
+from blockemu.os_errors import os_error
 from blockemu.padding import read_ends
 from blockemu.perm import Perm, Role
 from blockemu.records import replace
@@ -226,7 +227,7 @@ class Edge:
         try:
             await self.node.pwrite_compressed(offset, view)
         except NotImplementedError:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+            raise os_error(errno.ENOTSUP) from None
 
     async def write_zeroes(self, offset: int, length: int, flags: int = 0) -> None:
         """Make a range read as zeroes, by writing them if the driver cannot.
@@ -267,7 +268,7 @@ class Edge:
                     if isinstance(e, OSError) and e.errno != errno.ENOTSUP:
                         raise
                     if flags & Write.NO_FALLBACK:
-                        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+                        raise os_error(errno.ENOTSUP) from None
                     await self._write_zero_bytes(start, size, flags & ~Write.MAY_UNMAP)
         finally:
             await self._done(request, flags)
@@ -415,7 +416,7 @@ class Edge:
             if serialising:
                 node.changed()  # no more plans
             if blocked and no_wait:
-                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+                raise os_error(errno.EBUSY)
             if blocked:
                 await node.tracker.turn(request)
             for root in list(node.roots()) if serialising else ():

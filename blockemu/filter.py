@@ -1,13 +1,13 @@
 """Filters: nodes that let requests through to one child."""
 
 import errno
-import os
 from typing import ClassVar, Generic, TypeVar
 
 from blockemu.blockdev_options import NodeOptions
 from blockemu.edge import Edge
 from blockemu.extents import ALLOCATED, ZERO, Extents
 from blockemu.kept_size import KeepsSize
+from blockemu.os_errors import os_error
 from blockemu.route import Placed, Ranges, Route
 
 O = TypeVar("O", bound=NodeOptions)  # noqa: E741
@@ -84,7 +84,7 @@ def shrink(edge: Edge, length: int) -> None:
     try:
         node.truncate_now(length)
     except NotImplementedError:
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+        raise os_error(errno.ENOTSUP) from None
     node.changed()
     for heard in node.on_resize:
         heard(edge.fresh_length())

@@ -1,9 +1,9 @@
 """Filters' edges: a filter keeps its size, so its child may have become shorter by itself."""
 
 import errno
-import os
 
 from blockemu.edge import Edge
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm
 from blockemu.requests import Request
 from blockemu.route import NO_ROUTE, Route
@@ -43,7 +43,7 @@ class FilteredEdge(Edge):
     def _check(self, end: int) -> None:
         """Refuse to write beyond the end: QEMU dies of an assertion there."""
         if Perm.RESIZE not in self.perm and self._beyond(end):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
 
     def _beyond(self, end: int) -> bool:
         return end > self.length and end > self.fresh_length()

@@ -5,7 +5,6 @@ reached only through its parents' edges (``blockemu.edge``), which check, align,
 """
 
 import errno
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, get_origin
@@ -14,6 +13,7 @@ from blockemu.blockdev_options import NodeOptions
 from blockemu.create_options import Creatable
 from blockemu.extents import ALLOCATED, DATA, Extents
 from blockemu.optlist import read_size
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.qmp_server.qapi import members
 from blockemu.records import record
@@ -446,7 +446,7 @@ class Node(Creatable, Snapshotting, ABC, Generic[O]):
 
     async def pwrite(self, offset: int, buf: memoryview, flags: int) -> None:
         """Write ``buf`` at ``offset``."""
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        raise os_error(errno.EACCES)
 
     async def pwrite_compressed(self, offset: int, buf: memoryview) -> None:
         """Write ``buf`` compressed; not split to ``limits``."""

@@ -43,6 +43,7 @@ from blockemu.opening_errors import (
     UnknownLength,
     UnsupportedOption,
 )
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role
 from blockemu.probing import Drivers
 from blockemu.qmp_server.order import in_order
@@ -326,7 +327,7 @@ class Opener:
             raise CouldNotOpen(_shown(node), os.strerror(e.errno or errno.EIO)) from e
         try:
             if node.length > MAX_LENGTH:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+                raise os_error(errno.EFBIG)
         except OSError as e:
             raise UnknownLength(os.strerror(e.errno or errno.EIO)) from e
         with Transaction() as transaction:

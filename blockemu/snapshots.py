@@ -10,6 +10,7 @@ from typing import Any
 from blockemu.errors import HostError, QmpError
 from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.node import Node
+from blockemu.os_errors import os_error
 from blockemu.perm import Role
 from blockemu.schema.images import SnapshotInfo
 
@@ -95,7 +96,7 @@ def listed(node: Node[Any]) -> list[Snapshot]:
     """
     at = keeper(node)
     if at is None:
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        raise os_error(errno.ENOTSUP)
     return at.snapshot_list()
 
 
@@ -122,7 +123,7 @@ async def create(node: Node[Any], wanted: Snapshot) -> Snapshot:
     """
     at = keeper(node)
     if at is None:
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        raise os_error(errno.ENOTSUP)
     return await at.snapshot_create(wanted)
 
 

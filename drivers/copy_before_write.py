@@ -22,6 +22,7 @@ from blockemu.extents import ALLOCATED, DATA, NOWHERE, ZERO, Extents
 from blockemu.filter import Filter
 from blockemu.find_bitmap import find_bitmap
 from blockemu.node import Node, Write
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import U32, QEnum, Since
 from blockemu.records import replace
@@ -173,7 +174,7 @@ class CopyBeforeWrite(Filter[CopyBeforeWriteOptions]):
         if not error:
             self._done.mark(start, min(end, self._done.length) - start)
         elif self._policy is OnCbwError.BREAK_GUEST_WRITE:
-            raise OSError(error, os.strerror(error))
+            raise os_error(error)
         else:
             self.snapshot_error = self.snapshot_error or error
         while (reader := self._reader(start, end)) is not None:

@@ -23,6 +23,7 @@ from blockemu.host.sysfile import DirectLeaf, FileLeaf
 from blockemu.host.unwatched import UNWATCHED, Watcher
 from blockemu.kept_size import KeepsSize
 from blockemu.node import Flags, Limits, Node, Write
+from blockemu.os_errors import os_error
 from blockemu.paths import strip_protocol
 from blockemu.perm import Perm
 from blockemu.qmp_server.qapi import Features, QEnum, Since, values
@@ -283,7 +284,7 @@ class HostFile(Node[BlockdevOptionsFile]):
         flushes fail, too.
         """
         if self._sync_error:
-            raise OSError(self._sync_error, os.strerror(self._sync_error))
+            raise os_error(self._sync_error)
         flushed = self.journal.flushing()
         try:
             if isinstance(self.leaf, FileLeaf) and self.leaf.memory:

@@ -20,6 +20,7 @@ from blockemu.images.luks.header import SECTOR, has_magic
 from blockemu.measuring import Measured
 from blockemu.node import Limits, Node
 from blockemu.optlist import size as read_size
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.qmp_server.qapi import InvalidInput, Since, Size, Struct, visit
 from blockemu.route import NO_ROUTE, Route
@@ -284,7 +285,7 @@ class Luks(Node[BlockdevOptionsLUKS]):
             return 0
         rest = self.file.fresh_length() - self.volume.header.payload_offset
         if rest < 0:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         return rest
 
     # Requests
@@ -302,7 +303,7 @@ class Luks(Node[BlockdevOptionsLUKS]):
         """Read and decrypt in place."""
         volume = self.volume
         if volume.encryption is None:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         await self.file.pread(self.payload_offset + offset, buf)
         await volume.encryption.decrypt(offset, buf)
 
@@ -310,7 +311,7 @@ class Luks(Node[BlockdevOptionsLUKS]):
         """Encrypt and write."""
         volume = self.volume
         if volume.encryption is None:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         data = await volume.encryption.encrypt(offset, buf)
         await self.file.pwrite(self.payload_offset + offset, data, flags)
 

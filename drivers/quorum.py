@@ -16,6 +16,7 @@ from blockemu.errors import InvalidParameterValue, QmpError
 from blockemu.extents import ALLOCATED, DATA, ZERO, Extents
 from blockemu.images.distinct import distinct
 from blockemu.node import Node, Write
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role
 from blockemu.qmp_server.qapi import QEnum, Since
 from blockemu.qmp_server.scalars import c_int
@@ -145,7 +146,7 @@ class Quorum(Node[BlockdevOptionsQuorum]):
     def length(self) -> int:
         """The size that all children had in the beginning; EIO if there was none."""
         if self._length < 0:
-            raise _error(errno.EIO)
+            raise os_error(errno.EIO)
         return self._length
 
     def strong_options(self) -> dict[str, Any]:
@@ -207,7 +208,7 @@ class Quorum(Node[BlockdevOptionsQuorum]):
                 self._report(QuorumOpType.READ, edge, offset, len(buf), error)
             else:
                 return
-        raise _error(error)
+        raise os_error(error)
 
     async def _read_by_vote(self, offset: int, buf: memoryview) -> None:
         """Read what at least ``threshold`` children agree on (quorum_vote)."""
@@ -229,7 +230,7 @@ class Quorum(Node[BlockdevOptionsQuorum]):
         winner, outvoted = _count(answers)
         if len(answers) - len(outvoted) < self.threshold:
             self._report_failure(offset, len(buf))
-            raise _error(errno.EIO)
+            raise os_error(errno.EIO)
         buf[:] = winner
         for edge in outvoted:
             self._report(QuorumOpType.READ, edge, offset, len(buf))
@@ -276,7 +277,7 @@ class Quorum(Node[BlockdevOptionsQuorum]):
                 failed[edge] = e.errno or errno.EIO
                 self._report(QuorumOpType.FLUSH, edge, 0, 0, failed[edge])
         if len(self.voters) - len(failed) < self.threshold:
-            raise _error(_most_frequent(failed.values()))
+            raise os_error(_most_frequent(failed.values()))
 
     async def block_status(self, offset: int, length: int) -> Extents:
         """Say zero where all children do, and data elsewhere (quorum_co_block_status)."""
@@ -315,7 +316,7 @@ class Quorum(Node[BlockdevOptionsQuorum]):
         await side_by_side(one(edge) for edge in voters)
         if len(voters) - len(failed) < self.threshold:
             self._report_failure(offset, length)
-            raise _error(_most_frequent(failed[edge] for edge in voters if edge in failed))
+            raise os_error(_most_frequent(failed[edge] for edge in voters if edge in failed))
         return failed
 
     # Events
@@ -339,10 +340,6 @@ class Quorum(Node[BlockdevOptionsQuorum]):
         self.services.emit(
             QuorumFailure(reference=self.title, sector_num=number, sectors_count=count)
         )
-
-
-def _error(code: int) -> OSError:
-    return OSError(code, os.strerror(code))
 
 
 def _sectors(offset: int, length: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from blockemu.filter import shrink
 from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
 from blockemu.optlist import SIZE_WANTED, size
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role, default_child_perm
 from blockemu.probing import probe
 from blockemu.records import replace
@@ -225,7 +226,7 @@ class Raw(Node[BlockdevOptionsRaw]):
     def _at(self, offset: int, length: int, code: int) -> int:
         """Return an offset in the file; raise ``code`` if the range leaves the window."""
         if self.size is not None and offset + length > self.size:
-            raise OSError(code, os.strerror(code))
+            raise os_error(code)
         return self.offset + offset
 
     async def pread(self, offset: int, buf: memoryview) -> None:

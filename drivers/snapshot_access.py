@@ -4,13 +4,13 @@ What image fleecing exports.  After block/snapshot-access.c and bdrv_co_preadv_s
 """
 
 import errno
-import os
 from typing import Annotated, Protocol, runtime_checkable
 
 from blockemu.blockdev_options import BlockdevRef, NodeOptions
 from blockemu.edge import Edge
 from blockemu.extents import Extents
 from blockemu.node import Node
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role
 
 
@@ -89,4 +89,4 @@ class SnapshotAccess(Node[SnapshotAccessOptions]):
 
 
 def _not_supported() -> OSError:
-    return OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    return os_error(errno.ENOTSUP)

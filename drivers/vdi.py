@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from blockemu.images import vdi
 from blockemu.images.vdi import BLOCK, DISCARDED, SECTOR, UNALLOCATED, Header
 from blockemu.node import Node
 from blockemu.optlist import is_on
+from blockemu.os_errors import os_error
 from blockemu.perm import Role
 from blockemu.qmp_server.qapi import Size
 from blockemu.records import replace
@@ -242,7 +242,7 @@ class Vdi(Node[BlockdevOptionsVdi]):
     async def check(self, fix: int) -> CheckResult:
         """Check the map (vdi_co_check); nothing can be repaired."""
         if fix:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            raise os_error(errno.ENOTSUP)
         blocks, result = self.header.blocks_in_image, CheckResult()
         entries = self.map[:blocks]
         used = np.flatnonzero(entries < DISCARDED)

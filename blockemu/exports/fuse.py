@@ -20,6 +20,8 @@ from blockemu.exports.base import Export
 from blockemu.exports.mounting import CannotMount, Tell, mount, unmount
 from blockemu.extents import DATA
 from blockemu.graph import Graph
+from blockemu.host.sysfile import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm
 from blockemu.permissions import try_set_perm
 from blockemu.schema.exports import (
@@ -30,7 +32,7 @@ from blockemu.schema.exports import (
 from blockemu.walk import extents_above
 
 LARGEST_READ: Final = 64 << 20
-_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 1, 2, 16  # of fallocate
+
 _WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 Pieces = list[bytes | memoryview]
 Do = Callable[["FuseExport", wire.Asked, memoryview], Awaitable[bytes | memoryview]]
@@ -174,7 +176,7 @@ class FuseExport(Export):
         return [wire.answer(asked.number, len(body)), body] if body else [wire.answer(asked.number)]
 
     async def _unknown(self, asked: wire.Asked, data: memoryview) -> bytes:
-        raise _error(errno.ENOSYS)
+        raise os_error(errno.ENOSYS)
 
     async def _init(self, asked: wire.Asked, data: memoryview) -> bytes:
         return wire.init(data)
@@ -183,7 +185,7 @@ class FuseExport(Export):
         return b""
 
     async def _lookup(self, asked: wire.Asked, data: memoryview) -> bytes:
-        raise _error(errno.ENOENT)
+        raise os_error(errno.ENOENT)
 
     async def _open(self, asked: wire.Asked, data: memoryview) -> bytes:
         return wire.opened()
@@ -211,12 +213,12 @@ class FuseExport(Export):
         wanted = wire.changes(data)
         known = wire.SIZE | wire.MODE | (wire.UID | wire.GID if self._others else 0)
         if wanted.which & ~known:
-            raise _error(errno.ENOTSUP)
+            raise os_error(errno.ENOTSUP)
         if wanted.which & wire.MODE:
             if not self._others and wanted.mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise _error(errno.EPERM)
+                raise os_error(errno.EPERM)
             if not self.writable and wanted.mode & _WRITABLE:
-                raise _error(errno.EROFS)
+                raise os_error(errno.EROFS)
         if wanted.which & wire.SIZE:
             self._check_writable()
             await self._truncate(wanted.size)
@@ -231,7 +233,7 @@ class FuseExport(Export):
     async def _read(self, asked: wire.Asked, data: memoryview) -> memoryview:
         offset, size = wire.extent(data)
         if size > LARGEST_READ:
-            raise _error(errno.EINVAL)
+            raise os_error(errno.EINVAL)
         size = max(min(size, self.backend.fresh_length() - offset), 0)
         buffer = new_buffer(size)
         await self.backend.pread(offset, buffer)
@@ -247,7 +249,7 @@ class FuseExport(Export):
             else:
                 size = length - offset
         if size < 0:
-            raise _error(errno.EIO)
+            raise os_error(errno.EIO)
         await self.backend.pwrite(offset, data[wire.WRITE_HEAD : wire.WRITE_HEAD + size])
         return wire.written(size)
 
@@ -259,39 +261,39 @@ class FuseExport(Export):
         mode, offset, length = wire.allocation(data)
         self._check_writable()
         end = self.backend.fresh_length()
-        if mode & _KEEP_SIZE:
+        if mode & KEEP_SIZE:
             length = min(length, end - offset)
             if length < 0:
-                raise _error(errno.EIO)
+                raise os_error(errno.EIO)
         if not mode:
             if offset < end:
-                raise _error(errno.EOPNOTSUPP)
+                raise os_error(errno.EOPNOTSUPP)
             if offset > end:
                 await self._truncate(offset)
             await self._truncate(offset + length, prealloc="falloc")
-        elif mode & _PUNCH_HOLE:
-            if not mode & _KEEP_SIZE:
-                raise _error(errno.EINVAL)
+        elif mode & PUNCH_HOLE:
+            if not mode & KEEP_SIZE:
+                raise os_error(errno.EINVAL)
             await self.backend.discard(offset, length)
-        elif mode & _ZERO_RANGE:
-            if not mode & _KEEP_SIZE and offset + length > end:
+        elif mode & ZERO_RANGE:
+            if not mode & KEEP_SIZE and offset + length > end:
                 await self._truncate(offset + length, zero=False)
             await self.backend.write_zeroes(offset, length)
         else:
-            raise _error(errno.EOPNOTSUPP)
+            raise os_error(errno.EOPNOTSUPP)
         return b""
 
     async def _lseek(self, asked: wire.Asked, data: memoryview) -> bytes:
         offset, whence = wire.seek(data)
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
-            raise _error(errno.EINVAL)
+            raise os_error(errno.EINVAL)
         length = self.backend.fresh_length()
         if offset < length:
             found = await self._find(offset, length - offset, data=whence == os.SEEK_DATA)
             if found is not None:
                 return wire.found(found)
         if offset > length or whence == os.SEEK_DATA:
-            raise _error(errno.ENXIO)
+            raise os_error(errno.ENXIO)
         return wire.found(length)
 
     async def _find(self, offset: int, length: int, *, data: bool) -> int | None:
@@ -311,7 +313,7 @@ class FuseExport(Export):
 
     def _check_writable(self) -> None:
         if not self.writable:
-            raise _error(errno.EACCES)
+            raise os_error(errno.EACCES)
 
     async def _truncate(self, size: int, *, prealloc: str = "off", zero: bool = True) -> None:
         await self.backend.enter()
@@ -336,7 +338,3 @@ class FuseExport(Export):
         wire.FALLOCATE: _fallocate,
         wire.LSEEK: _lseek,
     }
-
-
-def _error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from blockemu.os_errors import os_error
+
 DEVICE: Final = "/dev/fuse"
 HELPER: Final = "fusermount3"  # may mount for those who may not
 _NOSUID, _NODEV, _DETACH = 2, 4, 2
@@ -93,7 +95,7 @@ def _mount(path: str, options: str) -> None:
 def _call(name: str, *arguments: object) -> None:
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) < 0:
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise os_error(code)
 
 
 def _failed(tell: Tell, what: str, error: OSError) -> CannotMount:

@@ -18,9 +18,9 @@ from blockemu.host.sysfile import (
     ZERO_RANGE,
     discard_device,
     fallocate,
-    os_error,
     zero_device,
 )
+from blockemu.os_errors import os_error
 
 FIRST_BLOCK = 4096
 STEP = 1 << 20  # bytes of zeroes written at once

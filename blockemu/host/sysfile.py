@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 
 from blockemu.errors import QmpError
+from blockemu.os_errors import os_error
 from blockemu.route import Leaf
 
 KEEP_SIZE = 1
@@ -81,11 +82,6 @@ def discard_device(fd: int, offset: int, length: int) -> None:
 def zero_device(fd: int, offset: int, length: int) -> None:
     """Zero a range of a block device."""
     device_range(fd, _BLKZEROOUT, offset, length)
-
-
-def os_error(code: int) -> OSError:
-    """Return the error of an errno."""
-    return OSError(code, os.strerror(code))
 
 
 def device_is_read_only(fd: int) -> bool:

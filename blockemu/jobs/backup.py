@@ -6,7 +6,6 @@ rest in the background.  Both take their work from one bitmap.  After block/back
 
 import asyncio
 import errno
-import os
 from typing import TYPE_CHECKING, Any
 
 from blockemu.copying.block_copy import BlockCopy
@@ -18,6 +17,7 @@ from blockemu.graph import Graph
 from blockemu.jobs.block_job import MAIN_NODE, BlockJob
 from blockemu.jobs.group import Group
 from blockemu.node import Node, Write
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm
 from blockemu.records import record
 from blockemu.schema.backup import BitmapSyncMode, MirrorSyncMode
@@ -135,7 +135,7 @@ class BackupJob(BlockJob):
         while offset < self.copier.length:
             await self.pause_point()
             if self.is_cancelled:
-                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+                raise os_error(errno.ECANCELED)
             offset = await self.copier.reset_unallocated(offset)
         self.copier.skip_unallocated = False
 
@@ -152,7 +152,7 @@ class BackupJob(BlockJob):
             if self.is_cancelled or not (call.error or call.cancelled):
                 return
             if call.error and not call.cancelled and await self._give_up(call):
-                raise OSError(call.error, os.strerror(call.error))
+                raise os_error(call.error)
 
     def _begin(self, length: int) -> Call:
         settings = self.settings

@@ -33,6 +33,7 @@ from blockemu.jobs.block_job import MAIN_NODE, BlockJob
 from blockemu.jobs.chain_settings import AHEAD, STEP, ChainSettings
 from blockemu.jobs.tops import CommitTop, new_top
 from blockemu.node import Node
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role
 from blockemu.reopen import set_read_only, subtree
 from blockemu.schema.jobs import BlockErrorAction, JobType
@@ -216,7 +217,7 @@ async def drop_intermediate(
     """
     graph = emu.graph
     if not in_chain(top, base):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise os_error(errno.EIO)
     top.holds += 1
     async with drained(*subtree(top)):
         explicit = skip_implicit(top)
@@ -232,7 +233,7 @@ async def drop_intermediate(
                     await _change_link(emu, parent, backing_file, base.driver)
         except QmpError as e:
             emu.warn(str(e))
-            raise OSError(errno.EIO, os.strerror(errno.EIO)) from e
+            raise os_error(errno.EIO) from e
         if inherits:
             base.inherits_from = explicit.inherits_from
     top.holds -= 1

@@ -18,6 +18,7 @@ from blockemu.jobs.chain_settings import AHEAD
 from blockemu.jobs.commit import copy_range
 from blockemu.jobs.tops import CommitTop, new_top
 from blockemu.node import Node
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm
 from blockemu.reopen import set_read_only
 from blockemu.walk import status_above
@@ -47,19 +48,19 @@ async def commit_now(emu: "Emulator", node: Node[Any], tell: Callable[[str], Non
     """
     graph = emu.graph
     if node.backing is None or node.is_filter:
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        raise os_error(errno.ENOTSUP)
     base = node.backing.node
     try:
         graph.check_unblocked(node, "commit-source")
         graph.check_unblocked(base, "commit-target")
     except QmpError as e:
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY)) from e
+        raise os_error(errno.EBUSY) from e
     read_only = base.flags.read_only
     if read_only:
         try:
             await set_read_only(graph, base, False)
         except (QmpError, OSError) as e:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES)) from e
+            raise os_error(errno.EACCES) from e
     base.holds += 1
     try:
         await _commit(emu, node, base)

@@ -5,7 +5,6 @@ After mirror_run and mirror_exit_common, block/mirror.c.
 
 import asyncio
 import errno
-import os
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from blockemu.jobs.job import CannotComplete, JobFailed
 from blockemu.jobs.mirror_copy import MirrorCopy, mark_allocated, unmaps_zeroes
 from blockemu.jobs.tops import MirrorTop
 from blockemu.node import Blocker, Node
+from blockemu.os_errors import os_error
 from blockemu.permissions import refresh
 from blockemu.records import record
 from blockemu.reopen import set_read_only
@@ -148,7 +148,7 @@ class MirrorJob(BlockJob):
         while await self._step():
             pass
         if copy.error:
-            raise OSError(copy.error, os.strerror(copy.error))
+            raise os_error(copy.error)
 
     async def _check_sizes(self) -> None:
         length, other = self.source.length, self.target.fresh_length()
@@ -321,7 +321,7 @@ class MirrorJob(BlockJob):
             await graph.release(node)
         await graph.release(target)
         if error:
-            raise OSError(error, os.strerror(error))
+            raise os_error(error)
 
     async def _settle_backing(self, source: Node[Any], target: Node[Any]) -> int:
         """Give the target the backing file that was promised; return an errno, 0 if all is well."""

@@ -1,7 +1,6 @@
 """The stream job: copies from the backing chain into the image on top.  After block/stream.c."""
 
 import errno
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +19,7 @@ from blockemu.errors import QmpError
 from blockemu.jobs.block_job import MAIN_NODE, BlockJob
 from blockemu.jobs.chain_settings import AHEAD, STEP, ChainSettings
 from blockemu.node import Node
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm
 from blockemu.reopen import set_read_only, subtree
 from blockemu.schema.jobs import BlockErrorAction, JobType
@@ -108,7 +108,7 @@ class StreamJob(BlockJob):
             delay = self.limit.delay(size) if copy else 0
             offset += size
         if error:
-            raise OSError(error, os.strerror(error))
+            raise os_error(error)
 
     async def _look(self, image: Node[Any], offset: int, length: int) -> tuple[bool, int]:
         """Return whether anything is to be fetched there, and how much is alike."""
@@ -164,12 +164,12 @@ class StreamJob(BlockJob):
         try:
             await image.change_backing_file(name, fmt)
         except NotImplementedError:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+            raise os_error(errno.ENOTSUP) from None
         finally:
             if failed is not None:
                 self.emu.warn(str(failed))
         if failed is not None:
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            raise os_error(errno.EPERM)
 
     async def clean(self) -> None:
         """Let go but of the nodes; make the image read-only again if it was."""

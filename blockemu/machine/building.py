@@ -1,7 +1,6 @@
 """A machine's buses, and the devices that its drives get without being asked for."""
 
 import errno
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from blockemu.machine.machine_options import MachineOptions
 from blockemu.machine.models import Model
 from blockemu.machine.preparing import Prepared, give_memory, prepare
 from blockemu.machine.types import PFLASH
+from blockemu.os_errors import os_error
 
 _FLASH_SECTOR: Final = 4096
 _CARDS: Final = {"VGA": "vga", "e1000": "net", "e1000e": "net"}  # and what they are counted as
@@ -170,7 +170,7 @@ async def _place_firmware(
         backend = by_unit[unit]
         try:
             if backend.inserted is None:
-                raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
+                raise os_error(errno.ENOMEDIUM)
             size = backend.length
         except OSError as e:
             raise FlashUnknown(backend.title, e.strerror) from e

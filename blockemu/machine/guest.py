@@ -7,7 +7,6 @@ stopped and made again when it goes on, as the device's rerror and werror say.
 
 import asyncio
 import errno
-import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -19,6 +18,7 @@ from blockemu.machine.devices import Devices
 from blockemu.machine.error_policies import action_for, announce
 from blockemu.machine.types import Drive
 from blockemu.node import Write
+from blockemu.os_errors import os_error
 from blockemu.qmp_server.qapi import Struct
 from blockemu.runstate import Machine
 from blockemu.schema.jobs import BlockErrorAction
@@ -125,7 +125,7 @@ class Guest:
         """Forget what a device, or any, was about to make again (virtio_blk_reset)."""
         for held, of in self._held.items():
             if device in (None, of) and not held.done():
-                held.set_exception(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+                held.set_exception(os_error(errno.ECANCELED))
 
 
 class GuestDisk:
@@ -187,9 +187,9 @@ class GuestDisk:
     def _backend(self) -> Backend:
         backend = self._device.backend
         if backend is None:
-            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            raise os_error(errno.ENODEV)
         if backend.inserted is None:
-            raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
+            raise os_error(errno.ENOMEDIUM)
         return backend
 
     def _check(self, kind: Kind, offset: int, length: int) -> None:
@@ -199,7 +199,7 @@ class GuestDisk:
         if not whole or length > Guest.MOST or not 0 <= offset <= backend.length - length:
             if self._accounts(kind):
                 backend.stats.invalid(kind, self._guest.clocks)
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise os_error(errno.EINVAL)
 
     async def _attempt(
         self,
@@ -227,7 +227,7 @@ class GuestDisk:
             elif action is not BlockErrorAction.STOP:
                 measured.done()
         if action is BlockErrorAction.REPORT:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         if action is BlockErrorAction.STOP:
             guest.stop()
         return action is not BlockErrorAction.STOP

@@ -8,6 +8,7 @@ from typing import Final
 from blockemu.errors import QmpError
 from blockemu.objects.object_add import SecretCommon
 from blockemu.objects.qom import Property
+from blockemu.os_errors import os_error
 
 _KEYCTL: Final = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
 _READ: Final = 11  # what keyctl(2) is to do
@@ -34,7 +35,7 @@ def read_key(serial: int) -> bytes:
     """
     number = _KEYCTL.get(os.uname().machine)
     if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        raise os_error(errno.ENOSYS)
     size = 0
     while True:
         buffer = ctypes.create_string_buffer(size) if size else None
@@ -53,7 +54,7 @@ def _system_call(
     length = int(syscall(ctypes.c_long(number), ctypes.c_int(_READ), *arguments))
     if length < 0:
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise os_error(code)
     return length
 
 

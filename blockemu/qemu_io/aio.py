@@ -2,11 +2,11 @@
 
 import asyncio
 import errno
-import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from blockemu.eager import start
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm
 from blockemu.qemu_io.fills import READ_FILL, WRITE_FILL, filled, total_length
 from blockemu.qemu_io.options import Options, Warn
@@ -106,7 +106,7 @@ def submit(
         try:
             await request
         except NotImplementedError:
-            failures.append(OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)))
+            failures.append(os_error(errno.ENOTSUP))
         except OSError as e:
             failures.append(e)
 

@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from blockemu.node import Node
+from blockemu.os_errors import os_error
 from blockemu.qemu_io.options import Options
 from blockemu.qemu_io.refusals import NoBreakpoint, NoSuchCommand, SignalTooLarge
 from blockemu.qemu_io.sizes import parse_milliseconds
@@ -43,7 +44,7 @@ def _breakable(io: "Interpreter") -> Breakable:
         if isinstance(node, Breakable):
             return node
         node = node.primary.node if node.primary is not None else None
-    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    raise os_error(errno.ENOTSUP)
 
 
 async def break_(io: "Interpreter", options: Options) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from blockemu.errors import HostError, QmpError
 from blockemu.extents import ALLOCATED, Extents
 from blockemu.image_info import outline
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm
 from blockemu.qemu_io.options import Options
 from blockemu.qemu_io.refusals import (
@@ -50,7 +51,7 @@ class ResizeFailed(QmpError):
 def image_length(backend: "Backend") -> int:
     """Return the size in bytes, whole sectors; raise OSError if there is no medium."""
     if backend.inserted is None:
-        raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
+        raise os_error(errno.ENOMEDIUM)
     return backend.fresh_length()
 
 

@@ -1,11 +1,11 @@
 """Requests that are awaited: read, write, their vectored forms, discard and flush."""
 
 import errno
-import os
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from blockemu.node import Write
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm
 from blockemu.qemu_io.fills import READ_FILL, WRITE_FILL, filled, from_file, matches, total_length
 from blockemu.qemu_io.options import Options
@@ -49,7 +49,7 @@ async def timed(io: "Interpreter", what: str, request: Awaitable[None]) -> int:
     try:
         await request
     except NotImplementedError:
-        raise Failed(what, OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))) from None
+        raise Failed(what, os_error(errno.ENOTSUP)) from None
     except OSError as e:
         raise Failed(what, e) from None
     return io.now() - begun

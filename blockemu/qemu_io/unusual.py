@@ -1,11 +1,11 @@
 """Requests that few drivers know: the VM state beside the disk."""
 
 import errno
-import os
 from typing import Any
 
 from blockemu.backend import Backend
 from blockemu.node import Node
+from blockemu.os_errors import os_error
 
 
 async def load_state(backend: Backend, offset: int, buf: bytearray) -> None:
@@ -31,9 +31,9 @@ async def save_state(backend: Backend, offset: int, data: bytes | bytearray) -> 
 def _keeper(backend: Backend) -> Node[Any]:
     node: Node[Any] | None = backend.inserted
     if node is None:
-        raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
+        raise os_error(errno.ENOMEDIUM)
     while type(node).save_vmstate is Node.save_vmstate:
         if node.primary is None:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            raise os_error(errno.ENOTSUP)
         node = node.primary.node
     return node

@@ -2,13 +2,13 @@
 
 import asyncio
 import errno
-import os
 import socket
 import ssl
 from contextlib import suppress
 from typing import Final
 
 from blockemu.host.streams import shut
+from blockemu.os_errors import os_error
 
 RECORD: Final = 1 << 16  # bytes taken from the network, or encrypted, at once
 
@@ -118,7 +118,7 @@ class TlsStream(Records):
                 if got:
                     break  # it comes up again
                 code = errno.ECONNABORTED if isinstance(e, ssl.SSLEOFError) else errno.EIO
-                raise OSError(code, os.strerror(code)) from e
+                raise os_error(code) from e
             if not count:
                 break
             got += int(count)
@@ -139,7 +139,7 @@ class TlsStream(Records):
                 try:
                     taken += self.tls.write(view[at : at + RECORD])
                 except ssl.SSLError as e:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO)) from e
+                    raise os_error(errno.EIO) from e
                 self._push()
                 if self.unsent:
                     return taken

@@ -10,7 +10,6 @@ fails.  QEMU ignores that and writes what its buffer happened to hold.
 """
 
 import errno
-import os
 from typing import Any, ClassVar
 
 from blockemu.drivers.blkdebug import config
@@ -21,6 +20,7 @@ from blockemu.extents import Extents
 from blockemu.filter import Filter
 from blockemu.node import Flags, Limits
 from blockemu.optlist import SIZE_HINT, SIZE_WANTED
+from blockemu.os_errors import os_error
 from blockemu.perm import Perm, Role, api_perm_names
 from blockemu.qmp_server.qapi import dump
 from blockemu.route import NO_ROUTE, Placed, Ranges, Route
@@ -241,7 +241,7 @@ class Blkdebug(Filter[BlockdevOptionsBlkdebug]):
 
 
 def _no_entry() -> OSError:
-    return OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return os_error(errno.ENOENT)
 
 
 def _perms(given: list[BlockPermission] | None) -> Perm:

@@ -15,10 +15,10 @@ A request fails by the oldest active rule that fits it; one with errno 0 lets it
 
 import asyncio
 import errno
-import os
 from collections.abc import Callable
 from typing import Final
 
+from blockemu.os_errors import os_error
 from blockemu.records import record
 
 SECTOR: Final = 512
@@ -122,7 +122,7 @@ class Rules:
             self._rules.remove(rule)
         if not rule.immediately:
             await asyncio.sleep(0)
-        raise OSError(rule.code, os.strerror(rule.code))
+        raise os_error(rule.code)
 
     # Breakpoints
 

@@ -22,6 +22,7 @@ from blockemu.nbd.client import ExportInfo, Wanted
 from blockemu.nbd.transmission import Command
 from blockemu.node import Flags, Limits, Node, Write
 from blockemu.optlist import number
+from blockemu.os_errors import os_error
 from blockemu.qmp_server.qapi import U32, Features, InvalidInput, Since, visit
 from blockemu.schema.sockets import AnySocketAddress
 from blockemu.tls.credentials import TlsCreds, credentials
@@ -236,7 +237,7 @@ class Nbd(Node[NbdOptions]):
     def _check_info(self) -> None:
         """See whether the server has what was asked for (nbd_handle_updated_info)."""
         if self.options.x_dirty_bitmap is not None and self._info.context_id is None:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise os_error(errno.EINVAL)
         if self._info.flags & wire.READ_ONLY and not self.flags.read_only:
             if not self.flags.auto_read_only:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -327,7 +328,7 @@ class Nbd(Node[NbdOptions]):
                 break
         error = errno.EIO if command is None else command.lost or command.error
         if error or command is None:
-            raise OSError(error, os.strerror(error))
+            raise os_error(error)
         return command
 
     async def _try(

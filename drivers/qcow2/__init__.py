@@ -50,6 +50,7 @@ from blockemu.images.qcow2.extensions import HeaderFullError
 from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.measuring import Measured
 from blockemu.node import Flags, Limits, Node
+from blockemu.os_errors import os_error
 from blockemu.qmp_server.qapi import Struct
 from blockemu.route import NO_ROUTE, Placed, Ranges, Route
 from blockemu.transaction import Transaction
@@ -203,7 +204,7 @@ class Qcow2(Parts, Node[Qcow2Options]):
         """Leave the image to another machine."""
         code = await put_away(self)
         if code:
-            raise OSError(code, os.strerror(code))
+            raise os_error(code)
 
     async def activate(self) -> None:
         """Open the image anew."""
@@ -245,7 +246,7 @@ class Qcow2(Parts, Node[Qcow2Options]):
         image = self.image
         raw_data = bool(image.header.autoclear_features & DATA_FILE_RAW)
         if filename and (raw_data or len(os.fsencode(filename)) > MAX_BACKING_NAME):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise os_error(errno.EINVAL)
         old = image.backing_file, image.extensions.backing_format
         image.backing_file = filename or None
         image.extensions.backing_format = fmt if filename else None
@@ -254,7 +255,7 @@ class Qcow2(Parts, Node[Qcow2Options]):
         except (HeaderFullError, OSError) as e:
             image.backing_file, image.extensions.backing_format = old
             code = (e.errno if isinstance(e, OSError) else None) or errno.ENOSPC
-            raise OSError(code, os.strerror(code)) from e
+            raise os_error(code) from e
         self.backing_file = self.auto_backing = image.backing_file
         self.backing_format = image.extensions.backing_format
 
@@ -273,7 +274,7 @@ class Qcow2(Parts, Node[Qcow2Options]):
     def snapshot_list(self) -> list[Snapshot]:
         """Return the snapshots, oldest first."""
         if self.image.geometry.data_file:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            raise os_error(errno.ENOTSUP)
         return list(self.image.snapshots)
 
     async def snapshot_create(self, wanted: Snapshot) -> Snapshot:
@@ -286,10 +287,10 @@ class Qcow2(Parts, Node[Qcow2Options]):
         """Apply the snapshot with an id, or else a name."""
         self.image.check_alive()
         if self.image.geometry.data_file:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            raise os_error(errno.ENOTSUP)
         found = self.snapshots.find(ident, None) or self.snapshots.find(None, ident)
         if found is None:
-            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            raise os_error(errno.ENOENT)
         async with self.image.allocating():
             await self.snapshots.apply(found)
 
@@ -297,7 +298,7 @@ class Qcow2(Parts, Node[Qcow2Options]):
         """Delete the first snapshot with an id, a name, or both."""
         self.image.check_alive()
         if self.image.geometry.data_file:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            raise os_error(errno.ENOTSUP)
         found = self.snapshots.at_hand(ident, name)
         async with self.image.allocating():
             await self.snapshots.delete(found)

@@ -4,7 +4,6 @@ After block/qcow2-bitmap.c.
 """
 
 import errno
-import os
 from itertools import pairwise
 from typing import Final
 
@@ -19,6 +18,7 @@ from blockemu.images.lengths import turns
 from blockemu.images.qcow2 import bitmaps as codec
 from blockemu.images.qcow2.bitmaps import CLUSTER, StoredBitmap
 from blockemu.images.qcow2.tables import Table
+from blockemu.os_errors import os_error
 from blockemu.records import replace
 
 AT_ONCE: Final = 512 << 10  # bytes of a bitmap read or written by one request, few for the cache
@@ -100,7 +100,7 @@ class BitmapClusters:
 
     async def _pread(self, offset: int, room: bytearray | memoryview) -> None:
         if offset + len(room) > MAX_LENGTH:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         await self.image.file.pread(offset, room)
 
     def _table_size(self, bits: Bitmap) -> int:

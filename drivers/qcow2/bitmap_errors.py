@@ -6,6 +6,7 @@ import os
 from blockemu.errors import QmpError
 from blockemu.images.qcow2 import bitmaps as codec
 from blockemu.images.qcow2.extensions import HeaderFullError
+from blockemu.os_errors import os_error
 
 
 class UnreadableTable(QmpError):
@@ -178,7 +179,7 @@ class CannotWrite(QmpError):
 
 def invalid() -> OSError:
     """Return the error of what makes no sense on disk."""
-    return OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return os_error(errno.EINVAL)
 
 
 def why(e: Exception) -> str:

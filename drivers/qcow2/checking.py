@@ -14,6 +14,7 @@ from blockemu.edge import MAX_LENGTH
 from blockemu.errors import QmpError
 from blockemu.images.qcow2.constants import CORRUPT, DIRTY
 from blockemu.images.qcow2.tables import Table
+from blockemu.os_errors import os_error
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.parts import Parts
@@ -39,7 +40,7 @@ class NodeStorage:
     async def fill(self, offset: int, data: memoryview) -> None:
         """Read some bytes into ``data``."""
         if not 0 <= offset <= MAX_LENGTH - len(data):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         if not self.image.file.route.read_now(offset, data):
             await self.image.file.pread(offset, data)
 

@@ -6,7 +6,6 @@ written as any other data (after qcow2_co_pwritev_compressed_part, block/qcow2.c
 """
 
 import errno
-import os
 from itertools import groupby
 from typing import Final
 
@@ -19,6 +18,7 @@ from blockemu.drivers.qcow2.writer import Writer
 from blockemu.images.qcow2.compression import COMPRESS
 from blockemu.images.qcow2.constants import OFFSET
 from blockemu.images.qcow2.tables import Table, compressed_entries
+from blockemu.os_errors import os_error
 from blockemu.requests import Request
 
 BATCH: Final = 2 << 20  # bytes that are compressed before any of them is written
@@ -41,12 +41,12 @@ class Compressor:
         """
         image, inside = self.image, (1 << self.bits) - 1
         if image.geometry.data_file:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            raise os_error(errno.ENOTSUP)
         if not len(buf):
             await image.file.truncate(image.file.fresh_length(), exact=False)
             return
         if offset & inside or (len(buf) & inside and offset + len(buf) != image.length):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise os_error(errno.EINVAL)
         ticket = image.in_flight.enter()
         try:
             for at in range(0, len(buf), BATCH):
@@ -101,7 +101,7 @@ class Compressor:
             mapping.allocating.remove(mine)
             mine.finish()
         if count < len(packed):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
 
     async def _claim(self, index: int, at: int, count: int) -> int:
         """Have a table for writing in which nothing is allocated for some clusters; how many."""
@@ -118,7 +118,7 @@ class Compressor:
             used = table.entries[at : at + count] & _OFFSET != 0
             free = int(used.argmax()) if used.any() else count
             if not free:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
+                raise os_error(errno.EIO)
             if image.debug is not None and await self.writer.stepwise.table_now(index):
                 continue
             if mapping.own(index) is not None:

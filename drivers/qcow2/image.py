@@ -1,7 +1,6 @@
 """What all parts of the driver share: one open image."""
 
 import errno
-import os
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +19,7 @@ from blockemu.images.qcow2.extensions import Extensions, pack_first_cluster
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.header import INCOMPATIBLE_AT, Header
 from blockemu.images.qcow2.snapshots import Snapshot
+from blockemu.os_errors import os_error
 from blockemu.schema.images import BlockImageCorrupted
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Image:
     def check_alive(self) -> None:
         """Raise ENOMEDIUM once the image was found corrupt."""
         if self.broken:
-            raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
+            raise os_error(errno.ENOMEDIUM)
 
     # Metadata, with corruption told
 
@@ -237,7 +237,7 @@ class Image:
             message = f"Preventing invalid write on metadata (overlaps with {name})"
             raise await self.corrupt(message, offset=host, size=length)
         if self.overlap.unusable:
-            raise OSError(self.overlap.unusable, os.strerror(self.overlap.unusable))
+            raise os_error(self.overlap.unusable)
 
     async def bad_block(self, error: refcount_blocks.Unaligned) -> OSError:
         """Tell of a refcount block that is at no cluster; return the error to raise."""
@@ -280,7 +280,7 @@ class Image:
         """
         if self.report_corruption(message, fatal=True, offset=offset, size=size):
             await self.write_header()
-        return OSError(errno.EIO, os.strerror(errno.EIO))
+        return os_error(errno.EIO)
 
     def report_corruption(
         self, message: str, *, fatal: bool, offset: int = -1, size: int = -1

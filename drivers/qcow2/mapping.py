@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import islice
 
@@ -20,6 +19,7 @@ from blockemu.images.qcow2.constants import (
 )
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.tables import NORMAL, ZERO, Table, subcluster_kind
+from blockemu.os_errors import os_error
 from blockemu.requests import Request
 
 
@@ -154,7 +154,7 @@ class Mapping:
                 raise AtHeader("L2 table")
             if code := self.unusable():
                 self.refcounts.put_back(taken[0])
-                raise OSError(code, os.strerror(code))
+                raise os_error(code)
             self.refcounts.note(taken[0])
             bits = self.geometry.cluster_bits
             if old:

@@ -27,6 +27,7 @@ from blockemu.images.qcow2.snapshots import NeedMoreError as NeedMoreSnapshots
 from blockemu.images.qcow2.snapshots import Snapshot, parse_snapshots
 from blockemu.images.qcow2.tables import Table
 from blockemu.node import Node
+from blockemu.os_errors import os_error
 from blockemu.perm import Role
 
 _LEAKED = "\nSome clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
@@ -149,7 +150,7 @@ async def _read(file: Edge, offset: int, length: int, what: str) -> memoryview:
     data = memoryview(bytearray(length))
     try:
         if offset + length > MAX_LENGTH:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         await file.pread(offset, data)
     except OSError as e:
         raise CannotRead(what, os.strerror(e.errno or errno.EIO)) from e

@@ -1,7 +1,6 @@
 """Reading: run by run, in the image, decompressed, or below."""
 
 import errno
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from blockemu.images.qcow2.tables import (
     Run,
     runs,
 )
+from blockemu.os_errors import os_error
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.mapping import L2
@@ -140,7 +140,7 @@ class Reader:
         wholes = await image.node.pool.map(unpack, packed, share=share)
         for (run, buf), whole in zip(parts, wholes, strict=True):
             if whole is None:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
+                raise os_error(errno.EIO)
             lead = run.start & (1 << self.bits) - 1
             buf[:] = whole[lead : lead + len(buf)]
 

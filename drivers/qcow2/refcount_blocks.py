@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from itertools import islice
 from typing import Final
@@ -17,6 +16,7 @@ from blockemu.images.qcow2.constants import MAX_REFTABLE_BYTES, REFTABLE_OFFSET
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.refcount import Counts, unpack_counts
 from blockemu.images.qcow2.tables import Table
+from blockemu.os_errors import os_error
 
 _OFFSET: Final = np.uint64(REFTABLE_OFFSET)
 
@@ -84,7 +84,7 @@ class Blocks:
         if not host:
             return None
         if host >> 63:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         raw = memoryview(bytearray(self.geometry.cluster_size))
         await file.pread(host, raw)
         if index not in self.blocks:  # else another request was faster, and may have changed it
@@ -136,12 +136,12 @@ class Blocks:
         which, by = unique // self.per, times.astype(np.uint64)
         have = await self.counts(unique, file)
         if (have > np.uint64(self.geometry.refcount_max) - by).any():
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise os_error(errno.EINVAL)
         for index in distinct(which).tolist():
             mine, block = which == index, await self.block(index, file)
             if block is None:  # QEMU would make one, if the table could have it
                 code = errno.EFBIG if index >= MAX_REFTABLE_BYTES // 8 else errno.EAGAIN
-                raise OSError(code, os.strerror(code))
+                raise os_error(code)
             block[unique[mine] - index * self.per] += by[mine].astype(block.dtype)
             self.dirty.add(index)
 

@@ -5,7 +5,6 @@ block of the first free cluster in memory; if that is not, it says so and ``read
 """
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -21,6 +20,7 @@ from blockemu.images.qcow2.constants import MAX_HOST_OFFSET, MAX_REFTABLE_BYTES,
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.refcount import Counts, empty_counts, first_free
 from blockemu.images.qcow2.tables import Table
+from blockemu.os_errors import os_error
 
 _OFFSET: Final = np.uint64(REFTABLE_OFFSET)
 
@@ -195,7 +195,7 @@ class Refcounts(Blocks):
     def _check_end(self, end: int) -> None:
         """Raise EFBIG if clusters up to ``end`` would be too many."""
         if (end << self.geometry.cluster_bits) - 1 > MAX_HOST_OFFSET:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            raise os_error(errno.EFBIG)
 
     def take_bytes(self, size: int) -> int | None:
         """Take room for a compressed cluster, behind the last one if it fits; return its offset.
@@ -446,7 +446,7 @@ class Refcounts(Blocks):
         """Return how many clusters a table of ``size`` bytes takes; EFBIG if that is too many."""
         clusters = self.geometry.clusters(size)
         if clusters << self.geometry.cluster_bits > MAX_REFTABLE_BYTES:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            raise os_error(errno.EFBIG)
         return clusters
 
     def _add_blocks(self, start: int, missing: list[int], table: int) -> int:

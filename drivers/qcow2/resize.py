@@ -22,6 +22,7 @@ from blockemu.images.qcow2.constants import (
 )
 from blockemu.images.qcow2.header import SIZE_AT
 from blockemu.images.qcow2.tables import contiguous, has_offset
+from blockemu.os_errors import os_error
 
 if TYPE_CHECKING:
     from blockemu.drivers.qcow2.mapping import L2
@@ -139,7 +140,7 @@ class Resizer:
         if entries <= len(old):
             return
         if entries > MAX_L1_BYTES // 8:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            raise os_error(errno.EFBIG)
         await image.tell("l1_grow_alloc_table")
         await self.writer.stepwise.tell_allocation()
         # Not beyond the end: a device, or what an NBD server has, does not grow.
@@ -293,7 +294,7 @@ class Resizer:
 
     async def _zeroize(self, start: int, end: int) -> None:
         if self.image.geometry.version < 3 and self.image.backing is not None:
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            raise os_error(errno.ENOTSUP)
         await self.zeroer.zeroize(start, end, 0)
 
     # Shrinking

@@ -43,6 +43,7 @@ from blockemu.images.qcow2.errors import TableTooLarge
 from blockemu.images.qcow2.header import SNAPSHOTS_AT, check_table
 from blockemu.images.qcow2.snapshots import Snapshot, pack_snapshots
 from blockemu.images.qcow2.tables import Table, compressed_extents
+from blockemu.os_errors import os_error
 from blockemu.records import replace
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Snapshots:
         """
         image = self.image
         if len(image.snapshots) >= MAX_SNAPSHOTS:
-            raise _error(errno.EFBIG)
+            raise os_error(errno.EFBIG)
         self._check_data_file()
         await self.writeback.settle_all()
         l1 = image.mapping.l1.copy()
@@ -239,7 +240,7 @@ class Snapshots:
         try:
             data = pack_snapshots(table)
         except FormatError as e:
-            raise _error(errno.EFBIG) from e
+            raise os_error(errno.EFBIG) from e
         place = await self._allocate(len(data))
         try:
             await self.writeback.flush(accurate=True)
@@ -413,7 +414,7 @@ class Snapshots:
 
     def _check_data_file(self) -> None:
         if self.image.geometry.data_file:
-            raise _error(errno.ENOTSUP)
+            raise os_error(errno.ENOTSUP)
 
     def report_l1(self, snapshot: Snapshot) -> None:
         """Tell the user if a snapshot's L1 table cannot be where it is said to be.
@@ -426,7 +427,7 @@ class Snapshots:
             self._check_l1(snapshot)
         except FormatError as e:
             self.image.node.services.report(str(e))
-            raise _error(errno.EFBIG if isinstance(e, TableTooLarge) else errno.EINVAL) from e
+            raise os_error(errno.EFBIG if isinstance(e, TableTooLarge) else errno.EINVAL) from e
 
     def _check_l1(self, snapshot: Snapshot) -> None:
         check_table(
@@ -443,14 +444,10 @@ class Snapshots:
         """
         self._check_l1(snapshot)
         if snapshot.l1_table_offset + snapshot.l1_size * 8 > MAX_LENGTH:
-            raise _error(errno.EIO)
+            raise os_error(errno.EIO)
         raw = memoryview(bytearray(snapshot.l1_size * 8))
         await self.image.file.pread(snapshot.l1_table_offset, raw)
         return np.frombuffer(raw, np.uint64).byteswap()
-
-
-def _error(code: int) -> OSError:
-    return OSError(code, os.strerror(code))
 
 
 def _step(what: str, error: OSError) -> StepFailed:

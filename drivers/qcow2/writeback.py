@@ -30,6 +30,7 @@ from blockemu.images.lengths import lengths
 from blockemu.images.qcow2.constants import DIRTY, OFFSET
 from blockemu.images.qcow2.header import L1_SIZE_AT, REFTABLE_AT
 from blockemu.images.qcow2.refcount import pack_counts
+from blockemu.os_errors import os_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -205,7 +206,7 @@ class Writeback:
                 await self.image.extend()
             except QmpError as e:
                 code = (e.errno if isinstance(e, OSError) else None) or errno.EIO
-                raise OSError(code, os.strerror(code)) from e
+                raise os_error(code) from e
 
     async def _guard(self, event: str, offset: int, length: int) -> None:
         """Raise EIO if a table would be written over metadata of another kind."""

@@ -12,7 +12,6 @@
 """
 
 import errno
-import os
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from blockemu.drivers.qcow2.check.rebuild import Rebuilder, RebuildError
 from blockemu.drivers.qcow2.check.references import References
 from blockemu.drivers.qcow2.check.storage import Storage, Structure
 from blockemu.images.qcow2.constants import COPIED, OFFSET
+from blockemu.os_errors import os_error
 
 _OFFSET, _COPIED = np.uint64(OFFSET), np.uint64(COPIED)
 
@@ -36,12 +36,12 @@ async def check_refcounts(storage: Storage, structure: Structure, fix: int) -> C
 
     """
     if structure.geometry.clusters(storage.length) > (1 << 31) - 1:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        raise os_error(errno.EFBIG)
     check = _Check(storage, structure, fix)
     try:
         await check.run()
     except MemoryError:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None
+        raise os_error(errno.ENOMEM) from None
     return check.result
 
 
@@ -70,7 +70,7 @@ class _Check:
             highest = await self._rebuild()
         elif rebuild and self.fix:
             self.storage.say("ERROR need to rebuild refcount structures")
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise os_error(errno.EIO)
         elif self.fix and (found.leaks + result.leaks or found.corruptions + result.corruptions):
             found = CheckResult()
             highest, _ = await compare(disk, references, found, self.fix)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from blockemu.check import CheckResult
 from blockemu.drivers.qcow2.check.storage import Storage
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.tables import I64, Bools
+from blockemu.os_errors import os_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class Counts:
         first, last = offset >> self.bits, (offset + length - 1) >> self.bits
         if first < 0:
             self.result.check_errors += 1
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            raise os_error(errno.ENOMEM)
         self.reach(last + 1)
         self._expect(1)
         part = self.counts[first : last + 1]

@@ -15,6 +15,7 @@ from blockemu.images.distinct import distinct
 from blockemu.images.qcow2.constants import REFTABLE_OFFSET
 from blockemu.images.qcow2.refcount import DTYPES, Counts, pack_counts, unpack_counts
 from blockemu.images.qcow2.tables import I64, U8, Table
+from blockemu.os_errors import os_error
 
 LINES_AT_ONCE: Final = 1 << 12
 CLUSTERS_AT_ONCE: Final = 1 << 17
@@ -155,7 +156,7 @@ class OnDisk:
             try:
                 if host & size - 1:
                     await self.tell_bad(index)
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                    raise os_error(errno.EIO)
                 raw = await self.storage.read(host, size)
             except OSError:
                 good[mine] = False

@@ -33,6 +33,7 @@ from blockemu.images.qcow2.constants import (
     SUBCLUSTERS,
 )
 from blockemu.images.qcow2.tables import I64, Table, compressed_extents, run_starts
+from blockemu.os_errors import os_error
 from blockemu.records import field, record
 
 if TYPE_CHECKING:
@@ -345,7 +346,7 @@ class References(Counts):
             stored = parse_directory(raw, ext.nb_bitmaps, at.length, size)
         except (OSError, FormatError):
             self.result.corruptions += 1
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
+            raise os_error(errno.EINVAL) from None
         for bitmap in stored:
             self.add_range(bitmap.table_offset, bitmap.table_size * 8)
             table = await self._bitmap_table(bitmap.table_offset, bitmap.table_size)
@@ -368,7 +369,7 @@ class References(Counts):
         bad |= hosts & np.uint64(self.geometry.cluster_size - 1) != 0
         if bad.any():
             self.result.corruptions += 1
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise os_error(errno.EINVAL)
         return table
 
     async def _refcount_blocks(self) -> None:
@@ -427,7 +428,7 @@ class References(Counts):
     async def _grow(self, host: int) -> None:
         size = self.geometry.cluster_size
         if host > (1 << 63) - 1 - size:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise os_error(errno.EINVAL)
         try:
             await self.storage.grow(host + size)
         except OSError as e:
@@ -437,7 +438,7 @@ class References(Counts):
         clusters = self.geometry.clusters(self.length)
         if clusters > MOST:
             self.result.check_errors += 1
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            raise os_error(errno.ENOMEM)
         self.reach(clusters)
 
     # Helpers

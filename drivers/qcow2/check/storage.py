@@ -5,7 +5,6 @@ The check itself does no I/O: it runs on an open node (``NodeStorage`` in
 """
 
 import errno
-import os
 from collections.abc import Coroutine, Iterator
 from itertools import pairwise
 from typing import Any, Protocol, TypeVar
@@ -16,6 +15,7 @@ from blockemu.images.qcow2.extensions import BitmapsExtension
 from blockemu.images.qcow2.geometry import Geometry
 from blockemu.images.qcow2.snapshots import Snapshot
 from blockemu.images.qcow2.tables import I64, Table
+from blockemu.os_errors import os_error
 from blockemu.records import field, record
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class MemoryStorage:
     async def grow(self, length: int) -> None:
         """Append zeroes, up to a size that memory is likely to have."""
         if length > 1 << 30:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            raise os_error(errno.EFBIG)
         self.data.extend(bytes(length - len(self.data)))
 
     @property
