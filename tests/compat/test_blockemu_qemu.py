@@ -139,6 +139,12 @@ def run(program, arguments, folder, text):
     )
 
 
+def endings(arguments, folder):
+    """Return how the real program and ours end that are asked to at once, and what they print."""
+    ended = (run(program, [*arguments, "-qmp", "stdio"], folder, QUIT) for program in (REAL, OURS))
+    return [(each.returncode, normal(each.stderr)) for each in ended]
+
+
 def normal(text):
     names = {}
     text = re.sub(r"^(qemu-system-x86_64|blockemu-qemu): ", "PROGRAM: ", text, flags=re.M)
